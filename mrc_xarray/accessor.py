@@ -1,0 +1,66 @@
+"""``ds.mrc`` and ``da.mrc``: what the file said, after any computation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import xarray as xr
+
+from mrc_xarray.dataset import voxel_size
+from mrc_xarray.format.header import Header
+
+__all__ = ["MrcAccessor"]
+
+
+@xr.register_dataset_accessor("mrc")  # type: ignore[no-untyped-call]
+@xr.register_dataarray_accessor("mrc")  # type: ignore[no-untyped-call]
+class MrcAccessor:
+    """What the file said of data that the engine opened.
+
+    It is kept in the attributes of ``data``, so that it outlasts arithmetic, netCDF and Zarr.
+    """
+
+    def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
+        self._obj = obj
+
+    @property
+    def header(self) -> Header:
+        """Every field of the header as found, typed and named.
+
+        Raises
+        ------
+        AttributeError
+            If the data did not come from an MRC file, or lost their attributes.
+        """
+        return Header.from_json(self._attr("mrc_header"))
+
+    @property
+    def voxel_size(self) -> dict[str, float]:
+        """The voxel size in Å along each spatial dimension, from the coordinates.
+
+        Right after slicing and coarsening. A dimension without a regular coordinate is left
+        out; one of length 1 has the voxel size that it was opened with.
+        """
+        return voxel_size(self._obj)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the file and its sidecars say beyond the header; empty if nothing."""
+        metadata: dict[str, Any] = json.loads(self._attrs().get("mrc_metadata", "{}"))
+        return metadata
+
+    def _attr(self, name: str) -> Any:
+        try:
+            return self._attrs()[name]
+        except KeyError:
+            raise AttributeError(
+                f"the data have no attribute {name!r}: they were not opened with engine='mrc', "
+                "or an operation dropped their attributes"
+            ) from None
+
+    def _attrs(self) -> dict[str, Any]:
+        if isinstance(self._obj, xr.DataArray):
+            return self._obj.attrs
+        data = self._obj.data_vars.get("data")
+        return {} if data is None else data.attrs

@@ -1,0 +1,334 @@
+"""The lazy array: from an xarray key to byte ranges to an ndarray."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from mrc_xarray.format.sections import Sections
+from mrc_xarray.source import ByteSource
+
+__all__ = ["StackArray", "preferred_chunks"]
+
+Array: TypeAlias = npt.NDArray[Any]
+Pick: TypeAlias = "slice | npt.NDArray[np.intp]"
+
+_MiB = 1024**2
+# a task of this size is past the cost of a task, and its memory is still used again and again
+_CHUNK = 16 * _MiB
+# a view of a map takes no memory, so that fewer and larger tasks are better
+_MAPPED_CHUNK = 64 * _MiB
+# a section above this is offered in bands of rows
+_LARGE_SECTION = 128 * _MiB
+# below this, starting threads costs more than they save
+_THREADED = 32 * _MiB
+# columns that are this little of their rows are copied out of a map instead of read with them
+_NARROW = 0.5
+
+
+class StackArray(BackendArray):
+    """The pixels of one file, read when they are asked for.
+
+    It holds no handle, no map and no lock, and can be pickled.
+
+    Parameters
+    ----------
+    source : ByteSource
+    sections : Sections
+        Where the rows are in the file.
+    leading : tuple of int
+        Sizes of the dimensions that the sections are folded into; empty for one image.
+    mmap : bool
+        Whether to return views of a map where that can be.
+
+    Attributes
+    ----------
+    shape : tuple of int, (*leading, n_rows, n_columns, *samples)
+    dtype : numpy.dtype
+        In the machine's byte order.
+    """
+
+    def __init__(
+        self, source: ByteSource, sections: Sections, leading: tuple[int, ...], mmap: bool = False
+    ) -> None:
+        self.source = source
+        self.sections = sections
+        self.leading = leading
+        self.mmap = mmap
+        self.shape = (*leading, *sections.shape[1:])
+        self.dtype = sections.dtype
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        from dask.base import normalize_token
+
+        return normalize_token(  # type: ignore[no-any-return]
+            (type(self).__qualname__, self.source, self.sections, self.leading, self.mmap)
+        )
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Array:
+        result: Array = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+        return result
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Array:
+        """Read in a thread, since neither files nor decoders can wait asynchronously."""
+        return await asyncio.to_thread(self.__getitem__, key)
+
+    def _read(self, key: tuple[Any, ...]) -> Array:
+        """Return the outer selection `key`, of ints, forward slices and sorted arrays."""
+        n_leading = len(self.leading)
+        picks = [_as_pick(k, n) for k, n in zip(key, self.shape, strict=True)]
+        shape = tuple(_length(pick, n) for pick, n in zip(picks, self.shape, strict=True))
+        dropped = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
+        view = self._view(picks, shape)
+        if view is None:
+            result = np.empty((prod(shape[:n_leading]), *shape[n_leading:]), self.dtype)
+            if result.size:
+                self._fill(result, self._section_numbers(picks[:n_leading]), picks[n_leading:])
+            view = result.reshape(shape)
+        return view.squeeze(dropped) if dropped else view
+
+    def _view(self, picks: list[Pick], shape: tuple[int, ...]) -> Array | None:
+        """Select from a map of the file, or return None where reading is right.
+
+        The map is a cheap way to take narrow windows out of wide rows, too.
+        """
+        stored = self.sections.stored_dtype
+        column = len(self.leading) + 1
+        as_view = self.mmap and self.sections.is_native
+        narrow = shape[column] < _NARROW * self.shape[column]
+        if stored is None or not prod(shape) or not (as_view or narrow):
+            return None
+        mapped = self.source.map(writable=as_view)
+        if mapped is None:
+            return None
+        file = np.ndarray(self.shape, stored, buffer=mapped, offset=self.sections.offset)
+        selected = _select(file, picks)
+        return selected if as_view else np.array(selected, dtype=self.dtype, order="C")
+
+    def _section_numbers(self, picks: list[Pick]) -> range | npt.NDArray[np.intp]:
+        """Return the numbers in the file of the selected sections, in the result's order."""
+        if not picks:
+            return range(1)
+        if len(picks) == 1 and isinstance(picks[0], slice):
+            return range(*picks[0].indices(self.leading[0]))
+        numbers = np.zeros((), np.intp)
+        for pick, n in zip(picks, self.leading, strict=True):
+            along = np.arange(n)[pick]
+            numbers = np.add.outer(numbers * n, along)
+        return numbers.reshape(-1)
+
+    def _fill(
+        self, result: Array, numbers: range | npt.NDArray[np.intp], picks: list[Pick]
+    ) -> None:
+        """Read the rows of the selected sections into `result`.
+
+        Parameters
+        ----------
+        result : ndarray, shape (n_selected_sections, n_selected_rows, n_selected_columns, ...)
+        numbers : sequence of int
+            The selected sections.
+        picks : list
+            Rows, columns, and samples if there are any.
+        """
+        rows, *behind = picks
+        access = self.source.access
+        sections = self.sections
+        whole = all(map(_is_whole, behind, sections.shape[2:]))
+        as_stored = whole and sections.is_native
+        flat = result.reshape(-1).view(np.uint8).data
+        n_rows = result.shape[1]
+
+        def fill(batch: list[_Piece]) -> None:
+            requests = []
+            decodings: list[tuple[_Piece, Array]] = []
+            for piece in batch:
+                if as_stored and piece.rows is None:
+                    first = (piece.at[0].start * n_rows + piece.at[1].start) * sections.row_bytes
+                    requests.append((piece.offset, flat[first : first + piece.nbytes]))
+                else:
+                    raw = np.empty(piece.nbytes, np.uint8)
+                    requests.append((piece.offset, raw.data))
+                    decodings.append((piece, raw))
+            self.source.read_into(requests)
+            for piece, raw in decodings:
+                pixels: Array = sections.decode(raw, piece.n_sections)
+                if piece.rows is not None:
+                    pixels = pixels[:, piece.rows]
+                result[piece.at] = _select(pixels, [slice(None), slice(None), *behind])
+
+        pieces = _pieces(sections, numbers, rows, access.gap, access.piece)
+        batches = _batches(pieces, access.batch)
+        if access.threads and len(numbers) * n_rows * sections.row_bytes >= _THREADED:
+            _run_in_threads(fill, batches)
+        else:
+            for batch in batches:
+                fill(batch)
+
+
+def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]:
+    """Return the chunks to offer to dask: as many whole sections as fit in 16 MiB, or one.
+
+    Only the sections' dimensions are named, and the rows of a section that is very large, so
+    that a chunk along another dimension is the user's to choose, without a warning.
+    """
+    n_leading = len(array.leading)
+    section = prod(array.shape[n_leading:]) * array.dtype.itemsize
+    chunks: dict[str, int] = {}
+    chunk = _MAPPED_CHUNK if array.mmap else _CHUNK
+    wanted = max(1, chunk // section)
+    for dim, n in zip(reversed(dims[:n_leading]), reversed(array.leading), strict=True):
+        chunks[dim] = min(n, wanted)
+        wanted = max(1, wanted // n)
+    if section > _LARGE_SECTION:
+        n_rows = array.shape[n_leading]
+        chunks[dims[n_leading]] = max(1, chunk // (section // n_rows))
+    return dict(reversed(chunks.items()))
+
+
+class _Piece(NamedTuple):
+    """One byte range to read, and where its rows go.
+
+    Attributes
+    ----------
+    offset, nbytes : int
+        Of the range, which holds whole rows.
+    n_sections : int
+        Sections that it covers, each with equally many rows.
+    rows : ndarray of int or None
+        Which rows of the range are wanted; None for all.
+    at : tuple of slice
+        Sections and rows of the result.
+    """
+
+    offset: int
+    nbytes: int
+    n_sections: int
+    rows: npt.NDArray[np.intp] | None
+    at: tuple[slice, slice]
+
+
+def _pieces(
+    sections: Sections,
+    numbers: range | npt.NDArray[np.intp],
+    rows: Pick,
+    gap: int,
+    longest: int,
+) -> Iterator[_Piece]:
+    """Cut a selection into byte ranges: as few as can be, none longer than `longest`."""
+    n_rows = sections.shape[1]
+    row_bytes = sections.row_bytes
+    section_bytes = sections.section_bytes
+    wanted = np.arange(n_rows)[rows]
+    if _is_whole(rows, n_rows) and section_bytes <= longest:
+        at_once = longest // section_bytes
+        for start, stop in _runs(numbers):
+            for i in range(start, stop, at_once):
+                j = min(i + at_once, stop)
+                yield _Piece(
+                    sections.offset + int(numbers[i]) * section_bytes,
+                    (j - i) * section_bytes,
+                    j - i,
+                    None,
+                    (slice(i, j), slice(0, n_rows)),
+                )
+        return
+    bands = []
+    for at in _bands(wanted, gap // row_bytes, max(1, longest // row_bytes)):
+        band = wanted[at]
+        first, n = int(band[0]), int(band[-1] - band[0]) + 1
+        dense = bool((np.diff(band) == 1).all())
+        bands.append((first * row_bytes, n * row_bytes, None if dense else band - first, at))
+    for i, number in enumerate(numbers):
+        start = sections.offset + int(number) * section_bytes
+        along = slice(i, i + 1)
+        for offset, nbytes, picked, at in bands:
+            yield _Piece(start + offset, nbytes, 1, picked, (along, at))
+
+
+def _runs(numbers: range | npt.NDArray[np.intp]) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of each run of consecutive numbers."""
+    if isinstance(numbers, range) and numbers.step == 1:
+        yield 0, len(numbers)
+        return
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    yield from zip([0, *breaks.tolist()], [*breaks.tolist(), len(numbers)], strict=True)
+
+
+def _bands(wanted: npt.NDArray[np.intp], gap: int, longest: int) -> Iterator[slice]:
+    """Yield groups of rows to read together: gaps within `gap` rows, spans within `longest`."""
+    start = 0
+    for stop in [*(np.flatnonzero(np.diff(wanted) - 1 > gap) + 1).tolist(), len(wanted)]:
+        while start < stop:
+            reach = int(np.searchsorted(wanted[start:stop], wanted[start] + longest)) + start
+            yield slice(start, reach)
+            start = reach
+
+
+def _batches(pieces: Iterator[_Piece], limit: int) -> Iterator[list[_Piece]]:
+    """Group pieces into lists of `limit` bytes at most, or of one piece."""
+    batch: list[_Piece] = []
+    total = 0
+    for piece in pieces:
+        if batch and total + piece.nbytes > limit:
+            yield batch
+            batch, total = [], 0
+        batch.append(piece)
+        total += piece.nbytes
+    if batch:
+        yield batch
+
+
+def _run_in_threads(fill: Callable[[list[_Piece]], None], batches: Iterator[list[_Piece]]) -> None:
+    """Fill with all cores. The pool lives for this call alone, so that forks are no trouble."""
+    with ThreadPoolExecutor(_cores()) as pool:
+        for done in pool.map(fill, batches):
+            del done
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _as_pick(key: Any, n: int) -> Pick:
+    """Turn one element of a key into a slice with all three numbers, or an array."""
+    if isinstance(key, slice):
+        return slice(*key.indices(n))
+    if isinstance(key, int | np.integer):
+        return slice(int(key), int(key) + 1, 1)
+    array: npt.NDArray[np.intp] = np.asarray(key, np.intp)
+    return array
+
+
+def _is_whole(pick: Pick, n: int) -> bool:
+    return isinstance(pick, slice) and pick == slice(0, n, 1)
+
+
+def _length(pick: Pick, n: int) -> int:
+    return len(range(*pick.indices(n))) if isinstance(pick, slice) else len(pick)
+
+
+def _select(array: Array, picks: list[Pick]) -> Array:
+    """Index orthogonally; slices first, since they copy nothing."""
+    array = array[tuple(pick if isinstance(pick, slice) else _hull(pick) for pick in picks)]
+    for axis, pick in enumerate(picks):
+        if not isinstance(pick, slice) and len(pick):
+            array = array.take(pick - pick[0], axis)
+    return array
+
+
+def _hull(pick: npt.NDArray[np.intp]) -> slice:
+    return slice(int(pick[0]), int(pick[-1]) + 1) if len(pick) else slice(0, 0)

@@ -1,0 +1,211 @@
+"""The engine: xarray's contract, and nothing else.
+
+xarray imports this module for every ``open_dataset`` without an engine, on any file: it must
+be quick, and must not import dask or fsspec.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import xarray as xr
+from xarray.backends import BackendEntrypoint
+
+from mrc_xarray import format
+from mrc_xarray.dataset import to_dataset
+from mrc_xarray.format.errors import MrcWarning
+from mrc_xarray.format.layout import stem_and_suffix
+from mrc_xarray.source import Target, open_source
+
+__all__ = ["MrcBackendEntrypoint"]
+
+_SUFFIXES = frozenset(
+    (".mrc", ".mrcs", ".mrcz", ".map", ".ccp4", ".rec", ".st", ".ali", ".preali")
+)
+
+
+class MrcBackendEntrypoint(BackendEntrypoint):
+    """Open MRC files with xarray: ``xr.open_dataset(target, engine="mrc")``."""
+
+    description = "Open electron-microscopy MRC files (.mrc, .mrcs, .map, .rec, .st) in Xarray"
+    open_dataset_parameters = (
+        "filename_or_obj",
+        "drop_variables",
+        "storage_options",
+        "layout",
+        "scan_shape",
+        "sections_per_frame",
+        "dims",
+        "units",
+        "origin",
+        "mode0",
+        "convention",
+        "byteorder",
+        "metadata_file",
+        "scan_file",
+        "truncated",
+        "mmap",
+        "strict",
+    )
+
+    def open_dataset(  # type: ignore[override]  # xarray's own engines add keywords, too
+        self,
+        filename_or_obj: Target,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        storage_options: dict[str, Any] | None = None,
+        layout: str = "auto",
+        scan_shape: tuple[int, int] | None = None,
+        sections_per_frame: int | None = None,
+        dims: Sequence[str] | None = None,
+        units: str = "angstrom",
+        origin: str = "auto",
+        mode0: str = "auto",
+        convention: str = "ccpem",
+        byteorder: str = "auto",
+        metadata_file: str | None = "auto",
+        scan_file: str | None = "auto",
+        truncated: str = "error",
+        mmap: bool = False,
+        strict: bool = False,
+        **unknown: Any,
+    ) -> xr.Dataset:
+        """Open one MRC file.
+
+        Reads the header, and no pixels.
+
+        Parameters
+        ----------
+        filename_or_obj : path, URL, bytes or binary file object
+            Any URL that fsspec knows. Bytes only with ``chunks=None``.
+        drop_variables : str or iterable of str, optional
+            Variables and coordinates to leave out.
+        storage_options : dict, optional
+            For fsspec; they go to the workers of a cluster, too.
+        layout : {"auto", "image", "image_stack", "volume", "volume_stack"}
+            What the sections are. ``data.attrs`` tell which rule decided.
+        scan_shape : (int, int), optional
+            ``(scan_y, scan_x)``: fold a stack of frames into a scan.
+        sections_per_frame : int, optional
+            Sections that make one frame of an image stack, as its channels (what mrcz calls
+            slices), or one volume of a volume stack. By default as the file says.
+        dims : sequence of str, optional
+            Your own names for the dimensions of ``data``, slowest first.
+        units : {"angstrom", "nm", "pm", "um"}
+            Of the spatial coordinates.
+        origin : {"auto", "origin", "nstart", "zero"}
+            Where the first voxel's position comes from: ORIGIN if set, else N*START (auto), one
+            of the two, or 0.
+        mode0 : {"auto", "int8", "uint8"}
+            What 8-bit data are. ``data.attrs["mode0_assumption"]`` tells what decided.
+        convention : {"ccpem", "eman2"}
+            Which table MODE is looked up in; "eman2" is mrcz's other one.
+        byteorder : {"auto", "little", "big"}
+        metadata_file, scan_file : {"auto", None}
+            Whether sidecars may be looked for. This version only looks for an .mdoc, as a
+            sign of an image stack.
+        truncated : {"error", "trim"}
+            Whether to open the whole sections of a file that has fewer than promised.
+        mmap : bool
+            Return views of a map of the file, rather than arrays that own their memory.
+            Writing to them does not touch the file.
+        strict : bool
+            Raise where a header would have to be repaired, as mrcfile does.
+
+        Returns
+        -------
+        xarray.Dataset
+            One variable, ``data``: shape (sections..., rows, columns), lazy. Spatial coordinates
+            in `units`; a dimension whose voxel size is unknown has none.
+
+        Raises
+        ------
+        MrcError
+            If the file can't be read as MRC.
+        OSError
+            As `open` raises, if the file is missing or may not be read.
+
+        Warns
+        -----
+        MrcWarning
+            For each thing that had to be repaired or assumed.
+        """
+        if unknown:
+            raise TypeError(_unknown_arguments(unknown))
+        for argument, value in (("metadata_file", metadata_file), ("scan_file", scan_file)):
+            if value not in ("auto", None):
+                raise NotImplementedError(f"{argument}= can't name a file in this version")
+        source = open_source(filename_or_obj, storage_options)
+        file = format.read(
+            source,
+            layout=layout,
+            scan_shape=scan_shape,
+            sections_per_frame=sections_per_frame,
+            origin=origin,
+            mode0=mode0,
+            convention=convention,
+            byteorder=byteorder,
+            look_beside=metadata_file is not None,
+            truncated=truncated,
+            strict=strict,
+        )
+        for problem in file.problems:
+            warnings.warn(problem.message(file.name), MrcWarning, stacklevel=_caller())
+        ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
+        return ds.drop_vars(_listed(drop_variables), errors="ignore")
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Tell from its content whether a local file is MRC; a URL from its suffix alone."""
+        try:
+            if isinstance(filename_or_obj, str | os.PathLike):
+                path = os.fspath(filename_or_obj)
+                if "://" in path or "::" in path:
+                    return stem_and_suffix(path)[1] in _SUFFIXES
+                path = os.path.expanduser(path)
+                if not os.path.isfile(path):
+                    # reading from a pipe would wait for its writer
+                    return False
+                with open(path, "rb") as file:
+                    return format.looks_like_mrc(file.read(format.PLAUSIBLE_SIZE))
+            if isinstance(filename_or_obj, bytes | bytearray | memoryview):
+                return format.looks_like_mrc(bytes(filename_or_obj[: format.PLAUSIBLE_SIZE]))
+            before = filename_or_obj.tell()
+            try:
+                filename_or_obj.seek(0)
+                return format.looks_like_mrc(filename_or_obj.read(format.PLAUSIBLE_SIZE))
+            finally:
+                filename_or_obj.seek(before)
+        except Exception:
+            # xarray asks every engine about every file, and any of them may be anything
+            return False
+
+
+def _listed(names: str | Iterable[str] | None) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _unknown_arguments(unknown: dict[str, Any]) -> str:
+    if "navigation_shape" in unknown:
+        return (
+            "navigation_shape= is RosettaSciIO's, in the order (x, y); "
+            "here write scan_shape=(y, x)"
+        )
+    return f"unknown arguments: {', '.join(unknown)}"
+
+
+def _caller() -> int:
+    """Return the `stacklevel` of the first frame that is neither ours nor xarray's."""
+    import sys
+
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in ("mrc_xarray", "xarray"):
+            break
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,181 @@
+"""Where the voxels are: axis names, voxel size and origin, in Å, with what is wrong with them.
+
+Unknown is None, never invented.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from mrc_xarray.format.errors import Problem
+from mrc_xarray.format.header import PLACES, Header
+
+__all__ = ["axis_names", "origin", "voxel_size"]
+
+_AXES = "xyz"
+# 10 cm in Å: no microscope's stage goes further, so that what does is garbage
+_FARTHEST = 1e9
+_STARTS = ("NXSTART", "NYSTART", "NZSTART")
+_INTERVALS = ("MX", "MY", "MZ")
+
+
+def axis_names(header: Header) -> tuple[tuple[str, str, str], list[Problem]]:
+    """Return which of x, y, z the sections, rows and columns run along.
+
+    Returns
+    -------
+    names : tuple of str
+        Of sections, rows and columns: slowest first.
+    problems : list of Problem
+        Where MAPC, MAPR and MAPS were no permutation of 1, 2, 3 and the usual one was assumed.
+    """
+    numbers = (header.mapc, header.mapr, header.maps)
+    if sorted(numbers) == [1, 2, 3]:
+        columns, rows, sections = (_AXES[number - 1] for number in numbers)
+        return (sections, rows, columns), []
+    problem = Problem(
+        "MAPC, MAPR, MAPS",
+        PLACES["MAPC"][0],
+        12,
+        ", ".join(map(str, numbers)),
+        "a permutation of 1, 2, 3",
+        "1, 2, 3 are assumed: columns along x, rows along y, sections along z.",
+        strict=True,
+    )
+    return ("z", "y", "x"), [problem]
+
+
+def voxel_size(
+    header: Header, axes: Iterable[str], sizes: dict[str, int]
+) -> tuple[dict[str, float], list[Problem]]:
+    """Return the voxel size along those of `axes` where the header tells it.
+
+    Parameters
+    ----------
+    header : Header
+    axes : iterable of {"x", "y", "z"}
+        The spatial axes that the layout has.
+    sizes : dict of str to int
+        Voxels along each axis, as NX, NY and NZ promise.
+
+    Returns
+    -------
+    voxel : dict of str to float, Å
+        Axes with an unknown voxel size are left out.
+    problems : list of Problem
+        What is damaged, as against merely unset.
+    """
+    is_mrcz = header.mrcz_version is not None
+    voxel: dict[str, float] = {}
+    problems = []
+    for axis in axes:
+        index = _AXES.index(axis)
+        cell = header.cella[index]
+        intervals = (header.mx, header.my, header.mz)[index]
+        if is_mrcz and (intervals <= 0 or header.mx <= 0):
+            # mrcz leaves MX and MY at 0, and keeps the sections of a frame in MZ
+            intervals = sizes[axis]
+        if cell == 0 or header.is_direct_electron:
+            continue
+        field, found, accepted = f"CELLA.{axis}", f"{cell:g}", "a finite length in Å, 0 if unknown"
+        offset = PLACES["CELLA"][0] + 4 * index
+        if math.isfinite(cell) and cell > 0:
+            if intervals > 0:
+                voxel[axis] = cell / intervals
+                continue
+            field, found, accepted = (
+                _INTERVALS[index],
+                str(intervals),
+                "1 or more, as CELLA is set",
+            )
+            offset = PLACES[field][0]
+        problems.append(
+            Problem(
+                field,
+                offset,
+                4,
+                found,
+                accepted,
+                f"The voxel size along {axis} is unknown, and {axis} has no coordinate.",
+            )
+        )
+    return voxel, problems
+
+
+def origin(
+    header: Header,
+    names: tuple[str, str, str],
+    voxel: dict[str, float],
+    sizes: dict[str, int],
+    choice: str = "auto",
+) -> tuple[dict[str, float], list[Problem]]:
+    """Return the position of the first voxel along each axis.
+
+    Parameters
+    ----------
+    header : Header
+    names : tuple of str
+        The axes that sections, rows and columns run along.
+    voxel : dict of str to float, Å
+    sizes : dict of str to int
+        Voxels along each axis.
+    choice : {"auto", "origin", "nstart", "zero"}
+        The user's argument.
+
+    Returns
+    -------
+    position : dict of str to float, Å
+        For each axis in `voxel`.
+    problems : list of Problem
+    """
+    if choice not in ("auto", "origin", "nstart", "zero"):
+        raise ValueError(f"origin is {choice!r}; accepted: 'auto', 'origin', 'nstart', 'zero'")
+    zero = dict.fromkeys(voxel, 0.0)
+    if choice == "zero":
+        return zero, []
+    problems: list[Problem] = []
+    if choice in ("auto", "origin") and not header.is_old_style:
+        usable = all(abs(value) < _FARTHEST for value in header.origin)
+        if not usable:
+            problems.append(
+                Problem(
+                    "ORIGIN",
+                    PLACES["ORIGIN"][0],
+                    12,
+                    ", ".join(f"{value:g}" for value in header.origin),
+                    "finite positions in Å, below 10 cm",
+                    "It is taken as unset; origin= chooses another source.",
+                )
+            )
+        elif any(header.origin) or choice == "origin":
+            # IMOD's own sign is the opposite, and is MRC2014's only where flag 4 says so
+            sign = -1 if header.has_imod_stamp and not header.imod_flags & 4 else 1
+            # 0.0 + x turns the -0.0 of a negated zero into 0.0
+            return {a: 0.0 + sign * header.origin[_AXES.index(a)] for a in voxel}, []
+    if choice == "origin":
+        return zero, problems
+    starts = dict(_starts(header, names))
+    for axis, (field, start) in starts.items():
+        if abs(start) > 10 * max(
+            sizes[axis], (header.mx, header.my, header.mz)["xyz".index(axis)]
+        ):
+            problems.append(
+                Problem(
+                    field,
+                    PLACES[field][0],
+                    4,
+                    str(start),
+                    "a start within ten times the size of the map",
+                    f"It is taken as 0 along {axis}; origin= chooses another source.",
+                )
+            )
+            starts[axis] = (field, 0)
+    return {axis: starts[axis][1] * voxel[axis] for axis in voxel}, problems
+
+
+def _starts(header: Header, names: tuple[str, str, str]) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield for each axis the N*START that is its own: they are in the file's axis order."""
+    values = (header.nxstart, header.nystart, header.nzstart)
+    for axis, field, start in zip(reversed(names), _STARTS, values, strict=True):
+        yield axis, (field, start)

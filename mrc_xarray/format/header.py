@@ -1,0 +1,298 @@
+"""The 1024 bytes of the main header, as one table.
+
+See FORMAT: MRC2014 with its update 20141, and IMOD's, MRCZ's and CCP4's names for the bytes
+that MRC2014 leaves as EXTRA.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+__all__ = ["HEADER_SIZE", "PLACES", "XYZ", "ByteOrder", "Header", "stamped_byteorder"]
+
+HEADER_SIZE = 1024
+N_LABELS = 10
+
+ByteOrder = Literal["<", ">"]
+
+_STAMPS: dict[bytes, ByteOrder] = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
+_IMOD_STAMP = int.from_bytes(b"IMOD", "little")
+
+
+class XYZ(NamedTuple):
+    """Three numbers along the X, Y and Z axes of the cell."""
+
+    x: float
+    y: float
+    z: float
+
+
+def _at(offset: int, code: str, *, dialect: str = "") -> Any:
+    """Place a header field: first byte, `struct` code, and whose it is if not MRC2014's."""
+    return dataclasses.field(metadata={"offset": offset, "code": code, "dialect": dialect})
+
+
+@dataclass(frozen=True)
+class Header:
+    """Every field of an MRC header, as found in the file.
+
+    Fields have MRC2014's names in lower case, and can be had as attributes (``header.nx``) or
+    by name (``header["NX"]``). Integers are Python's, so that no arithmetic on them overflows.
+    Text keeps its blanks and loses the NULs at its end. ``extra1`` and ``extra2`` are the bytes
+    that MRC2014 leaves free; the fields after ``label`` are what IMOD, MRCZ and CCP4 keep in
+    them, meaningful only in a file of that kind.
+
+    Attributes
+    ----------
+    byteorder : {"<", ">"}
+        The order that all numbers were decoded with.
+    nx, ny, nz : int
+        Columns (fastest), rows, sections.
+    mode : int
+        What a pixel is; see ``mrc_xarray.format.modes``.
+    nxstart, nystart, nzstart : int
+        First column, row and section in the cell, in voxels, in the order of the file's axes.
+    mx, my, mz : int
+        Intervals of the cell along X, Y, Z; MZ is 1 in an image stack, and the sections of one
+        volume in a volume stack.
+    cella : XYZ of float, Å
+        Cell edges.
+    cellb : XYZ of float, degrees
+        Cell angles.
+    mapc, mapr, maps : int
+        Which of X = 1, Y = 2, Z = 3 the columns, rows and sections are.
+    dmin, dmax, dmean, rms : float
+        Statistics of the data; undetermined where DMAX < DMIN, DMEAN < DMIN, RMS < 0.
+    ispg : int
+        Space group: 0 image or image stack, 1 volume, 401–630 volume stack.
+    nsymbt : int
+        Bytes of the extended header.
+    exttyp : str
+        Kind of the extended header.
+    nversion : int
+        10 × year + revision of the format, or 0.
+    origin : XYZ of float, Å
+        Position of the first voxel.
+    map : str
+        ``"MAP "``.
+    machst : bytes, length 4
+        Machine stamp.
+    nlabl : int
+        Labels in use, often wrong.
+    label : tuple of str, length 10
+        Free text, 80 bytes each.
+    nint, nreal : int
+        Per section of the extended header: integers and floats (AGAR, FEI), or bytes and flags
+        (SERI).
+    imod_stamp, imod_flags : int
+        IMOD's mark, and bits: 1 bytes are signed, 4 origin has MRC2014's sign.
+    voltage, c3, gain : float
+        MRCZ: kV, mm, electrons per count.
+    packed_bytes : int
+        MRCZ: compressed size of all blocks, in bytes.
+    """
+
+    byteorder: ByteOrder
+    nx: int = _at(0, "i")
+    ny: int = _at(4, "i")
+    nz: int = _at(8, "i")
+    mode: int = _at(12, "i")
+    nxstart: int = _at(16, "i")
+    nystart: int = _at(20, "i")
+    nzstart: int = _at(24, "i")
+    mx: int = _at(28, "i")
+    my: int = _at(32, "i")
+    mz: int = _at(36, "i")
+    cella: XYZ = _at(40, "3f")
+    cellb: XYZ = _at(52, "3f")
+    mapc: int = _at(64, "i")
+    mapr: int = _at(68, "i")
+    maps: int = _at(72, "i")
+    dmin: float = _at(76, "f")
+    dmax: float = _at(80, "f")
+    dmean: float = _at(84, "f")
+    ispg: int = _at(88, "i")
+    nsymbt: int = _at(92, "i")
+    extra1: bytes = _at(96, "8s")
+    exttyp: str = _at(104, "4s")
+    nversion: int = _at(108, "i")
+    extra2: bytes = _at(112, "84s")
+    origin: XYZ = _at(196, "3f")
+    map: str = _at(208, "4s")
+    machst: bytes = _at(212, "4s")
+    rms: float = _at(216, "f")
+    nlabl: int = _at(220, "i")
+    label: tuple[str, ...] = _at(224, "80s" * N_LABELS)
+    creatid: int = _at(96, "h", dialect="IMOD")
+    lskflg: int = _at(96, "i", dialect="CCP4")
+    nint: int = _at(128, "h", dialect="IMOD")
+    nreal: int = _at(130, "h", dialect="IMOD")
+    sub: int = _at(132, "h", dialect="IMOD")
+    zfac: int = _at(134, "h", dialect="IMOD")
+    min2: float = _at(136, "f", dialect="IMOD")
+    max2: float = _at(140, "f", dialect="IMOD")
+    min3: float = _at(144, "f", dialect="IMOD")
+    max3: float = _at(148, "f", dialect="IMOD")
+    imod_stamp: int = _at(152, "i", dialect="IMOD")
+    imod_flags: int = _at(156, "i", dialect="IMOD")
+    idtype: int = _at(160, "h", dialect="IMOD")
+    lens: int = _at(162, "h", dialect="IMOD")
+    nd1: int = _at(164, "h", dialect="IMOD")
+    nd2: int = _at(166, "h", dialect="IMOD")
+    vd1: int = _at(168, "h", dialect="IMOD")
+    vd2: int = _at(170, "h", dialect="IMOD")
+    tiltangles: tuple[float, ...] = _at(172, "6f", dialect="IMOD")
+    voltage: float = _at(132, "f", dialect="MRCZ")
+    c3: float = _at(136, "f", dialect="MRCZ")
+    gain: float = _at(140, "f", dialect="MRCZ")
+    packed_bytes: int = _at(144, "q", dialect="MRCZ")
+
+    @classmethod
+    def parse(cls, raw: bytes, byteorder: ByteOrder) -> Self:
+        """Decode `raw`, of 1024 bytes or more."""
+        return cls(byteorder, *[_decode(place, raw, byteorder) for place in _FIELDS])
+
+    def encode(self) -> bytes:
+        """Return the 1024 bytes.
+
+        The fields of a dialect are written where they differ from what ``extra1`` and
+        ``extra2``, which lie over the same bytes, already say.
+        """
+        raw = bytearray(HEADER_SIZE)
+        for place in _FIELDS:
+            value = getattr(self, place.name)
+            if place.dialect and _decode(place, raw, self.byteorder) == value:
+                continue
+            struct.pack_into(self.byteorder + place.code, raw, place.offset, *_pack(value))
+        return bytes(raw)
+
+    def to_json(self) -> str:
+        """Return the header as JSON text; bytes stand as Latin-1 text."""
+        values = {
+            key: value.decode("latin-1") if isinstance(value, bytes) else value
+            for key, value in vars(self).items()
+        }
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the header that `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        for place in _FIELDS:
+            value = values[place.name]
+            if place.kind == "bytes":
+                values[place.name] = value.encode("latin-1")
+            elif isinstance(value, list):
+                values[place.name] = XYZ(*value) if place.kind == "XYZ" else tuple(value)
+        return cls(**values)
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return vars(self)[name.lower()]
+        except KeyError:
+            raise KeyError(f"{name!r} is not a field of the MRC header") from None
+
+    def keys(self) -> list[str]:
+        """Return the names of all fields, so that ``dict(header)`` works."""
+        return list(vars(self))
+
+    @property
+    def stamped_byteorder(self) -> ByteOrder | None:
+        """The byte order that MACHST tells, or None where it tells none."""
+        return stamped_byteorder(self.machst)
+
+    @property
+    def has_map_word(self) -> bool:
+        """Whether the file says ``MAP``; the fourth byte is a NUL in some writers' files."""
+        return self.map[:3] == "MAP"
+
+    @property
+    def is_old_style(self) -> bool:
+        """Whether this is a header from before 2000, with other things at ORIGIN and MAP."""
+        return not self.has_map_word and self.stamped_byteorder is None
+
+    @property
+    def has_valid_nversion(self) -> bool:
+        """Whether NVERSION is a version of MRC2014."""
+        return 20140 <= self.nversion < 21000
+
+    @property
+    def has_imod_stamp(self) -> bool:
+        """Whether IMOD or SerialEM wrote this header."""
+        return self.imod_stamp == _IMOD_STAMP
+
+    @property
+    def mrcz_version(self) -> tuple[int, ...] | None:
+        """Version of the mrcz library in the first label, or None where it wrote no label."""
+        if not self.label[0].startswith("MRCZ"):
+            return None
+        digits = self.label[0][4:].strip().split(".")
+        return tuple(int(part) for part in digits if part.isdecimal())
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether DMIN, DMAX and DMEAN are finite and in the order that real ones have."""
+        finite = all(map(math.isfinite, (self.dmin, self.dmax, self.dmean)))
+        return finite and self.dmin < self.dmax and self.dmin <= self.dmean <= self.dmax
+
+    @property
+    def is_direct_electron(self) -> bool:
+        """Whether a Direct Electron server wrote this header, by its signature.
+
+        See FORMAT: Direct Electron. Its placeholder for an unknown pixel size is −10 Å.
+        """
+        return (
+            self.nversion == 20140
+            and not self.has_imod_stamp
+            and not self.exttyp.strip()
+            and self.nlabl == 0
+            and (self.dmin, self.dmax, self.dmean, self.rms) == (2, 1, 0, -1)
+            and self.cella.x < 0
+        )
+
+
+def stamped_byteorder(machst: bytes) -> ByteOrder | None:
+    """Return the byte order that a machine stamp tells, or None where it tells none."""
+    return _STAMPS.get(machst[:2])
+
+
+class _Field(NamedTuple):
+    """A row of the table, with what its class annotation says of the type."""
+
+    name: str
+    offset: int
+    code: str
+    dialect: str
+    kind: str
+
+
+# extra1 and extra2 come before the dialects that lie over them, which encode() relies on
+_FIELDS = [
+    _Field(field.name, kind=str(field.type), **field.metadata)
+    for field in dataclasses.fields(Header)
+    if field.metadata
+]
+
+#: The header's field names in MRC2014's spelling, with their first byte and length.
+PLACES: dict[str, tuple[int, int]] = {
+    place.name.upper(): (place.offset, struct.calcsize("<" + place.code)) for place in _FIELDS
+}
+
+
+def _decode(place: _Field, raw: bytes | bytearray, byteorder: ByteOrder) -> Any:
+    values = struct.unpack_from(byteorder + place.code, raw, place.offset)
+    if place.kind == "XYZ":
+        return XYZ(*values)
+    if place.kind in ("str", "tuple[str, ...]"):
+        values = tuple(value.rstrip(b"\0").decode("latin-1") for value in values)
+    return values if place.kind.startswith("tuple") else values[0]
+
+
+def _pack(value: Any) -> tuple[Any, ...]:
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(v.encode("latin-1") if isinstance(v, str) else v for v in values)

@@ -1,0 +1,233 @@
+"""What the sections of a file are: one image, a stack, a volume, a stack of volumes, a scan.
+
+The header tells this badly, so the rules are spelt out here, in their order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mrc_xarray.format.errors import MrcError
+from mrc_xarray.format.header import Header
+
+__all__ = ["LAYOUTS", "Layout", "arrange", "stem_and_suffix"]
+
+LAYOUTS = ("image", "image_stack", "volume", "volume_stack")
+
+_VOLUME_SUFFIXES = (".rec", ".map", ".ccp4")
+_STACK_SUFFIXES = (".mrcs", ".st", ".ali", ".preali")
+_COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lzma")
+_RECORD_TYPES = ("FEI1", "FEI2", "SERI", "AGAR")
+
+# bytes a section of each item that SerialEM's flags announce, from bit 0 on (see FORMAT: SERI)
+_SERI_ITEM_BYTES = (2, 6, 4, 2, 2, 4, 2, 4, 2, 4, 2)
+# before EXTTYP, FEI reserved this many records of 128 bytes (see FORMAT: AGAR / legacy FEI)
+_LEGACY_FEI_BYTES = (1024 * 128, 8192 * 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the sections are.
+
+    Attributes
+    ----------
+    kind : str
+        One of `LAYOUTS`, or ``"scan"``.
+    rule : str
+        Why, for the user, in `attrs`.
+    leading : tuple of (str, int)
+        Names and sizes of the dimensions that the sections count off, slowest first. The size
+        of their product is the number of sections; empty for an image.
+    """
+
+    kind: str
+    rule: str
+    leading: tuple[tuple[str, int], ...]
+
+
+def arrange(
+    header: Header,
+    n_sections: int,
+    *,
+    name: str,
+    section_axis: str,
+    extended_size: int,
+    layout: str = "auto",
+    scan_shape: tuple[int, int] | None = None,
+    sections_per_frame: int | None = None,
+    has_mdoc: Callable[[], bool] = lambda: False,
+) -> Layout:
+    """Tell what the `n_sections` sections of a file are.
+
+    Parameters
+    ----------
+    header : Header
+    n_sections : int
+        Sections in the file, fewer than NZ where it was trimmed.
+    name : str
+        The file's, for its suffix and for messages.
+    section_axis : {"x", "y", "z"}
+        What the sections of a volume run along (MAPS).
+    extended_size : int
+        Bytes of the extended header that are really there.
+    layout, scan_shape, sections_per_frame
+        The user's arguments, which win over the header.
+    has_mdoc : callable
+        Looks for an .mdoc beside the file; called where that decides.
+
+    Returns
+    -------
+    Layout
+
+    Raises
+    ------
+    MrcError
+        Where the arguments do not fit the number of sections.
+    """
+    if scan_shape is not None:
+        return _scan(n_sections, scan_shape, name, layout, sections_per_frame)
+    if layout not in ("auto", *LAYOUTS):
+        choices = ", ".join(repr(kind) for kind in ("auto", *LAYOUTS))
+        raise ValueError(f"layout is {layout!r}; accepted: {choices}")
+
+    per_frame = _per_frame(header, sections_per_frame)
+    per_volume = sections_per_frame or header.mz
+    if layout == "auto":
+        kind, rule = _by_rule(header, n_sections, name, per_frame, extended_size, has_mdoc)
+    else:
+        kind, rule = layout, "the argument layout="
+
+    if kind == "image":
+        if n_sections != 1:
+            raise MrcError(
+                f"{name}: layout='image' needs one section, and the file has {n_sections}; "
+                "choose 'image_stack' or 'volume'"
+            )
+        return Layout(kind, rule, ())
+    if kind == "volume":
+        return Layout(kind, rule, ((section_axis, n_sections),))
+    if kind == "volume_stack":
+        _check_divides(per_volume, n_sections, name, "sections a volume (MZ, bytes 36–39)")
+        n_volumes = n_sections // per_volume
+        return Layout(kind, rule, (("volume", n_volumes), (section_axis, per_volume)))
+    if per_frame > 1:
+        _check_divides(per_frame, n_sections, name, "sections_per_frame")
+        return Layout(kind, rule, (("image", n_sections // per_frame), ("channel", per_frame)))
+    return Layout(kind, rule, (("image", n_sections),))
+
+
+def _by_rule(
+    header: Header,
+    n_sections: int,
+    name: str,
+    per_frame: int,
+    extended_size: int,
+    has_mdoc: Callable[[], bool],
+) -> tuple[str, str]:
+    """Return the first layout that fits, and the rule that it fitted."""
+    suffix = stem_and_suffix(name)[1]
+    is_mrcz_stack = header.mrcz_version is not None and header.ispg == 0
+    if per_frame > 1:
+        return (
+            "image_stack",
+            "the sections are grouped in frames (sections_per_frame=, or mrcz's MZ)",
+        )
+    if 401 <= header.ispg <= 630 and header.mz > 0 and n_sections % header.mz == 0:
+        return "volume_stack", "1: ISPG is 401–630 and MZ divides NZ"
+    if n_sections == 1 and (header.ispg == 0 or not header.cella.z > 0):
+        return "image", "2: NZ is 1, and ISPG is 0 or CELLA.z is not positive"
+    if suffix in _VOLUME_SUFFIXES:
+        return "volume", f"3: the name ends in {suffix}"
+    for holds, evidence in (
+        (header.is_direct_electron, "a Direct Electron server wrote the file"),
+        (
+            _has_section_records(header, n_sections, extended_size),
+            "the extended header has section records",
+        ),
+        (is_mrcz_stack, "mrcz wrote the file, and ISPG is 0"),
+        (suffix in _STACK_SUFFIXES, f"the name ends in {suffix}"),
+    ):
+        if holds:
+            return "image_stack", f"4: {evidence}"
+    if has_mdoc():
+        return "image_stack", "4: an .mdoc is beside the file"
+    if header.ispg >= 1 or header.mz == header.nz:
+        return "volume", "5: ISPG is 1 or more, or MZ equals NZ"
+    return "image_stack", "6: nothing says that it is a volume"
+
+
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """Split a path or URL before its suffix, in lower case; one of compression is left out."""
+    path = name
+    if "://" in name:
+        # in a chain like simplecache::s3://bucket/key, the first URL names the file
+        url = next(part for part in name.split("::") if "://" in part)
+        path = url.split("?")[0].split("#")[0]
+    stem, suffix = os.path.splitext(path)
+    if suffix.lower() in _COMPRESSED_SUFFIXES:
+        stem, suffix = os.path.splitext(stem)
+    return stem, suffix.lower()
+
+
+def _per_frame(header: Header, sections_per_frame: int | None) -> int:
+    """Return the sections of one frame: the caller's, else what mrcz wrote to MZ, else 1."""
+    if sections_per_frame is not None:
+        if sections_per_frame < 1:
+            raise ValueError(f"sections_per_frame is {sections_per_frame}; accepted: 1 or more")
+        return sections_per_frame
+    version = header.mrcz_version
+    # before 0.5.0 mrcz wrote the array's shape to MX, MY and MZ
+    grouped = version is not None and version >= (0, 5) and header.ispg == 0 and header.mz > 1
+    return header.mz if grouped and header.nz % header.mz == 0 else 1
+
+
+def _has_section_records(header: Header, n_sections: int, extended_size: int) -> bool:
+    """Tell whether the extended header has one record a section.
+
+    Old SerialEM and FEI files say so without EXTTYP; see FORMAT: SERI, AGAR.
+    """
+    if header.exttyp.strip() or not extended_size:
+        return header.exttyp in _RECORD_TYPES and extended_size > 0
+    if extended_size in _LEGACY_FEI_BYTES and (
+        header.nreal == 32 or header.label[0].startswith("Fei ")
+    ):
+        return True
+    if header.nint <= 0 or header.nreal < 0:
+        return False
+    flagged = sum(n for bit, n in enumerate(_SERI_ITEM_BYTES) if header.nreal >> bit & 1)
+    is_seri = header.nreal < 2 ** len(_SERI_ITEM_BYTES) and flagged == header.nint
+    record = header.nint if is_seri else 4 * (header.nint + header.nreal)
+    return record * n_sections <= extended_size
+
+
+def _scan(
+    n_sections: int,
+    scan_shape: tuple[int, int],
+    name: str,
+    layout: str,
+    sections_per_frame: int | None,
+) -> Layout:
+    if layout != "auto" or (sections_per_frame or 1) > 1:
+        raise ValueError("scan_shape= goes with neither layout= nor sections_per_frame=")
+    try:
+        scan_y, scan_x = (int(n) for n in scan_shape)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"scan_shape is {scan_shape!r}; accepted: two integers, (scan_y, scan_x)"
+        ) from None
+    if scan_y < 1 or scan_x < 1 or scan_y * scan_x != n_sections:
+        raise MrcError(
+            f"{name}: scan_shape {(scan_y, scan_x)} has {scan_y * scan_x} positions, "
+            f"and the file has {n_sections} frames; they must be equal"
+        )
+    return Layout("scan", "the argument scan_shape=", (("scan_y", scan_y), ("scan_x", scan_x)))
+
+
+def _check_divides(per: int, n_sections: int, name: str, what: str) -> None:
+    if per < 1 or n_sections % per:
+        raise MrcError(
+            f"{name}: {what} is {per}, which does not divide the file's {n_sections} sections; "
+            "choose another layout= or sections_per_frame="
+        )

@@ -1,0 +1,414 @@
+"""Where bytes come from: a local file, any store that fsspec knows, memory, a file object.
+
+A source holds no handle, no map and no lock (but for a file object, which is one), so that it can
+be pickled, forked and shared by threads. It remembers what the file was when it was opened, and
+refuses to read another: wrong pixels are worse than an error.
+
+This is the only module that knows fsspec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeAlias
+
+from mrc_xarray.format import MrcError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["ByteSource", "Request", "Target", "open_source"]
+
+#: What the engine opens.
+Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
+#: First byte in the file, and the buffer to fill from there.
+Request: TypeAlias = tuple[int, memoryview]
+
+_MiB = 1024**2
+# Python names it since 3.13; the number is Linux's on x86 and ARM
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a kind of source is best read, in bytes.
+
+    Attributes
+    ----------
+    gap : int
+        Unwanted bytes between two wanted ones that cost less than a second request.
+    piece : int
+        The longest single request.
+    batch : int
+        How much is asked for at once.
+    threads : bool
+        Whether several threads read faster than one.
+    """
+
+    gap: int
+    piece: int
+    batch: int
+    threads: bool
+
+
+class ByteSource(Protocol):
+    """Bytes of one unchanging file, to be read from any position by any thread."""
+
+    access: ClassVar[Access]
+
+    @property
+    def name(self) -> str:
+        """The path or URL."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Return `nbytes` bytes from `offset`."""
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        """Fill every buffer; raise MrcError where the file changed or is too short."""
+
+    def map(self, *, writable: bool) -> mmap.mmap | None:
+        """Map the file, perhaps writable (but without touching it); None where it can't be."""
+
+    def has_beside(self, suffix: str) -> bool:
+        """Tell whether a file with this name and `suffix` behind it is there, if that is cheap."""
+
+
+def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
+    """Find the source for what the user gave.
+
+    Parameters
+    ----------
+    target : path, URL, bytes or binary file object
+    storage_options : dict, optional
+        For fsspec, where the target is a URL.
+
+    Raises
+    ------
+    OSError
+        As `open` does, where there is no such file, or it may not be read.
+    MrcError
+        Where the target is no regular file.
+    TypeError
+        Where the target is something else.
+    """
+    if isinstance(target, bytes | bytearray | memoryview):
+        return MemorySource(bytes(target))
+    if isinstance(target, io.BytesIO):
+        return MemorySource(target.getvalue())
+    if isinstance(target, str | os.PathLike):
+        path = os.fspath(target)
+        if "://" not in path and "::" not in path:
+            return LocalSource.open(path)
+        from fsspec.core import url_to_fs
+
+        try:
+            fs, stripped = url_to_fs(path, **(storage_options or {}))
+        except ImportError as error:
+            error.add_note(_missing_store(path))
+            raise
+        return _from_filesystem(fs, stripped, path)
+    if hasattr(target, "fs") and hasattr(target, "path"):
+        # an open file of fsspec's
+        return _from_filesystem(target.fs, target.path, target.fs.unstrip_protocol(target.path))
+    if hasattr(target, "read") and hasattr(target, "seek"):
+        return _from_file_object(target)
+    raise TypeError(
+        f"can't open {type(target).__name__} as MRC; accepted: a path, a URL, bytes, "
+        "or a seekable binary file object"
+    )
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """A file on a disk, or on a file system that all workers share."""
+
+    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB, threads=True)
+
+    name: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def open(cls, path: str) -> LocalSource:
+        """Take the file's size and time as they are now."""
+        path = os.path.abspath(os.path.expanduser(path))
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(21, "Is a directory", path)
+        if not stat.S_ISREG(found.st_mode):
+            raise MrcError(f"{path}: not a regular file, but a pipe, socket or device")
+        return cls(path, found.st_size, found.st_mtime_ns)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        buffer = bytearray(nbytes)
+        self.read_into([(offset, memoryview(buffer))])
+        return bytes(buffer)
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        with self._checked() as fd:
+            for offset, buffer in requests:
+                _read_at(fd, offset, buffer, self.name)
+
+    def map(self, *, writable: bool) -> mmap.mmap | None:
+        with self._checked() as fd:
+            if writable and sys.platform == "linux":
+                # a private map of a file beyond the machine's memory is refused otherwise
+                flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+                return mmap.mmap(fd, self.size, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+            access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
+            return mmap.mmap(fd, self.size, access=access)
+
+    def has_beside(self, suffix: str) -> bool:
+        return os.path.exists(self.name + suffix)
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[int]:
+        """Open the file, and make sure that it is still the one that was opened at first."""
+        fd = os.open(self.name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            found = os.fstat(fd)
+            if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
+                raise _changed(self.name, f"{self.size} bytes, now {found.st_size}")
+            yield fd
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class StoreSource:
+    """A file in a store that fsspec knows."""
+
+    # 64 MiB under way keep a fast store busy, and bound the memory of a large load
+    access: ClassVar[Access] = Access(64 * 1024, piece=16 * _MiB, batch=64 * _MiB, threads=False)
+
+    fs: AbstractFileSystem
+    path: str
+    name: str
+    size: int
+    version: str
+    # not pickled, so that each process compares once, before its first pixel
+    _compared: list[bool] = field(default_factory=list, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, fs: AbstractFileSystem, path: str, name: str) -> StoreSource:
+        """Ask the store once what the file is now."""
+        size, version = _describe(fs, path, name)
+        return cls(fs, path, name, size, version)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoreSource, (self.fs, self.path, self.name, self.size, self.version)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return self.__reduce__()
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        data = self.fs.cat_file(self.path, start=offset, end=offset + nbytes)
+        return self._complete(data, offset, nbytes)
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            return
+        if not self._compared:
+            size, version = _describe(self.fs, self.path, self.name)
+            if (size, version) != (self.size, self.version):
+                raise _changed(
+                    self.name, f"{self.size} bytes, {self.version}; now {size}, {version}"
+                )
+            self._compared.append(True)
+        starts = [offset for offset, _ in requests]
+        ends = [offset + len(buffer) for offset, buffer in requests]
+        answers = self.fs.cat_ranges([self.path] * len(starts), starts, ends, on_error="raise")
+        for (offset, buffer), data in zip(requests, answers, strict=True):
+            buffer[:] = self._complete(data, offset, len(buffer))
+
+    def map(self, *, writable: bool) -> None:
+        return None
+
+    def has_beside(self, suffix: str) -> bool:
+        return False
+
+    def _complete(self, data: bytes, offset: int, nbytes: int) -> bytes:
+        if len(data) == nbytes:
+            return data
+        hint = ""
+        if len(data) == self.size:
+            hint = " It ignores byte ranges: copy the file, or put simplecache:: before the URL."
+        raise MrcError(
+            f"{self.name}: the store answered with {len(data)} bytes for the {nbytes} from byte "
+            f"{offset}.{hint}"
+        )
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Bytes that are already in memory."""
+
+    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB, threads=True)
+
+    data: bytes = field(repr=False)
+    name: str = "<bytes>"
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        return self.data[offset : offset + nbytes]
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        view = memoryview(self.data)
+        for offset, buffer in requests:
+            buffer[:] = view[offset : offset + len(buffer)]
+
+    def map(self, *, writable: bool) -> None:
+        return None
+
+    def has_beside(self, suffix: str) -> bool:
+        return False
+
+
+class FileObjectSource:
+    """An open file that has no name to open it by again, such as a member of an archive.
+
+    It has one position, so that reads wait for each other, and it can't go to another process.
+    """
+
+    access: ClassVar[Access] = Access(gap=64 * 1024, piece=8 * _MiB, batch=8 * _MiB, threads=False)
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.name = f"<{type(file).__name__}>"
+        self._file = file
+        self._lock = threading.Lock()
+        with self._position():
+            self.size = file.seek(0, os.SEEK_END)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            f"{self.name}: an open file object can't be sent to another process; "
+            "open the file by its path or URL"
+        )
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        buffer = bytearray(nbytes)
+        self.read_into([(offset, memoryview(buffer))])
+        return bytes(buffer)
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        with self._position():
+            for offset, buffer in requests:
+                self._file.seek(offset)
+                done = 0
+                while done < len(buffer):
+                    data = self._file.read(len(buffer) - done)
+                    if not data:
+                        raise _too_short(self.name, offset, len(buffer), done)
+                    buffer[done : done + len(data)] = data
+                    done += len(data)
+
+    def map(self, *, writable: bool) -> None:
+        return None
+
+    def has_beside(self, suffix: str) -> bool:
+        return False
+
+    @contextlib.contextmanager
+    def _position(self) -> Iterator[None]:
+        """Hold the file, and leave it where the user had it."""
+        with self._lock:
+            before = self._file.tell()
+            try:
+                yield
+            finally:
+                self._file.seek(before)
+
+
+def _from_filesystem(fs: AbstractFileSystem, path: str, name: str) -> ByteSource:
+    from fsspec.implementations.local import LocalFileSystem
+
+    if isinstance(fs, LocalFileSystem):
+        return LocalSource.open(path)
+    try:
+        return StoreSource.open(fs, path, name)
+    except ImportError as error:
+        error.add_note(_missing_store(name))
+        raise
+
+
+def _from_file_object(file: BinaryIO) -> ByteSource:
+    """Take an open local file by its name, if that still is the same file."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        path = file.name
+        # a GzipFile too has a name and a descriptor, but those of the compressed file
+        is_raw = isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom)
+        if (
+            is_raw
+            and isinstance(path, str)
+            and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        ):
+            return LocalSource.open(path)
+    return FileObjectSource(file)
+
+
+def _missing_store(url: str) -> str:
+    extra = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}.get(url.split("://")[0])
+    if extra is None:
+        return f"{url}: install the fsspec package for this kind of URL"
+    return f'{url}: pip install "mrc-xarray[{extra}]" brings what this kind of URL needs'
+
+
+def _describe(fs: AbstractFileSystem, path: str, name: str) -> tuple[int, str]:
+    """Return a file's size, and what else the store tells that changes when the file does."""
+    # a listing from before could be of an older file
+    fs.invalidate_cache(path)
+    info = fs.info(path)
+    size = info.get("size")
+    if info.get("type") == "directory":
+        raise IsADirectoryError(21, "Is a directory", name)
+    if not isinstance(size, int):
+        raise MrcError(
+            f"{name}: the store does not tell the file's size; copy the file, "
+            "or put simplecache:: before the URL"
+        )
+    marks = ("ETag", "etag", "md5", "generation", "LastModified", "mtime", "updated", "created")
+    version = next((f"{mark} {info[mark]}" for mark in marks if info.get(mark)), "")
+    return size, version
+
+
+def _read_at(fd: int, offset: int, buffer: memoryview, name: str) -> None:
+    """Fill `buffer` from `offset`, without moving the file's position where that can be."""
+    done = 0
+    while done < len(buffer):
+        if hasattr(os, "preadv"):
+            n = os.preadv(fd, [buffer[done:]], offset + done)
+        else:
+            os.lseek(fd, offset + done, os.SEEK_SET)
+            data = os.read(fd, len(buffer) - done)
+            n = len(data)
+            buffer[done : done + n] = data
+        if n == 0:
+            raise _too_short(name, offset, len(buffer), done)
+        done += n
+
+
+def _too_short(name: str, offset: int, wanted: int, got: int) -> MrcError:
+    return MrcError(
+        f"{name}: the file ended while it was read: {got} of {wanted} bytes from byte {offset}"
+    )
+
+
+def _changed(name: str, how: str) -> MrcError:
+    return MrcError(
+        f"{name}: the file changed since it was opened ({how}); open it again to read it as it is"
+    )
