@@ -1,0 +1,46 @@
+"""What the tests share: real files where they are, and a watch over files left open."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# the tests are imported by path, and find their helpers here
+sys.path.insert(0, str(Path(__file__).parent))
+
+REAL_FILES = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def real_file() -> Callable[[str], Path]:
+    """Return the path of a real file, or skip the test where the files are not here."""
+
+    def find(name: str) -> Path:
+        path = REAL_FILES / name
+        if not path.exists():
+            pytest.skip(f"the real file {name} is not here: it is not part of the project")
+        return path
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def no_file_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test after which an MRC file is still open in this process."""
+    yield
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        return
+    still_open = []
+    for descriptor in descriptors.iterdir():
+        try:
+            target = os.readlink(descriptor)
+        except OSError:
+            continue
+        if target.removesuffix(" (deleted)").endswith((".mrc", ".mrcs", ".map", ".st", ".rec")):
+            still_open.append(target)
+    assert not still_open
