@@ -1,4 +1,4 @@
-"""MRC bytes built by hand, from the specification alone: an oracle that owes the package nothing."""
+"""MRC bytes built by hand, from the specification alone: they owe the package nothing."""
 
 from __future__ import annotations
 
