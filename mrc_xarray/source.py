@@ -159,7 +159,13 @@ class LocalSource:
     def read_into(self, requests: Sequence[Request]) -> None:
         with self._checked() as fd:
             for offset, buffer in requests:
-                _read_at(fd, offset, buffer, self.name)
+                done = _preadv(fd, [buffer], offset)
+                while done < len(buffer):
+                    # a read may stop early, at 2 GiB for one; one that stops at once is at the end
+                    n = _preadv(fd, [buffer[done:]], offset + done)
+                    if not n:
+                        raise _too_short(self.name, offset, len(buffer), done)
+                    done += n
 
     def map(self, *, writable: bool) -> mmap.mmap | None:
         with self._checked() as fd:
@@ -386,20 +392,16 @@ def _describe(fs: AbstractFileSystem, path: str, name: str) -> tuple[int, str]:
     return size, version
 
 
-def _read_at(fd: int, offset: int, buffer: memoryview, name: str) -> None:
-    """Fill `buffer` from `offset`, without moving the file's position where that can be."""
-    done = 0
-    while done < len(buffer):
-        if hasattr(os, "preadv"):
-            n = os.preadv(fd, [buffer[done:]], offset + done)
-        else:
-            os.lseek(fd, offset + done, os.SEEK_SET)
-            data = os.read(fd, len(buffer) - done)
-            n = len(data)
-            buffer[done : done + n] = data
-        if n == 0:
-            raise _too_short(name, offset, len(buffer), done)
-        done += n
+def _seek_and_read(fd: int, buffers: list[memoryview], offset: int) -> int:
+    """Do what `os.preadv` does, on a descriptor that no other thread uses."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    data = os.read(fd, len(buffers[0]))
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+# Windows and macOS before 11 have none
+_preadv = getattr(os, "preadv", _seek_and_read)
 
 
 def _too_short(name: str, offset: int, wanted: int, got: int) -> MrcError:
