@@ -7,20 +7,19 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from mrc_xarray.format.sections import Sections
+from mrc_xarray.format.sections import Pick, Piece, Sections, is_whole
 from mrc_xarray.source import ByteSource
 
 __all__ = ["StackArray", "preferred_chunks"]
 
 Array: TypeAlias = npt.NDArray[Any]
-Pick: TypeAlias = "slice | npt.NDArray[np.intp]"
 
 _MiB = 1024**2
 # a task of this size is past the cost of a task, and its memory is still used again and again
@@ -103,7 +102,7 @@ class StackArray(BackendArray):
 
         The map is a cheap way to take narrow windows out of wide rows, too.
         """
-        stored = self.sections.stored_dtype
+        stored = None if self.sections.is_compressed else self.sections.stored_dtype
         column = len(self.leading) + 1
         as_view = self.mmap and self.sections.is_native
         narrow = shape[column] < _NARROW * self.shape[column]
@@ -144,14 +143,15 @@ class StackArray(BackendArray):
         rows, *behind = picks
         access = self.source.access
         sections = self.sections
-        whole = all(map(_is_whole, behind, sections.shape[2:]))
-        as_stored = whole and sections.is_native
+        whole = all(map(is_whole, behind, sections.shape[2:]))
+        in_place = whole and sections.is_native
+        as_stored = in_place and not sections.is_compressed
         flat = result.reshape(-1).view(np.uint8).data
         n_rows = result.shape[1]
 
-        def fill(batch: list[_Piece]) -> None:
+        def fill(batch: list[Piece]) -> None:
             requests = []
-            decodings: list[tuple[_Piece, Array]] = []
+            decodings: list[tuple[Piece, Array]] = []
             for piece in batch:
                 if as_stored and piece.rows is None:
                     first = (piece.at[0].start * n_rows + piece.at[1].start) * sections.row_bytes
@@ -162,14 +162,18 @@ class StackArray(BackendArray):
                     decodings.append((piece, raw))
             self.source.read_into(requests)
             for piece, raw in decodings:
-                pixels: Array = sections.decode(raw, piece.n_sections)
-                if piece.rows is not None:
-                    pixels = pixels[:, piece.rows]
-                result[piece.at] = _select(pixels, [slice(None), slice(None), *behind])
+                target = result[piece.at]
+                directly = in_place and piece.rows is None
+                pixels = sections.decode(raw, piece, target if directly else None)
+                if pixels is not target:
+                    if piece.rows is not None:
+                        pixels = pixels[:, piece.rows]
+                    target[...] = _select(pixels, [slice(None), slice(None), *behind])
 
-        pieces = _pieces(sections, numbers, rows, access.gap, access.piece)
-        batches = _batches(pieces, access.batch)
-        if access.threads and len(numbers) * n_rows * sections.row_bytes >= _THREADED:
+        pieces = sections.pieces(numbers, rows, access.gap, access.piece)
+        # what a block decodes to is what its batch has to bear
+        batches = _batches(pieces, access.batch, sections.section_bytes * sections.is_compressed)
+        if len(numbers) * n_rows * sections.row_bytes >= _THREADED:
             _run_in_threads(fill, batches)
         else:
             for batch in batches:
@@ -190,106 +194,31 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
     for dim, n in zip(reversed(dims[:n_leading]), reversed(array.leading), strict=True):
         chunks[dim] = min(n, wanted)
         wanted = max(1, wanted // n)
-    if section > _LARGE_SECTION:
+    if array.sections.is_compressed:
+        # a chunk that cuts blocks decodes them more than once: let xarray warn of it
+        chunks |= dict(zip(dims[n_leading:], array.shape[n_leading:], strict=True))
+    elif section > _LARGE_SECTION:
         n_rows = array.shape[n_leading]
         chunks[dims[n_leading]] = max(1, chunk // (section // n_rows))
-    return dict(reversed(chunks.items()))
+    return {dim: chunks[dim] for dim in dims if dim in chunks}
 
 
-class _Piece(NamedTuple):
-    """One byte range to read, and where its rows go.
-
-    Attributes
-    ----------
-    offset, nbytes : int
-        Of the range, which holds whole rows.
-    n_sections : int
-        Sections that it covers, each with equally many rows.
-    rows : ndarray of int or None
-        Which rows of the range are wanted; None for all.
-    at : tuple of slice
-        Sections and rows of the result.
-    """
-
-    offset: int
-    nbytes: int
-    n_sections: int
-    rows: npt.NDArray[np.intp] | None
-    at: tuple[slice, slice]
-
-
-def _pieces(
-    sections: Sections,
-    numbers: range | npt.NDArray[np.intp],
-    rows: Pick,
-    gap: int,
-    longest: int,
-) -> Iterator[_Piece]:
-    """Cut a selection into byte ranges: as few as can be, none longer than `longest`."""
-    n_rows = sections.shape[1]
-    row_bytes = sections.row_bytes
-    section_bytes = sections.section_bytes
-    wanted = np.arange(n_rows)[rows]
-    if _is_whole(rows, n_rows) and section_bytes <= longest:
-        at_once = longest // section_bytes
-        for start, stop in _runs(numbers):
-            for i in range(start, stop, at_once):
-                j = min(i + at_once, stop)
-                yield _Piece(
-                    sections.offset + int(numbers[i]) * section_bytes,
-                    (j - i) * section_bytes,
-                    j - i,
-                    None,
-                    (slice(i, j), slice(0, n_rows)),
-                )
-        return
-    bands = []
-    for at in _bands(wanted, gap // row_bytes, max(1, longest // row_bytes)):
-        band = wanted[at]
-        first, n = int(band[0]), int(band[-1] - band[0]) + 1
-        dense = bool((np.diff(band) == 1).all())
-        bands.append((first * row_bytes, n * row_bytes, None if dense else band - first, at))
-    for i, number in enumerate(numbers):
-        start = sections.offset + int(number) * section_bytes
-        along = slice(i, i + 1)
-        for offset, nbytes, picked, at in bands:
-            yield _Piece(start + offset, nbytes, 1, picked, (along, at))
-
-
-def _runs(numbers: range | npt.NDArray[np.intp]) -> Iterator[tuple[int, int]]:
-    """Yield start and stop of each run of consecutive numbers."""
-    if isinstance(numbers, range) and numbers.step == 1:
-        yield 0, len(numbers)
-        return
-    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    yield from zip([0, *breaks.tolist()], [*breaks.tolist(), len(numbers)], strict=True)
-
-
-def _bands(wanted: npt.NDArray[np.intp], gap: int, longest: int) -> Iterator[slice]:
-    """Yield groups of rows to read together: gaps within `gap` rows, spans within `longest`."""
-    start = 0
-    for stop in [*(np.flatnonzero(np.diff(wanted) - 1 > gap) + 1).tolist(), len(wanted)]:
-        while start < stop:
-            reach = int(np.searchsorted(wanted[start:stop], wanted[start] + longest)) + start
-            yield slice(start, reach)
-            start = reach
-
-
-def _batches(pieces: Iterator[_Piece], limit: int) -> Iterator[list[_Piece]]:
-    """Group pieces into lists of `limit` bytes at most, or of one piece."""
-    batch: list[_Piece] = []
+def _batches(pieces: Iterator[Piece], limit: int, least: int) -> Iterator[list[Piece]]:
+    """Group pieces into lists of `limit` bytes at most, or of one piece, counted as `least`."""
+    batch: list[Piece] = []
     total = 0
     for piece in pieces:
-        if batch and total + piece.nbytes > limit:
+        weight = max(piece.nbytes, least)
+        if batch and total + weight > limit:
             yield batch
             batch, total = [], 0
         batch.append(piece)
-        total += piece.nbytes
+        total += weight
     if batch:
         yield batch
 
 
-def _run_in_threads(fill: Callable[[list[_Piece]], None], batches: Iterator[list[_Piece]]) -> None:
+def _run_in_threads(fill: Callable[[list[Piece]], None], batches: Iterator[list[Piece]]) -> None:
     """Fill with all cores. The pool lives for this call alone, so that forks are no trouble."""
     with ThreadPoolExecutor(_cores()) as pool:
         for done in pool.map(fill, batches):
@@ -311,10 +240,6 @@ def _as_pick(key: Any, n: int) -> Pick:
         return slice(int(key), int(key) + 1, 1)
     array: npt.NDArray[np.intp] = np.asarray(key, np.intp)
     return array
-
-
-def _is_whole(pick: Pick, n: int) -> bool:
-    return isinstance(pick, slice) and pick == slice(0, n, 1)
 
 
 def _length(pick: Pick, n: int) -> int:

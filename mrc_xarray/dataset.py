@@ -16,6 +16,7 @@ from xarray.core import indexing
 
 from mrc_xarray.array import StackArray, preferred_chunks
 from mrc_xarray.format import MrcFile
+from mrc_xarray.format.sections import Blocks
 from mrc_xarray.source import ByteSource
 
 __all__ = ["UNITS", "to_dataset", "voxel_size"]
@@ -137,6 +138,13 @@ def _attrs(file: MrcFile) -> dict[str, str | float]:
         attrs["mode0_assumption"] = f"{file.sections.dtype}: {file.mode0}"
     if file.problems:
         attrs["mrc_repairs"] = json.dumps([p.message(file.name) for p in file.problems])
+    if file.metadata is not None:
+        attrs["mrc_metadata"] = json.dumps(file.metadata)
+    if isinstance(file.sections, Blocks):
+        index = file.sections.index
+        attrs["mrcz_codec"] = index.codec
+        attrs["mrcz_chunk_version"] = index.version
+        attrs["mrcz_ratio"] = file.sections.nbytes / max(index.end - file.sections.offset, 1)
     if header.mrcz_version is not None:
         measured = {
             "voltage_kV": header.voltage,

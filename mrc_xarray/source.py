@@ -49,14 +49,11 @@ class Access:
         The longest single request.
     batch : int
         How much is asked for at once.
-    threads : bool
-        Whether several threads read faster than one.
     """
 
     gap: int
     piece: int
     batch: int
-    threads: bool
 
 
 class ByteSource(Protocol):
@@ -78,7 +75,7 @@ class ByteSource(Protocol):
     def read_into(self, requests: Sequence[Request]) -> None:
         """Fill every buffer; raise MrcError where the file changed or is too short."""
 
-    def map(self, *, writable: bool) -> mmap.mmap | None:
+    def map(self, *, writable: bool) -> mmap.mmap | bytes | None:
         """Map the file, perhaps writable (but without touching it); None where it can't be."""
 
     def has_beside(self, suffix: str) -> bool:
@@ -134,7 +131,7 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
 class LocalSource:
     """A file on a disk, or on a file system that all workers share."""
 
-    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB, threads=True)
+    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB)
 
     name: str
     size: int
@@ -197,7 +194,7 @@ class StoreSource:
     """A file in a store that fsspec knows."""
 
     # 64 MiB under way keep a fast store busy, and bound the memory of a large load
-    access: ClassVar[Access] = Access(64 * 1024, piece=16 * _MiB, batch=64 * _MiB, threads=False)
+    access: ClassVar[Access] = Access(64 * 1024, piece=16 * _MiB, batch=64 * _MiB)
 
     fs: AbstractFileSystem
     path: str
@@ -261,7 +258,7 @@ class StoreSource:
 class MemorySource:
     """Bytes that are already in memory."""
 
-    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB, threads=True)
+    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB)
 
     data: bytes = field(repr=False)
     name: str = "<bytes>"
@@ -278,8 +275,8 @@ class MemorySource:
         for offset, buffer in requests:
             buffer[:] = view[offset : offset + len(buffer)]
 
-    def map(self, *, writable: bool) -> None:
-        return None
+    def map(self, *, writable: bool) -> bytes | None:
+        return None if writable else self.data
 
     def has_beside(self, suffix: str) -> bool:
         return False
@@ -291,7 +288,7 @@ class FileObjectSource:
     It has one position, so that reads wait for each other, and it can't go to another process.
     """
 
-    access: ClassVar[Access] = Access(gap=64 * 1024, piece=8 * _MiB, batch=8 * _MiB, threads=False)
+    access: ClassVar[Access] = Access(gap=64 * 1024, piece=8 * _MiB, batch=8 * _MiB)
 
     def __init__(self, file: BinaryIO) -> None:
         self.name = f"<{type(file).__name__}>"

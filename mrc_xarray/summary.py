@@ -51,6 +51,7 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         "first_voxel": first,
         "units": {d: ds[d].attrs["units"] for d in first},
         "extended_header": {"type": header.exttyp.strip(" \0"), "nsymbt": header.nsymbt},
+        "compression": _compression(data),
         "labels": [text.strip() for text in header.label if text.strip(" \0")],
         "repaired_or_assumed": json.loads(data.attrs.get("mrc_repairs", "[]")),
         "header": json.loads(data.attrs["mrc_header"]),
@@ -80,12 +81,24 @@ def table(summary: dict[str, Any]) -> str:
     if extended["nsymbt"]:
         kind = extended["type"] or "unnamed"
         rows.append(("ext. header", f"{kind}, {_bytes(extended['nsymbt'])}"))
+    if mrcz := summary["compression"]:
+        told = "{codec}, chunk version {chunk_version}, ratio {ratio:.2f}, {blocks} blocks"
+        rows.append(("compression", told.format(**mrcz)))
     if summary["mode0_assumption"]:
         rows.append(("8-bit data", summary["mode0_assumption"]))
     rows += [("label", text) for text in summary["labels"]]
     rows += [("repaired", text) for text in summary["repaired_or_assumed"]]
     width = max(len(name) for name, _ in rows)
     return "\n".join([summary["file"], *(f"  {name:<{width}}  {text}" for name, text in rows)])
+
+
+def _compression(data: xr.DataArray) -> dict[str, Any] | None:
+    if "mrcz_codec" not in data.attrs:
+        return None
+    keys = ("codec", "chunk_version", "ratio")
+    told = {key: data.attrs[f"mrcz_{key}"] for key in keys}
+    # a block holds a section: what is not a row or column counts sections
+    return told | {"blocks": math.prod(data.shape[:-2])}
 
 
 def _bytes(n: int) -> str:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mrc_xarray.format import geometry
+from mrc_xarray.format.compression import (
+    BLOCK_HEADER_SIZE,
+    CODECS,
+    LARGEST_BLOCK,
+    BlockIndex,
+    walk,
+)
 from mrc_xarray.format.errors import MrcError, MrcWarning, Problem
 from mrc_xarray.format.header import HEADER_SIZE, PLACES, ByteOrder, Header, stamped_byteorder
 from mrc_xarray.format.layout import Layout, arrange
 from mrc_xarray.format.modes import EMAN2_MODES, MODES, Mode, mode0_sign
-from mrc_xarray.format.sections import Sections, plain_sections
+from mrc_xarray.format.sections import Blocks, Contiguous, Packed4Bit, Sections
 
 __all__ = ["Bytes", "MrcError", "MrcFile", "MrcWarning", "Problem", "looks_like_mrc", "read"]
 
@@ -24,6 +32,11 @@ PLAUSIBLE_SIZE = 216
 
 # the longest seen are 8 MiB, and a longer one can only be told from garbage by the file's size
 _LONGEST_EXTENDED_HEADER = 16 * 1024**2
+# MODE of an MRCZ is this times the codec, plus the mode of its pixels
+_PER_CODEC = 1000
+# walking through blocks, a remote file is fetched by these steps, unless blocks are larger still
+_WALK_WINDOW = 4 * 1024**2
+_LARGE_BLOCK = 1024**2
 _DELTAVISION_ID = -16224
 _BYTE_ORDERS: dict[str, ByteOrder] = {"little": "<", "big": ">"}
 
@@ -59,6 +72,9 @@ class Bytes(Protocol):
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes from `offset`."""
 
+    def map(self, *, writable: bool) -> Any:
+        """Return all bytes as a buffer where that costs nothing, else None."""
+
     def has_beside(self, suffix: str) -> bool:
         """Tell whether a file with this name and `suffix` behind it is there; only if cheap."""
 
@@ -85,6 +101,8 @@ class MrcFile:
         Position of the first voxel, for the axes in `voxel`.
     mode0 : str or None
         By which evidence 8-bit data are signed or not, where MODE is 0.
+    metadata : mapping or None
+        The JSON that mrcz writes.
     problems : tuple of Problem
         What was repaired or assumed.
     """
@@ -97,6 +115,7 @@ class MrcFile:
     voxel: Mapping[str, float]
     origin: Mapping[str, float]
     mode0: str | None
+    metadata: Mapping[str, Any] | None
     problems: tuple[Problem, ...]
 
 
@@ -154,19 +173,19 @@ def read(
             sign, evidence = mode0, "the argument mode0="
         mode = dataclasses.replace(mode, stored=sign, decoded=sign)
 
-    shape = (header.nz, header.ny, header.nx)
+    shape = (header.nz, header.ny, header.nx, *mode.samples)
     if min(shape) < 1:
         raise MrcError(
             f"{name}: NX, NY, NZ (bytes 0–11) are {header.nx}, {header.ny}, {header.nz}; "
             "accepted: 1 or more each. The file has no data, or its header is damaged."
         )
-    promised = plain_sections(HEADER_SIZE, shape, mode, order)
-    extended_size, more = _extended_size(header, promised.nbytes, source.size)
+    place = _place_blocks if header.mode >= _PER_CODEC else _place_rows
+    sections, more = place(source, header, shape, mode, truncated)
     problems += more
-    offset = HEADER_SIZE + extended_size
-    n_sections, more = _sections_there(header, promised, offset, source.size, name, truncated)
+    n_sections = sections.shape[0]
+    extended_size = sections.offset - HEADER_SIZE
+    metadata, more = _json_metadata(source, header, head, extended_size)
     problems += more
-    sections = plain_sections(offset, (n_sections, header.ny, header.nx), mode, order)
 
     axes, more = geometry.axis_names(header)
     problems += more
@@ -182,7 +201,7 @@ def read(
         has_mdoc=lambda: look_beside and source.has_beside(".mdoc"),
     )
     spatial = [axis for axis, _ in arranged.leading if axis in axes] + list(axes[1:])
-    sizes = dict(zip(axes, shape, strict=True))
+    sizes = dict(zip(axes, shape[:3], strict=True))
     voxel, more = geometry.voxel_size(header, spatial, sizes)
     problems += more
     position, more = geometry.origin(header, axes, voxel, sizes, origin)
@@ -191,7 +210,16 @@ def read(
     if strict and (errors := [p.message(name) for p in problems if p.strict]):
         raise MrcError("\n".join(errors))
     return MrcFile(
-        name, header, sections, arranged, axes, voxel, position, evidence, tuple(problems)
+        name,
+        header,
+        sections,
+        arranged,
+        axes,
+        voxel,
+        position,
+        evidence,
+        metadata,
+        tuple(problems),
     )
 
 
@@ -252,7 +280,9 @@ def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> t
     axes = struct.unpack_from(order + "3i", head, PLACES["MAPC"][0])
     mode = modes.get(number)
     positive = min(nx, ny, nz) > 0
-    known = mode is not None or 1000 <= number < 16_000
+    known = mode is not None or (
+        number // _PER_CODEC in CODECS and number % _PER_CODEC in modes and number > 0
+    )
     section_bytes = mode.row_bytes(nx) * ny if mode and positive else 0
     return positive + known + (sorted(axes) == [1, 2, 3]), section_bytes
 
@@ -304,14 +334,89 @@ def _marks(header: Header, *, chosen: bool) -> list[Problem]:
 
 
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
-    mode = modes.get(header.mode)
-    if mode is not None:
+    codec, number = divmod(header.mode, _PER_CODEC)
+    mode = modes.get(number) if codec in CODECS else None
+    if mode is not None and not (codec and number == 101):
         return mode
     known = ", ".join(map(str, modes))
-    where = f"{name}: MODE (bytes 12–15) is {header.mode}"
-    if 1000 <= header.mode < 16_000:
-        raise MrcError(f"{where}: an MRCZ, compressed, which this version can't read yet")
-    raise MrcError(f"{where}; known modes are {known}. The file may be damaged, or not MRC.")
+    raise MrcError(
+        f"{name}: MODE (bytes 12–15) is {header.mode}; known modes are {known}, and these with "
+        f"1000 to {max(CODECS)}000 added in an MRCZ. The file may be damaged, or not MRC."
+    )
+
+
+def _place_rows(
+    source: Bytes, header: Header, shape: tuple[int, ...], mode: Mode, truncated: str
+) -> tuple[Sections, list[Problem]]:
+    """Find the rows of uncompressed sections, as many as are there."""
+    kind = Packed4Bit if mode.number == 101 else Contiguous
+    promised = kind(HEADER_SIZE, shape, mode, header.byteorder)
+    extended_size, problems = _extended_size(header, promised.nbytes, source.size)
+    offset = HEADER_SIZE + extended_size
+    end = offset + promised.nbytes
+    whole = min(max(source.size - offset, 0) // promised.section_bytes, header.nz)
+    problems += _complete(source, header, whole, end, f"{end} bytes with ", truncated)
+    return kind(offset, (whole, *shape[1:]), mode, header.byteorder), problems
+
+
+def _place_blocks(
+    source: Bytes, header: Header, shape: tuple[int, ...], mode: Mode, truncated: str
+) -> tuple[Sections, list[Problem]]:
+    """Find the blocks of an MRCZ, as many as are there."""
+    name, size = source.name, source.size
+    offset = HEADER_SIZE + header.nsymbt
+    if not HEADER_SIZE <= offset <= size:
+        raise MrcError(
+            f"{name}: NSYMBT (bytes 92–95) is {header.nsymbt}; accepted: 0 to "
+            f"{size - HEADER_SIZE}, with the first block behind. The header is damaged."
+        )
+    section_bytes = mode.row_bytes(header.nx) * header.ny
+    if section_bytes > LARGEST_BLOCK:
+        raise MrcError(
+            f"{name}: NX, NY (bytes 0–7) are {header.nx}, {header.ny}: a section of "
+            f"{section_bytes} bytes is more than a block can hold"
+        )
+    # the header can't make the index larger than the file
+    n_possible = min(header.nz, (size - offset) // BLOCK_HEADER_SIZE)
+    index = _index(source, offset, n_possible, section_bytes, CODECS[header.mode // _PER_CODEC])
+    problems = _complete(source, header, len(index.starts), index.end, "", truncated)
+    if index.damaged:
+        listed = ", ".join(map(str, index.damaged[:10])) + ", …" * (len(index.damaged) > 10)
+        problems.append(
+            Problem(
+                "blocks",
+                offset,
+                size - offset,
+                f"damaged in {len(index.damaged)} of {len(index.starts)} sections ({listed})",
+                f"chunks of blosc that decode to {section_bytes} bytes",
+                "The other sections can be read.",
+            )
+        )
+    shape = (len(index.starts), *shape[1:])
+    return Blocks(offset, shape, mode, header.byteorder, index, name), problems
+
+
+def _index(
+    source: Bytes, start: int, n_sections: int, section_bytes: int, codec: str
+) -> BlockIndex:
+    """Walk through the blocks: in a map where there is one, else by steps of some MiB."""
+    fetch: Callable[[int, int], Any] = source.read
+    window = _WALK_WINDOW
+    mapped = source.map(writable=False)
+    if mapped is not None:
+        view = memoryview(mapped)
+        fetch, window = lambda offset, nbytes: view[offset : offset + nbytes], source.size
+    elif n_sections and (source.size - start) // n_sections >= _LARGE_BLOCK:
+        window = BLOCK_HEADER_SIZE
+    return walk(
+        fetch,
+        start=start,
+        size=source.size,
+        n_sections=n_sections,
+        section_bytes=section_bytes,
+        window=window,
+        codec=codec,
+    )
 
 
 def _extended_size(header: Header, data_size: int, size: int) -> tuple[int, list[Problem]]:
@@ -339,36 +444,83 @@ def _extended_size(header: Header, data_size: int, size: int) -> tuple[int, list
     return max(there, 0), [problem]
 
 
-def _sections_there(
-    header: Header, promised: Sections, offset: int, size: int, name: str, truncated: str
-) -> tuple[int, list[Problem]]:
-    """Return how many whole sections to open; raise MrcError where the file is truncated."""
-    end = offset + promised.nbytes
-    if size == end:
-        return header.nz, []
-    if size > end:
-        problem = Problem(
-            "NX, NY, NZ, MODE",
-            0,
-            16,
-            f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
-            f"what fills the file of {size} bytes",
-            f"Header and data end at byte {end}; the {size - end} bytes behind are ignored.",
-        )
-        return header.nz, [problem]
-    whole = max(size - offset, 0) // promised.section_bytes
+def _complete(
+    source: Bytes, header: Header, whole: int, end: int, bytes_and: str, truncated: str
+) -> list[Problem]:
+    """Compare what the file has with what its header promises.
+
+    Parameters
+    ----------
+    source : Bytes
+    header : Header
+    whole : int
+        Whole sections that are there.
+    end : int
+        The byte behind the last section.
+    bytes_and : str
+        What the header promises beside sections, for the message.
+    truncated : {"error", "trim"}
+
+    Raises
+    ------
+    MrcError
+        If sections are missing, unless they may be left out.
+    """
+    name, size = source.name, source.size
+    if whole == header.nz:
+        if size == end:
+            return []
+        return [
+            Problem(
+                "NX, NY, NZ, MODE",
+                0,
+                16,
+                f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
+                f"what fills the file of {size} bytes",
+                f"The data end at byte {end}; the {size - end} bytes behind them are ignored.",
+            )
+        ]
     if truncated == "trim" and whole:
-        problem = Problem(
-            "NZ",
-            *PLACES["NZ"],
-            str(header.nz),
-            f"the number of sections; the file of {size} bytes has {whole} whole ones",
-            f"These {whole} are opened, as truncated='trim' asks.",
-            strict=True,
-        )
-        return whole, [problem]
+        return [
+            Problem(
+                "NZ",
+                *PLACES["NZ"],
+                str(header.nz),
+                f"the number of sections; the file of {size} bytes has {whole} whole ones",
+                f"These {whole} are opened, as truncated='trim' asks.",
+                strict=True,
+            )
+        ]
     hint = "truncated='trim' opens the whole sections." if whole else "There is no whole section."
     raise MrcError(
         f"{name}: the file is truncated: it has {size} bytes with {whole} whole sections, and its "
-        f"header promises {end} bytes with {header.nz} sections. {hint}"
+        f"header promises {bytes_and}{header.nz} sections. {hint}"
     )
+
+
+def _json_metadata(
+    source: Bytes, header: Header, head: bytes, extended_size: int
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Return the JSON that mrcz puts into the extended header; see FORMAT: MRCZ."""
+    if header.exttyp.lower() != "json" or not extended_size:
+        return None, []
+    end = HEADER_SIZE + extended_size
+    text = head[HEADER_SIZE:end]
+    if end > len(head):
+        text = source.read(HEADER_SIZE, extended_size)
+    try:
+        metadata = json.loads(text.decode())
+        if isinstance(metadata, dict):
+            return metadata, []
+        found = f"JSON of type {type(metadata).__name__}"
+    except (ValueError, RecursionError) as error:
+        found = f"not JSON: {error}"
+    problem = Problem(
+        "extended header",
+        HEADER_SIZE,
+        extended_size,
+        found,
+        "a JSON object, as EXTTYP says",
+        "The metadata are left out.",
+    )
+    return None, [problem]

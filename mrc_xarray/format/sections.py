@@ -6,18 +6,52 @@ sections mean is `layout`'s business.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mrc_xarray.format.compression import BlockIndex, decode_block
+from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import ByteOrder
 from mrc_xarray.format.modes import Mode
 
-__all__ = ["Contiguous", "Packed4Bit", "Sections", "plain_sections"]
+__all__ = ["Blocks", "Contiguous", "Packed4Bit", "Pick", "Piece", "Sections", "is_whole"]
+
+#: A selection along one dimension: a slice with a positive step, or sorted indices.
+Pick: TypeAlias = "slice | npt.NDArray[np.intp]"
+#: Numbers of sections in the file.
+Numbers: TypeAlias = "range | npt.NDArray[np.intp]"
 
 
-@dataclass(frozen=True)
+class Piece(NamedTuple):
+    """One byte range to read, and where its rows go.
+
+    Attributes
+    ----------
+    offset, nbytes : int
+        Of the range, which holds whole rows.
+    section : int
+        The first that it covers.
+    n_sections : int
+        How many, each with equally many rows.
+    rows : slice, ndarray of int or None
+        Which of the decoded rows are wanted; None for all.
+    at : tuple of slice
+        Sections and rows of the result.
+    """
+
+    offset: int
+    nbytes: int
+    section: int
+    n_sections: int
+    rows: Pick | None
+    at: tuple[slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
 class Sections:
     """Uncompressed sections, one after the other: where the rows are.
 
@@ -26,8 +60,6 @@ class Sections:
     offset : int
         The first byte of section 0.
     shape : tuple of int, (n_sections, n_rows, n_columns, *samples)
-    row_bytes : int
-        Bytes from one row to the next.
     mode : Mode
     byteorder : {"<", ">"}
         Order of the bytes in the file.
@@ -35,7 +67,6 @@ class Sections:
 
     offset: int
     shape: tuple[int, ...]
-    row_bytes: int
     mode: Mode
     byteorder: ByteOrder
 
@@ -45,38 +76,90 @@ class Sections:
         return np.dtype(self.mode.decoded)
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, before any compression."""
+        return self.mode.row_bytes(self.shape[2])
+
+    @property
     def section_bytes(self) -> int:
-        """Bytes of one section in the file."""
+        """Bytes of one section, before any compression."""
         return self.row_bytes * self.shape[1]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all sections in the file."""
+        """Bytes of all sections, before any compression."""
         return self.section_bytes * self.shape[0]
 
     @property
     def stored_dtype(self) -> np.dtype[np.generic] | None:
-        """The dtype that the file's bytes have as they are, or None where they need decoding."""
+        """The dtype that a row's bytes have as they are, or None where they need decoding."""
         raise NotImplementedError
 
     @property
     def is_native(self) -> bool:
-        """Whether the file's bytes are the user's values, with nothing to convert."""
+        """Whether a row's bytes are the user's values, with nothing to convert."""
         return self.stored_dtype is not None and self.stored_dtype == self.dtype
 
-    def decode(self, raw: npt.NDArray[np.uint8], n_sections: int) -> npt.NDArray[np.generic]:
-        """Return whole rows from their bytes, in the file's byte order.
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the rows of a section can only be had all together."""
+        return False
+
+    def pieces(self, numbers: Numbers, rows: Pick, gap: int, longest: int) -> Iterator[Piece]:
+        """Cut a selection into byte ranges, as few as can be.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            The selected sections.
+        rows : slice or ndarray of int
+            The selected rows of each.
+        gap : int
+            Bytes between two rows that are better read than left out.
+        longest : int
+            Bytes that one range may have, if it is not a single row.
+        """
+        n_rows, row_bytes, section_bytes = self.shape[1], self.row_bytes, self.section_bytes
+        if is_whole(rows, n_rows) and section_bytes <= longest:
+            at_once = longest // section_bytes
+            for start, stop in _runs(numbers):
+                for i in range(start, stop, at_once):
+                    j = min(i + at_once, stop)
+                    first = int(numbers[i])
+                    offset = self.offset + first * section_bytes
+                    at = (slice(i, j), slice(0, n_rows))
+                    yield Piece(offset, (j - i) * section_bytes, first, j - i, None, at)
+            return
+        wanted = np.arange(n_rows)[rows]
+        bands = []
+        for along in _bands(wanted, gap // row_bytes, max(1, longest // row_bytes)):
+            band = wanted[along]
+            first, n = int(band[0]), int(band[-1] - band[0]) + 1
+            picked = None if (np.diff(band) == 1).all() else band - first
+            bands.append((first * row_bytes, n * row_bytes, picked, along))
+        for i, number in enumerate(numbers):
+            start = self.offset + int(number) * section_bytes
+            for offset, nbytes, picked, along in bands:
+                at = (slice(i, i + 1), along)
+                yield Piece(start + offset, nbytes, int(number), 1, picked, at)
+
+    def decode(
+        self, raw: npt.NDArray[np.uint8], piece: Piece, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """Return the rows of a piece.
 
         Parameters
         ----------
         raw : ndarray of uint8
-            Bytes of whole rows.
-        n_sections : int
-            How many sections the rows belong to, each with equally many.
+            The piece's bytes.
+        piece : Piece
+        out : ndarray, C-contiguous, optional
+            Where all of the decoded rows may go directly, if they are native.
 
         Returns
         -------
         ndarray, shape (n_sections, n_rows, n_columns, *samples)
+            In the file's byte order; `out` where that was filled.
         """
         raise NotImplementedError
 
@@ -90,12 +173,14 @@ class Contiguous(Sections):
             return None
         return np.dtype(self.mode.stored).newbyteorder(self.byteorder)
 
-    def decode(self, raw: npt.NDArray[np.uint8], n_sections: int) -> npt.NDArray[np.generic]:
+    def decode(
+        self, raw: npt.NDArray[np.uint8], piece: Piece, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
         pixels = raw.view(np.dtype(self.mode.stored).newbyteorder(self.byteorder))
         if self.stored_dtype is None:
             # mode 3: pairs of int16 have no complex dtype of their own
             pixels = pixels.astype(np.float32).view(np.complex64)
-        return pixels.reshape(n_sections, -1, *self.shape[2:])
+        return pixels.reshape(piece.n_sections, -1, *self.shape[2:])
 
 
 class Packed4Bit(Sections):
@@ -105,17 +190,82 @@ class Packed4Bit(Sections):
     def stored_dtype(self) -> None:
         return None
 
-    def decode(self, raw: npt.NDArray[np.uint8], n_sections: int) -> npt.NDArray[np.generic]:
+    def decode(
+        self, raw: npt.NDArray[np.uint8], piece: Piece, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
         pixels = np.empty((raw.size, 2), np.uint8)
         np.bitwise_and(raw, 0x0F, out=pixels[:, 0])
         np.right_shift(raw, 4, out=pixels[:, 1])
-        rows = pixels.reshape(n_sections, -1, 2 * self.row_bytes)
+        rows = pixels.reshape(piece.n_sections, -1, 2 * self.row_bytes)
         return rows[:, :, : self.shape[2]]
 
 
-def plain_sections(
-    offset: int, shape: tuple[int, int, int], mode: Mode, byteorder: ByteOrder
-) -> Sections:
-    """Place uncompressed sections of `shape` (n_sections, n_rows, n_columns)."""
-    kind = Packed4Bit if mode.number == 101 else Contiguous
-    return kind(offset, (*shape, *mode.samples), mode.row_bytes(shape[2]), mode, byteorder)
+@dataclass(frozen=True, eq=False)
+class Blocks(Contiguous):
+    """MRCZ: each section is a block that must be decoded whole.
+
+    Attributes
+    ----------
+    index : BlockIndex
+        Where the blocks are.
+    name : str
+        The file's, for messages.
+    """
+
+    index: BlockIndex
+    name: str
+
+    @property
+    def is_compressed(self) -> bool:
+        return True
+
+    def pieces(self, numbers: Numbers, rows: Pick, gap: int, longest: int) -> Iterator[Piece]:
+        n_rows = self.shape[1]
+        picked = None if is_whole(rows, n_rows) else rows
+        along = slice(0, len(np.arange(n_rows)[rows]))
+        for i, number in enumerate(numbers):
+            section = int(number)
+            start, stop = int(self.index.starts[section]), int(self.index.stops[section])
+            if stop < 0:
+                raise MrcError(f"{self._where(section)}: the block is damaged, and can't be read")
+            yield Piece(start, stop - start, section, 1, picked, (slice(i, i + 1), along))
+
+    def decode(
+        self, raw: npt.NDArray[np.uint8], piece: Piece, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        where, codec = self._where(piece.section), self.index.codec
+        if out is not None:
+            decode_block(raw, out, codec=codec, where=where)
+            return out
+        block = np.empty(self.section_bytes, np.uint8)
+        decode_block(raw, block, codec=codec, where=where)
+        return super().decode(block, piece)
+
+    def _where(self, section: int) -> str:
+        start = int(self.index.starts[section])
+        place = f"at byte {start}" if start >= 0 else "behind a damaged block"
+        return f"{self.name}: section {section}, {place}"
+
+
+def is_whole(pick: Pick, n: int) -> bool:
+    """Tell whether a selection takes all of `n` in their order."""
+    return isinstance(pick, slice) and pick == slice(0, n, 1)
+
+
+def _runs(numbers: Numbers) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of each run of consecutive numbers."""
+    if isinstance(numbers, range) and numbers.step == 1:
+        yield 0, len(numbers)
+        return
+    breaks = (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
+    yield from zip([0, *breaks], [*breaks, len(numbers)], strict=True)
+
+
+def _bands(wanted: npt.NDArray[np.intp], gap: int, longest: int) -> Iterator[slice]:
+    """Yield groups of rows to read together: gaps within `gap` rows, spans within `longest`."""
+    start = 0
+    for stop in [*(np.flatnonzero(np.diff(wanted) - 1 > gap) + 1).tolist(), len(wanted)]:
+        while start < stop:
+            reach = int(np.searchsorted(wanted[start:stop], wanted[start] + longest)) + start
+            yield slice(start, reach)
+            start = reach
