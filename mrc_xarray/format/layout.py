@@ -92,6 +92,11 @@ def arrange(
         choices = ", ".join(repr(kind) for kind in ("auto", *LAYOUTS))
         raise ValueError(f"layout is {layout!r}; accepted: {choices}")
 
+    if (sections_per_frame or 1) > 1 and layout in ("image", "volume"):
+        raise ValueError(
+            f"sections_per_frame={sections_per_frame} goes with layout='image_stack' or "
+            f"'volume_stack', and not with {layout!r}"
+        )
     per_frame = _per_frame(header, sections_per_frame)
     per_volume = sections_per_frame or header.mz
     if layout == "auto":
