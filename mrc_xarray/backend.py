@@ -90,8 +90,9 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         scan_shape : (int, int), optional
             ``(scan_y, scan_x)``: fold a stack of frames into a scan.
         sections_per_frame : int, optional
-            Sections that make one frame of an image stack, as its channels (what mrcz calls
-            slices), or one volume of a volume stack. By default as the file says.
+            Sections that make one frame of an image stack, as its channels: what mrcz calls
+            slices. With ``layout="volume_stack"``, the sections of one volume. By default as
+            the file says.
         dims : sequence of str, optional
             Your own names for the dimensions of ``data``, slowest first.
         units : {"angstrom", "nm", "pm", "um"}

@@ -62,7 +62,12 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
 
 def table(summary: dict[str, Any]) -> str:
     """Lay out what `summarise` tells for a reader."""
-    voxel, units = summary["voxel_size_angstrom"], summary["units"]
+    voxel = summary["voxel_size_angstrom"]
+
+    def unit(dim: str) -> str:
+        written: str = summary["units"][dim]
+        return "Å" if written == "angstrom" else written
+
     shape = " × ".join(f"{n} {dim}" for dim, n in summary["shape"].items())
     mode = f"{summary['dtype']} (MODE {summary['mode']}, {summary['byteorder']}-endian)"
     extended = summary["extended_header"]
@@ -72,7 +77,7 @@ def table(summary: dict[str, Any]) -> str:
         ("voxel size", ", ".join(f"{d} {v:.6g} Å" for d, v in voxel.items()) or "unknown"),
         (
             "first voxel at",
-            ", ".join(f"{d} {v:.6g} {units[d]}" for d, v in summary["first_voxel"].items())
+            ", ".join(f"{d} {v:.6g} {unit(d)}" for d, v in summary["first_voxel"].items())
             or "unknown",
         ),
         ("layout", f"{summary['layout']}, by rule {summary['layout_rule']}"),

@@ -44,7 +44,7 @@ def test_info_tells_repairs_and_assumptions(tmp_path, capsys) -> None:
     path.write_bytes(by_hand.mrc(np.zeros((2, 2, 2), np.int8), mapc=0, nversion=0))
     assert main(["info", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "MAPC, MAPR, MAPS (bytes 64–75) is 0, 2, 3" in out
+    assert "MAPC, MAPR, MAPS (bytes 64–75) are 0, 2, 3" in out
     assert "int8: assumed" in out
 
 

@@ -207,7 +207,7 @@ def read(
     position, more = geometry.origin(header, axes, voxel, sizes, origin)
     problems += more
 
-    if strict and (errors := [p.message(name) for p in problems if p.strict]):
+    if strict and (errors := [p.refusal(name) for p in problems if p.strict]):
         raise MrcError("\n".join(errors))
     return MrcFile(
         name,
@@ -311,7 +311,7 @@ def _marks(header: Header, *, chosen: bool) -> list[Problem]:
             Problem(
                 "MAP",
                 *PLACES["MAP"],
-                repr(header.map),
+                repr(header.map.ljust(4, "\0")),
                 "'MAP '",
                 "It is read as MRC all the same, as files from before 2000 have none.",
                 strict=True,

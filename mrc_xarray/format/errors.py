@@ -46,9 +46,17 @@ class Problem:
     strict: bool = False
 
     def message(self, name: str) -> str:
-        """Return one sentence for the user of the file `name`."""
+        """Return what a user of the file `name` is told of a repair or an assumption."""
+        return f"{self._finding(name)}. {self.action}"
+
+    def refusal(self, name: str) -> str:
+        """Return what a user is told who wants no repair."""
+        return f"{self._finding(name)}; strict=True refuses it. Without strict: {self.action}"
+
+    def _finding(self, name: str) -> str:
         last = self.offset + self.nbytes - 1
+        verb = "are" if ", " in self.field else "is"
         return (
-            f"{name}: {self.field} (bytes {self.offset}–{last}) is {self.found}; "
-            f"accepted: {self.accepted}. {self.action}"
+            f"{name}: {self.field} (bytes {self.offset}–{last}) {verb} {self.found}; "
+            f"accepted: {self.accepted}"
         )

@@ -92,6 +92,11 @@ def arrange(
         choices = ", ".join(repr(kind) for kind in ("auto", *LAYOUTS))
         raise ValueError(f"layout is {layout!r}; accepted: {choices}")
 
+    if (sections_per_frame or 1) > 1 and layout in ("image", "volume"):
+        raise ValueError(
+            f"sections_per_frame={sections_per_frame} goes with layout='image_stack' or "
+            f"'volume_stack', and not with {layout!r}"
+        )
     per_frame = _per_frame(header, sections_per_frame)
     per_volume = sections_per_frame or header.mz
     if layout == "auto":
@@ -130,10 +135,7 @@ def _by_rule(
     suffix = stem_and_suffix(name)[1]
     is_mrcz_stack = header.mrcz_version is not None and header.ispg == 0
     if per_frame > 1:
-        return (
-            "image_stack",
-            "the sections are grouped in frames (sections_per_frame=, or mrcz's MZ)",
-        )
+        return "image_stack", "0: sections_per_frame= or mrcz's MZ groups the sections"
     if 401 <= header.ispg <= 630 and header.mz > 0 and n_sections % header.mz == 0:
         return "volume_stack", "1: ISPG is 401–630 and MZ divides NZ"
     if n_sections == 1 and (header.ispg == 0 or not header.cella.z > 0):
