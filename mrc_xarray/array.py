@@ -237,6 +237,8 @@ def _as_pick(key: Any, n: int) -> Pick:
     if isinstance(key, slice):
         return slice(*key.indices(n))
     if isinstance(key, int | np.integer):
+        if not 0 <= key < n:
+            raise IndexError(f"index {key} is out of bounds for a dimension of size {n}")
         return slice(int(key), int(key) + 1, 1)
     array: npt.NDArray[np.intp] = np.asarray(key, np.intp)
     return array

@@ -156,7 +156,10 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         for problem in file.problems:
             warnings.warn(problem.message(file.name), MrcWarning, stacklevel=_caller())
         ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
-        return ds.drop_vars(_listed(drop_variables), errors="ignore")
+        ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
+        # open_mfdataset calls what is set here, without asking whether anything is
+        ds.set_close(_nothing_to_close)
+        return ds
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Tell from its content whether a local file is MRC; a URL from its suffix alone."""
@@ -182,6 +185,10 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         except Exception:
             # xarray asks every engine about every file, and any of them may be anything
             return False
+
+
+def _nothing_to_close() -> None:
+    """Close nothing: no file is kept open."""
 
 
 def _listed(names: str | Iterable[str] | None) -> list[str]:

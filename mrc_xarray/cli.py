@@ -87,7 +87,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         ds = xr.open_dataset(path, engine="mrc", chunks={})
         print(ds)
         cluster = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
         )
         with cluster, Client(cluster):  # type: ignore[no-untyped-call]
             print("\n>>> ds.data.mean().compute(), on a cluster of 2 processes")

@@ -114,6 +114,8 @@ def _names(roles: list[str], dims: Sequence[str] | None) -> dict[str, str]:
         raise ValueError(
             f"dims is {dims!r}; accepted: {len(roles)} different names, for {', '.join(roles)}"
         )
+    if taken := {"data", "section"} & set(dims):
+        raise ValueError(f"dims is {dims!r}; {taken.pop()!r} is the name of a variable")
     return dict(zip(roles, dims, strict=True))
 
 

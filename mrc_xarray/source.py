@@ -13,6 +13,7 @@ import contextlib
 import io
 import mmap
 import os
+import pickle
 import stat
 import sys
 import threading
@@ -116,6 +117,11 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
             error.add_note(_missing_store(path))
             raise
         return _from_filesystem(fs, stripped, path)
+    if isinstance(target, io.TextIOBase):
+        raise TypeError("can't read MRC from a file that is open as text; open it as 'rb'")
+    if getattr(target, "compression", None) and hasattr(target, "open"):
+        # what fsspec.open(..., compression=...) returns: its path leads to the compressed bytes
+        return FileObjectSource(target.open())
     if hasattr(target, "fs") and hasattr(target, "path"):
         # an open file of fsspec's
         return _from_filesystem(target.fs, target.path, target.fs.unstrip_protocol(target.path))
@@ -201,14 +207,16 @@ class StoreSource:
     name: str
     size: int
     version: str
-    # not pickled, so that each process compares once, before its first pixel
-    _compared: list[bool] = field(default_factory=list, repr=False, compare=False)
+    # by process, and not pickled: each compares once before its first pixel, and one that was
+    # forked needs a file system of its own, since fsspec's event loop stays behind
+    _here: dict[int, AbstractFileSystem] = field(default_factory=dict, repr=False, compare=False)
+    _compared: set[int] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def open(cls, fs: AbstractFileSystem, path: str, name: str) -> StoreSource:
         """Ask the store once what the file is now."""
         size, version = _describe(fs, path, name)
-        return cls(fs, path, name, size, version)
+        return cls(fs, path, name, size, version, {os.getpid(): fs})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StoreSource, (self.fs, self.path, self.name, self.size, self.version)
@@ -217,22 +225,23 @@ class StoreSource:
         return self.__reduce__()
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        data = self.fs.cat_file(self.path, start=offset, end=offset + nbytes)
+        data = self._filesystem().cat_file(self.path, start=offset, end=offset + nbytes)
         return self._complete(data, offset, nbytes)
 
     def read_into(self, requests: Sequence[Request]) -> None:
         if not requests:
             return
-        if not self._compared:
-            size, version = _describe(self.fs, self.path, self.name)
+        fs = self._filesystem()
+        if os.getpid() not in self._compared:
+            size, version = _describe(fs, self.path, self.name)
             if (size, version) != (self.size, self.version):
                 raise _changed(
                     self.name, f"{self.size} bytes, {self.version}; now {size}, {version}"
                 )
-            self._compared.append(True)
+            self._compared.add(os.getpid())
         starts = [offset for offset, _ in requests]
         ends = [offset + len(buffer) for offset, buffer in requests]
-        answers = self.fs.cat_ranges([self.path] * len(starts), starts, ends, on_error="raise")
+        answers = fs.cat_ranges([self.path] * len(starts), starts, ends, on_error="raise")
         for (offset, buffer), data in zip(requests, answers, strict=True):
             buffer[:] = self._complete(data, offset, len(buffer))
 
@@ -241,6 +250,13 @@ class StoreSource:
 
     def has_beside(self, suffix: str) -> bool:
         return False
+
+    def _filesystem(self) -> AbstractFileSystem:
+        fs = self._here.get(os.getpid())
+        if fs is None:
+            # unpickling makes a new one in a process that has none
+            fs = self._here[os.getpid()] = pickle.loads(pickle.dumps(self.fs))
+        return fs
 
     def _complete(self, data: bytes, offset: int, nbytes: int) -> bytes:
         if len(data) == nbytes:
@@ -365,10 +381,19 @@ def _from_file_object(file: BinaryIO) -> ByteSource:
 
 
 def _missing_store(url: str) -> str:
-    extra = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}.get(url.split("://")[0])
+    extras = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+    protocols = [part.partition("://")[0] for part in url.split("::")]
+    extra = next((extras[protocol] for protocol in protocols if protocol in extras), None)
     if extra is None:
         return f"{url}: install the fsspec package for this kind of URL"
     return f'{url}: pip install "mrc-xarray[{extra}]" brings what this kind of URL needs'
+
+
+# what stores call that which changes when a file does, the surest first
+_MARKS = (
+    *("ETag", "etag", "md5", "Content-MD5", "Digest", "generation"),
+    *("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated", "created"),
+)
 
 
 def _describe(fs: AbstractFileSystem, path: str, name: str) -> tuple[int, str]:
@@ -384,8 +409,7 @@ def _describe(fs: AbstractFileSystem, path: str, name: str) -> tuple[int, str]:
             f"{name}: the store does not tell the file's size; copy the file, "
             "or put simplecache:: before the URL"
         )
-    marks = ("ETag", "etag", "md5", "generation", "LastModified", "mtime", "updated", "created")
-    version = next((f"{mark} {info[mark]}" for mark in marks if info.get(mark)), "")
+    version = next((f"{mark} {info[mark]}" for mark in _MARKS if info.get(mark)), "")
     return size, version
 
 

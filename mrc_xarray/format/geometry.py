@@ -6,7 +6,7 @@ Unknown is None, never invented.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from mrc_xarray.format.errors import Problem
 from mrc_xarray.format.header import PLACES, Header
@@ -16,7 +16,6 @@ __all__ = ["axis_names", "origin", "voxel_size"]
 _AXES = "xyz"
 # 10 cm in Å: no microscope's stage goes further, so that what does is garbage
 _FARTHEST = 1e9
-_STARTS = ("NXSTART", "NYSTART", "NZSTART")
 _INTERVALS = ("MX", "MY", "MZ")
 
 
@@ -137,45 +136,48 @@ def origin(
     problems: list[Problem] = []
     if choice in ("auto", "origin") and not header.is_old_style:
         usable = all(abs(value) < _FARTHEST for value in header.origin)
-        if not usable:
+        if not usable and voxel:
             problems.append(
                 Problem(
                     "ORIGIN",
-                    PLACES["ORIGIN"][0],
-                    12,
+                    *PLACES["ORIGIN"],
                     ", ".join(f"{value:g}" for value in header.origin),
                     "finite positions in Å, below 10 cm",
                     "It is taken as unset; origin= chooses another source.",
                 )
             )
-        elif any(header.origin) or choice == "origin":
+        if usable and (any(header.origin) or choice == "origin"):
             # IMOD's own sign is the opposite, and is MRC2014's only where flag 4 says so
             sign = -1 if header.has_imod_stamp and not header.imod_flags & 4 else 1
             # 0.0 + x turns the -0.0 of a negated zero into 0.0
             return {a: 0.0 + sign * header.origin[_AXES.index(a)] for a in voxel}, []
     if choice == "origin":
         return zero, problems
-    starts = dict(_starts(header, names))
-    for axis, (field, start) in starts.items():
-        if abs(start) > 10 * max(
-            sizes[axis], (header.mx, header.my, header.mz)["xyz".index(axis)]
-        ):
+    starts = _starts(header, names)
+    intervals = dict(zip(_AXES, (header.mx, header.my, header.mz), strict=True))
+    position = {}
+    for axis, step in voxel.items():
+        field, start = starts[axis]
+        if abs(start) > 10 * max(sizes[axis], intervals[axis]):
             problems.append(
                 Problem(
                     field,
-                    PLACES[field][0],
-                    4,
+                    *PLACES[field],
                     str(start),
                     "a start within ten times the size of the map",
                     f"It is taken as 0 along {axis}; origin= chooses another source.",
                 )
             )
-            starts[axis] = (field, 0)
-    return {axis: starts[axis][1] * voxel[axis] for axis in voxel}, problems
+            start = 0
+        position[axis] = start * step
+    return position, problems
 
 
-def _starts(header: Header, names: tuple[str, str, str]) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Yield for each axis the N*START that is its own: they are in the file's axis order."""
-    values = (header.nxstart, header.nystart, header.nzstart)
-    for axis, field, start in zip(reversed(names), _STARTS, values, strict=True):
-        yield axis, (field, start)
+def _starts(header: Header, names: tuple[str, str, str]) -> dict[str, tuple[str, int]]:
+    """Return for each axis the N*START that is its own: they are in the file's axis order."""
+    columns, rows, sections = reversed(names)
+    return {
+        columns: ("NXSTART", header.nxstart),
+        rows: ("NYSTART", header.nystart),
+        sections: ("NZSTART", header.nzstart),
+    }

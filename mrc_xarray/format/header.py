@@ -166,7 +166,8 @@ class Header:
         raw = bytearray(HEADER_SIZE)
         for place in _FIELDS:
             value = getattr(self, place.name)
-            if place.dialect and _decode(place, raw, self.byteorder) == value:
+            # by repr, since a NaN does not equal itself
+            if place.dialect and repr(_decode(place, raw, self.byteorder)) == repr(value):
                 continue
             struct.pack_into(self.byteorder + place.code, raw, place.offset, *_pack(value))
         return bytes(raw)

@@ -97,10 +97,12 @@ def arrange(
             f"sections_per_frame={sections_per_frame} goes with layout='image_stack' or "
             f"'volume_stack', and not with {layout!r}"
         )
-    per_frame = _per_frame(header, sections_per_frame)
+    per_frame = _per_frame(header, n_sections, sections_per_frame)
     per_volume = sections_per_frame or header.mz
     if layout == "auto":
-        kind, rule = _by_rule(header, n_sections, name, per_frame, extended_size, has_mdoc)
+        kind, rule = _by_rule(
+            header, n_sections, name, sections_per_frame, extended_size, has_mdoc
+        )
     else:
         kind, rule = layout, "the argument layout="
 
@@ -127,15 +129,15 @@ def _by_rule(
     header: Header,
     n_sections: int,
     name: str,
-    per_frame: int,
+    sections_per_frame: int | None,
     extended_size: int,
     has_mdoc: Callable[[], bool],
 ) -> tuple[str, str]:
     """Return the first layout that fits, and the rule that it fitted."""
     suffix = stem_and_suffix(name)[1]
     is_mrcz_stack = header.mrcz_version is not None and header.ispg == 0
-    if per_frame > 1:
-        return "image_stack", "0: sections_per_frame= or mrcz's MZ groups the sections"
+    if (sections_per_frame or 1) > 1:
+        return "image_stack", "the argument sections_per_frame="
     if 401 <= header.ispg <= 630 and header.mz > 0 and n_sections % header.mz == 0:
         return "volume_stack", "1: ISPG is 401–630 and MZ divides NZ"
     if n_sections == 1 and (header.ispg == 0 or not header.cella.z > 0):
@@ -173,16 +175,16 @@ def stem_and_suffix(name: str) -> tuple[str, str]:
     return stem, suffix.lower()
 
 
-def _per_frame(header: Header, sections_per_frame: int | None) -> int:
+def _per_frame(header: Header, n_sections: int, sections_per_frame: int | None) -> int:
     """Return the sections of one frame: the caller's, else what mrcz wrote to MZ, else 1."""
     if sections_per_frame is not None:
-        if sections_per_frame < 1:
+        if not isinstance(sections_per_frame, int) or sections_per_frame < 1:
             raise ValueError(f"sections_per_frame is {sections_per_frame}; accepted: 1 or more")
         return sections_per_frame
     version = header.mrcz_version
     # before 0.5.0 mrcz wrote the array's shape to MX, MY and MZ
     grouped = version is not None and version >= (0, 5) and header.ispg == 0 and header.mz > 1
-    return header.mz if grouped and header.nz % header.mz == 0 else 1
+    return header.mz if grouped and n_sections % header.mz == 0 else 1
 
 
 def _has_section_records(header: Header, n_sections: int, extended_size: int) -> bool:

@@ -1,0 +1,159 @@
+"""Servers on loopback, as plain context managers: HTTP with byte ranges, and an S3 of moto's."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+
+
+class Asked(NamedTuple):
+    """A request as the server saw it: `start` to `stop` of the file, as bytes that it sent."""
+
+    method: str
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.stop - self.start
+
+
+class HttpServer(ThreadingHTTPServer):
+    """Serves the files of one directory, and remembers what it was asked for.
+
+    Switches, to be set at any time: `ignore_ranges` answers every GET with 200 and the whole
+    file, `drop` leaves that many bytes out of every range, `marks` are the headers that tell one
+    version of a file from another, `tell_size` whether an answer has a length.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.directory = directory
+        self.requests: list[Asked] = []
+        self.ignore_ranges = False
+        self.drop = 0
+        self.marks: tuple[str, ...] = ("ETag", "Last-Modified")
+        self.tell_size = True
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
+
+    def gets(self) -> list[tuple[int, int]]:
+        """Return start and stop of every GET, in the file's order."""
+        return sorted((r.start, r.stop) for r in self.requests if r.method == "GET")
+
+    def methods(self) -> list[str]:
+        return [r.method for r in self.requests]
+
+    def nbytes(self) -> int:
+        """Return how many bytes of files were sent."""
+        return sum(r.nbytes for r in self.requests if r.method == "GET")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: HttpServer
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        server = self.server
+        path = server.directory / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        start, stop = 0, len(data)
+        if asked and not server.ignore_ranges:
+            start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data)) - server.drop
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        server.requests.append(Asked(self.command, start, stop))
+        changed = path.stat().st_mtime_ns
+        marks = {
+            "ETag": f'"{len(data):x}-{changed:x}"',
+            "Last-Modified": self.date_time_string(changed // 10**9),
+        }
+        for mark in server.marks:
+            self.send_header(mark, marks[mark])
+        if not server.ignore_ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        if server.tell_size:
+            self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(data[start:stop])
+
+
+@contextlib.contextmanager
+def http_server(directory: Path) -> Iterator[HttpServer]:
+    """Serve `directory` on a free port of loopback."""
+    with HttpServer(directory) as server:
+        # the poll is what ending it may take
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class S3:
+    """A bucket behind moto's server."""
+
+    def __init__(self, endpoint: str, bucket: str) -> None:
+        self.endpoint = endpoint
+        self.bucket = bucket
+        self.storage_options = {"key": "key", "secret": "secret", "endpoint_url": endpoint}
+
+    def url(self, name: str) -> str:
+        return f"s3://{self.bucket}/{name}"
+
+    def put(self, name: str, data: bytes) -> str:
+        """Store a file, and return its URL."""
+        fs = fsspec.filesystem("s3", **self.storage_options)
+        fs.pipe(f"{self.bucket}/{name}", data)
+        return self.url(name)
+
+
+def _call(url: str, method: str) -> None:
+    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
+        assert answer.status == 200
+
+
+@contextlib.contextmanager
+def s3_server(bucket: str = "micrographs") -> Iterator[S3]:
+    """Run moto's S3 on a free port of loopback, with one empty bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        try:
+            _call(f"{endpoint}/{bucket}", "PUT")
+            yield S3(endpoint, bucket)
+        finally:
+            # moto's servers share what they store with the next one in this process
+            _call(f"{endpoint}/moto-api/reset", "POST")
+    finally:
+        server.stop()

@@ -1,0 +1,380 @@
+"""The engine in xarray's hands: arguments, guessing, and xarray's own ways to open."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import os
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import numpy as np
+import pytest
+import xarray as xr
+from xarray.backends import BackendEntrypoint
+from xarray.backends.plugins import list_engines
+
+from mrc_xarray import MrcError, MrcWarning
+from mrc_xarray.backend import MrcBackendEntrypoint
+
+DATA = np.arange(24, dtype="i2").reshape(2, 3, 4)
+RAW = by_hand.mrc(DATA)
+STACK = by_hand.mrc(DATA, ispg=0, mz=1)
+
+CONTRACT = {
+    "drop_variables": None, "storage_options": None, "layout": "auto", "scan_shape": None,
+    "sections_per_frame": None, "dims": None, "units": "angstrom", "origin": "auto",
+    "mode0": "auto", "convention": "ccpem", "byteorder": "auto", "metadata_file": "auto",
+    "scan_file": "auto", "truncated": "error", "mmap": False, "strict": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(RAW)
+    return path
+
+
+def test_engine_is_registered() -> None:
+    engine = list_engines()["mrc"]
+    assert isinstance(engine, MrcBackendEntrypoint)
+    assert isinstance(engine, BackendEntrypoint)
+    assert "MRC" in engine.description
+
+
+def test_arguments_are_the_contracts() -> None:
+    parameters = inspect.signature(MrcBackendEntrypoint.open_dataset).parameters
+    named = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert named == CONTRACT
+    assert MrcBackendEntrypoint.open_dataset_parameters == ("filename_or_obj", *CONTRACT)
+
+
+def test_class_as_engine(path: Path) -> None:
+    with xr.open_dataset(path, engine=MrcBackendEntrypoint, decode_cf=False) as ds:
+        np.testing.assert_array_equal(ds.data, DATA)
+
+
+@pytest.mark.parametrize("decode_cf", [None, True, False])
+def test_decode_cf_changes_nothing(path: Path, decode_cf: Any) -> None:
+    with (
+        xr.open_dataset(path, engine="mrc", decode_cf=decode_cf) as ds,
+        xr.open_dataset(path, engine="mrc") as plain,
+    ):
+        xr.testing.assert_identical(ds, plain)
+
+
+def test_without_an_engine(path: Path) -> None:
+    with xr.open_dataset(path) as ds, xr.open_dataset(str(path), engine="mrc") as by_name:
+        xr.testing.assert_identical(ds, by_name)
+
+
+def test_without_an_engine_or_a_telling_name(tmp_path: Path) -> None:
+    path = tmp_path / "a file without a suffix"
+    path.write_bytes(RAW)
+    with xr.open_dataset(path) as ds:
+        np.testing.assert_array_equal(ds.data, DATA)
+
+
+def test_lazy_without_chunks(path: Path) -> None:
+    with xr.open_dataset(path, engine="mrc") as ds:
+        assert not ds.data.variable._in_memory
+        assert ds.data.chunks is None
+        assert ds.load().data.variable._in_memory
+
+
+GUESSES: dict[str, tuple[bytes, bool]] = {
+    "little": (RAW, True),
+    "big": (by_hand.mrc(DATA, byteorder=">"), True),
+    "header alone": (RAW[:1024], True),
+    "no MAP, no stamp": (by_hand.mrc(DATA, map=bytes(4), machst=bytes(4)), True),
+    "wrong stamp": (by_hand.mrc(DATA, machst=by_hand.STAMPS[">"]), True),
+    "MRCZ": (by_hand.mrc(DATA, mode=6001), True),
+    "216 bytes": (RAW[:216], True),
+    "215 bytes": (RAW[:215], False),
+    "DeltaVision": (by_hand.mrc(DATA, lskflg=0xC0A0), False),
+    "big-endian DeltaVision": (by_hand.mrc(DATA, byteorder=">", lskflg=-0x3F600000), False),
+    "unknown mode": (by_hand.mrc(DATA, mode=99), False),
+    "no rows": (by_hand.header((2, 0, 4), 1), False),
+    "empty": (b"", False),
+    "zeros": (bytes(2048), False),
+    "ones": (b"\xff" * 2048, False),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + RAW[8:], False),
+    "netCDF 3": (b"CDF\x01" + RAW[4:], False),
+    "TIFF": (b"II*\0" + bytes(300), False),
+    "gzip": (b"\x1f\x8b" + bytes(300), False),
+    "text": (b"NX NY NZ\n" * 100, False),
+    "HTML": (b"<!doctype html>" + b" " * 300, False),
+    "noise": (np.random.default_rng(0).bytes(2048), False),
+}
+
+
+@pytest.mark.parametrize("case", GUESSES)
+@pytest.mark.parametrize("suffix", [".mrc", ".nc", ""])
+def test_guess_by_content(tmp_path: Path, case: str, suffix: str) -> None:
+    raw, expected = GUESSES[case]
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(raw)
+    engine = MrcBackendEntrypoint()
+    assert engine.guess_can_open(path) is expected
+    assert engine.guess_can_open(str(path)) is expected
+    assert engine.guess_can_open(raw) is expected
+    assert engine.guess_can_open(memoryview(raw)) is expected
+    with path.open("rb") as file:
+        assert engine.guess_can_open(file) is expected
+
+
+@pytest.mark.parametrize("case", GUESSES)
+def test_guess_keeps_the_position(case: str) -> None:
+    raw, expected = GUESSES[case]
+    file = io.BytesIO(raw)
+    file.seek(7)
+    assert MrcBackendEntrypoint().guess_can_open(file) is expected
+    assert file.tell() == 7
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://bucket/a.mrc", True), ("https://host/a.MRCS", True), ("memory://a.rec", True),
+        ("https://host/a.map?token=1", True), ("https://host/a.mrc#x", True),
+        ("simplecache::s3://bucket/a.st", True), ("file:///a/b.mrcz", True),
+        ("s3://bucket/a.nc", False), ("https://host/?file=a.mrc", False),
+        ("https://host/a", False), ("https://a.mrc/", False), ("s3://bucket/a.zarr", False),
+    ],
+)  # fmt: skip
+def test_guess_of_a_url_is_by_name(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: bool
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("guess_can_open used the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    assert MrcBackendEntrypoint().guess_can_open(url) is expected
+
+
+class Broken:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [None, 5, [], {}, Broken(), io.StringIO("text" * 100), xr.Dataset(), np.zeros(300), "\0", b""],
+    ids=lambda target: type(target).__name__,
+)
+def test_guess_never_raises(target: Any) -> None:
+    assert MrcBackendEntrypoint().guess_can_open(target) is False
+
+
+def test_guess_of_what_is_no_file(tmp_path: Path) -> None:
+    engine = MrcBackendEntrypoint()
+    assert not engine.guess_can_open(tmp_path)
+    assert not engine.guess_can_open(tmp_path / "none.mrc")
+    os.mkfifo(tmp_path / "pipe.mrc")
+    assert not engine.guess_can_open(tmp_path / "pipe.mrc")
+
+
+def test_guess_of_a_closed_file() -> None:
+    file = io.BytesIO(RAW)
+    file.close()
+    assert not MrcBackendEntrypoint().guess_can_open(file)
+
+
+def test_foreign_files_go_to_their_own_engine(tmp_path: Path) -> None:
+    ds = xr.Dataset({"a": ("x", [1, 2])})
+    ds.to_netcdf(tmp_path / "a.nc")
+    with xr.open_dataset(tmp_path / "a.nc") as again:
+        xr.testing.assert_identical(ds, again.load())
+
+
+def test_deltavision_is_nobodys(tmp_path: Path) -> None:
+    path = tmp_path / "a.dv"
+    path.write_bytes(GUESSES["DeltaVision"][0])
+    with pytest.raises(ValueError, match="did not find a match in any of xarray's"):
+        xr.open_dataset(path)
+    with pytest.raises(MrcError, match="DeltaVision"):
+        xr.open_dataset(path, engine="mrc")
+
+
+def files(tmp_path: Path, n: int) -> tuple[list[Path], np.ndarray[Any, Any]]:
+    """Write `n` stacks of two sections, each with slightly another voxel and label."""
+    data = np.arange(n * 24, dtype="i2").reshape(n, 2, 3, 4)
+    paths = [tmp_path / f"{i}.mrcs" for i in range(n)]
+    for i, path in enumerate(paths):
+        cella = (4 + i * 1e-6, 3, 1)
+        path.write_bytes(by_hand.mrc(data[i], ispg=0, mz=1, cella=cella, labels=(b"%d" % i,)))
+    return paths, data.reshape(-1, 3, 4)
+
+
+def test_many_files(tmp_path: Path) -> None:
+    paths, data = files(tmp_path, 3)
+    with xr.open_mfdataset(
+        paths, engine="mrc", combine="nested", concat_dim="image", join="override",
+        combine_attrs="drop_conflicts",
+    ) as ds:  # fmt: skip
+        np.testing.assert_array_equal(ds.data, data)
+        assert ds.section.values.tolist() == [0, 1, 0, 1, 0, 1]
+        assert ds.data.attrs["mrc_layout"] == "image_stack"
+        assert ds.mrc.voxel_size == pytest.approx({"y": 1, "x": 1})
+
+
+def test_many_volumes_along_a_new_dimension(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.mrc", tmp_path / "b.mrc"]
+    for path in paths:
+        path.write_bytes(RAW)
+    with xr.open_mfdataset(paths, engine="mrc", combine="nested", concat_dim="tomo") as ds:
+        assert ds.data.sizes == {"tomo": 2, "z": 2, "y": 3, "x": 4}
+        np.testing.assert_array_equal(ds.data[1], DATA)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "left"),
+    [
+        ("section", {"data", "x", "y"}),
+        (["x", "y"], {"data", "section"}),
+        (("section", "no such"), {"data", "x", "y"}),
+        ("data", {"section", "x", "y"}),
+        ([], {"data", "section", "x", "y"}),
+        (None, {"data", "section", "x", "y"}),
+    ],
+)
+def test_drop_variables(tmp_path: Path, dropped: Any, left: set[str]) -> None:
+    path = tmp_path / "file.mrcs"
+    path.write_bytes(STACK)
+    with xr.open_dataset(path, engine="mrc", drop_variables=dropped) as ds:
+        assert set(ds.variables) == left
+
+
+@pytest.mark.parametrize("options", [{}, {"mmap": True}])
+def test_load_async(path: Path, options: dict[str, Any]) -> None:
+    with xr.open_dataset(path, engine="mrc", **options) as ds:
+        loaded = asyncio.run(ds.load_async())
+        np.testing.assert_array_equal(loaded.data, DATA)
+        assert ds.data.variable._in_memory
+    with xr.open_dataset(path, engine="mrc", **options) as ds:
+        window = asyncio.run(ds.isel(z=1, x=[0, 3]).load_async())
+        np.testing.assert_array_equal(window.data, DATA[1][:, [0, 3]])
+    with xr.open_dataset(path, engine="mrc", **options) as ds:
+        picked = xr.Variable("p", [0, 2])
+        points = asyncio.run(ds.isel(y=picked, x=picked).load_async())
+        np.testing.assert_array_equal(points.data, DATA[:, [0, 2], [0, 2]])
+
+
+def test_async_loads_side_by_side(path: Path) -> None:
+    async def both() -> list[xr.Dataset]:
+        with xr.open_dataset(path, engine="mrc") as ds:
+            return await asyncio.gather(*(ds.isel(z=i).load_async() for i in (0, 1)))
+
+    for found, expected in zip(asyncio.run(both()), DATA, strict=True):
+        np.testing.assert_array_equal(found.data, expected)
+
+
+def test_with_and_close(path: Path) -> None:
+    with xr.open_dataset(path, engine="mrc") as ds:
+        section = ds.data[0].load()
+    ds.close()
+    np.testing.assert_array_equal(section, DATA[0])
+
+
+@pytest.mark.parametrize("kind", [str, Path, bytes, bytearray, memoryview, io.BytesIO, open])
+def test_targets(path: Path, kind: Any) -> None:
+    if kind in (str, Path):
+        target = kind(path)
+    elif kind is open:
+        target = path.open("rb")
+    else:
+        target = kind(RAW)
+    with xr.open_dataset(target, engine="mrc") as ds:
+        np.testing.assert_array_equal(ds.data, DATA)
+    if kind is open:
+        target.close()
+
+
+@pytest.mark.parametrize("chunks", [{}, "auto", {"z": 1, "y": 2}, 2])
+@pytest.mark.parametrize("kind", [str, Path, io.BytesIO])
+@pytest.mark.filterwarnings("ignore:The specified chunks separate")
+def test_chunks(path: Path, kind: Any, chunks: Any) -> None:
+    target = kind(RAW) if kind is io.BytesIO else kind(path)
+    with xr.open_dataset(target, engine="mrc", chunks=chunks) as ds:
+        assert ds.data.chunks is not None
+        np.testing.assert_array_equal(ds.data, DATA)
+
+
+def test_open_file_keeps_its_position(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(3)
+        with xr.open_dataset(file, engine="mrc") as ds:
+            np.testing.assert_array_equal(ds.data, DATA)
+        assert file.tell() == 3
+
+
+def test_what_can_not_be_opened() -> None:
+    with pytest.raises(TypeError, match="can't open int as MRC; accepted: a path"):
+        xr.open_dataset(5, engine="mrc")
+
+
+def test_home_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(path.parent))
+    with xr.open_dataset("~/file.mrc", engine="mrc") as ds:
+        assert ds.data.attrs["mrc_source"] == str(path)
+
+
+def test_relative_path_outlasts_a_change_of_directory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    with xr.open_dataset("file.mrc", engine="mrc") as ds:
+        monkeypatch.chdir("/")
+        np.testing.assert_array_equal(ds.data, DATA)
+
+
+def test_navigation_shape_is_refused_with_a_hint(path: Path) -> None:
+    with pytest.raises(TypeError, match=r"order \(x, y\); here write scan_shape=\(y, x\)"):
+        xr.open_dataset(path, engine="mrc", navigation_shape=(2, 1))
+
+
+def test_unknown_argument(path: Path) -> None:
+    with pytest.raises(TypeError, match="lay_out"):
+        xr.open_dataset(path, engine="mrc", lay_out="volume")
+
+
+@pytest.mark.parametrize("argument", ["metadata_file", "scan_file"])
+def test_no_sidecars(path: Path, argument: str) -> None:
+    with xr.open_dataset(path, engine="mrc", **{argument: None}) as ds:
+        np.testing.assert_array_equal(ds.data, DATA)
+
+
+@pytest.mark.parametrize(
+    "function", [xr.open_dataset, xr.open_dataarray, MrcBackendEntrypoint().open_dataset]
+)
+def test_warnings_point_at_the_users_line(tmp_path: Path, function: Any) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(by_hand.mrc(DATA, map=bytes(4)))
+    options = {} if inspect.ismethod(function) else {"engine": "mrc"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        line = inspect.currentframe().f_lineno + 1
+        function(path, **options).close()
+    [warning] = caught
+    assert warning.category is MrcWarning
+    assert (warning.filename, warning.lineno) == (__file__, line)
+
+
+def test_warning_as_error_is_of_our_class(tmp_path: Path) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(by_hand.mrc(DATA, map=bytes(4)))
+    with pytest.raises(MrcWarning, match="MAP"):
+        xr.open_dataset(path, engine="mrc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        xr.open_dataset(path, engine="mrc").close()

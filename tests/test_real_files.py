@@ -1,0 +1,102 @@
+"""Files by microscopes, archives and detectors, against what mrcfile makes of them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import xarray as xr
+
+RealFile = Callable[[str], Path]
+
+DIRECT_ELECTRON = "direct_electron/20241021_00405"
+# name → dimensions, whether mrcfile finds fault with the header
+FILES = {
+    "EMD-3197.map": ("z", "y", "x"),
+    "fei-extended.mrc": ("y", "x"),
+    f"{DIRECT_ELECTRON}_movie.mrc": ("image", "y", "x"),
+    f"{DIRECT_ELECTRON}_final.mrc": ("y", "x"),
+    f"{DIRECT_ELECTRON}_ext1_Ext 1.mrc": ("y", "x"),
+    f"{DIRECT_ELECTRON}_0_Virt 0_sum.mrc": ("y", "x"),
+    f"{DIRECT_ELECTRON}_1_Virt 1_sum.mrc": ("y", "x"),
+    "direct_electron/Custom_movie.mrc": ("image", "y", "x"),
+}
+
+
+@pytest.mark.parametrize("chunks", [None, {}], ids=["plain", "chunked"])
+@pytest.mark.parametrize("name", FILES)
+def test_values(real_file: RealFile, name: str, chunks: dict[str, int] | None) -> None:
+    path = real_file(name)
+    with mrcfile.open(path) as mrc, xr.open_dataset(path, engine="mrc", chunks=chunks) as ds:
+        assert ds.data.dims == FILES[name]
+        assert ds.data.dtype == mrc.data.dtype
+        np.testing.assert_array_equal(ds.data.values.squeeze(), mrc.data.squeeze())
+        assert ds.data.size == mrc.data.size
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_header(real_file: RealFile, name: str) -> None:
+    path = real_file(name)
+    with mrcfile.open(path) as mrc, xr.open_dataset(path, engine="mrc", strict=True) as ds:
+        header = ds.mrc.header
+        for field in ("nx", "ny", "nz", "mode", "mx", "mz", "mapc", "ispg", "nsymbt", "nversion"):
+            assert header[field] == mrc.header[field].item()
+        assert header.exttyp.encode() == mrc.header.exttyp.item()
+        assert header.encode() == path.read_bytes()[:1024]
+
+
+@pytest.mark.parametrize("name", ["EMD-3197.map", "fei-extended.mrc"])
+def test_voxel_size(real_file: RealFile, name: str) -> None:
+    path = real_file(name)
+    with mrcfile.open(path) as mrc, xr.open_dataset(path, engine="mrc") as ds:
+        dims = {"EMD-3197.map": "zyx", "fei-extended.mrc": "yx"}[name]
+        expected = {axis: float(mrc.voxel_size[axis]) for axis in dims}
+        assert ds.mrc.voxel_size == pytest.approx(expected, rel=1e-6)
+
+
+def test_emdb_map_has_its_place(real_file: RealFile) -> None:
+    with xr.open_dataset(real_file("EMD-3197.map"), engine="mrc") as ds:
+        header, voxel = ds.mrc.header, ds.mrc.voxel_size
+        assert (header.nxstart, header.nversion) == (-2, 0)
+        assert ds.x.item(0) == pytest.approx(-2 * voxel["x"])
+        assert ds.data.attrs["mrc_layout"] == "volume"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("direct_electron")])
+def test_direct_electron_knows_no_voxel_size(real_file: RealFile, name: str) -> None:
+    with xr.open_dataset(real_file(name), engine="mrc", strict=True) as ds:
+        assert ds.mrc.voxel_size == {}
+        assert not {"x", "y"} & set(ds.coords)
+
+
+def test_scan(real_file: RealFile) -> None:
+    path = real_file(f"{DIRECT_ELECTRON}_movie.mrc")
+    with mrcfile.open(path) as mrc:
+        frames = mrc.data.copy()
+    shape = (8, len(frames) // 8)
+    with xr.open_dataset(path, engine="mrc", scan_shape=shape, chunks={}) as ds:
+        assert ds.data.dims == ("scan_y", "scan_x", "y", "x")
+        image = ds.data.mean(("y", "x"))
+        np.testing.assert_allclose(image, frames.mean((1, 2)).reshape(shape))
+
+
+def test_a_compressed_map_says_so(real_file: RealFile) -> None:
+    path = real_file("emd_3197.map.gz")
+    with pytest.raises(ValueError, match="gzip"):
+        xr.open_dataset(path, engine="mrc")
+    with (
+        gzip.open(path) as file,
+        xr.open_dataset(io.BytesIO(file.read()), engine="mrc") as ds,
+        xr.open_dataset(real_file("EMD-3197.map"), engine="mrc") as plain,
+    ):
+        np.testing.assert_array_equal(ds.data, plain.data)
+
+
+def test_without_an_engine(real_file: RealFile) -> None:
+    with xr.open_dataset(real_file("fei-extended.mrc")) as ds:
+        assert ds.data.sizes == {"y": 3838, "x": 3710}

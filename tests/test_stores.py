@@ -1,0 +1,301 @@
+"""The same selections from every store, and few requests for them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import fsspec
+import numpy as np
+import pytest
+import servers
+import xarray as xr
+
+from mrc_xarray import MrcError
+from mrc_xarray.backend import MrcBackendEntrypoint
+
+NZ, NY, NX = 6, 256, 512
+ROW = NX * 2
+SECTION = NY * ROW
+PIXELS = np.random.default_rng(2).integers(-(2**15), 2**15, (NZ, NY, NX), "i2")
+BYTES = by_hand.mrc(PIXELS)
+HEADER = (0, 64 * 1024)
+
+Opened = tuple[Any, dict[str, Any]]
+
+
+def local_path(path: Path) -> Iterator[Opened]:
+    yield str(path), {}
+
+
+def path_like(path: Path) -> Iterator[Opened]:
+    yield path, {}
+
+
+def file_url(path: Path) -> Iterator[Opened]:
+    yield f"file://{path}", {}
+
+
+def memory_url(path: Path) -> Iterator[Opened]:
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/stores/volume.mrc", BYTES)
+    yield "memory://stores/volume.mrc", {}
+    fs.rm("/stores", recursive=True)
+
+
+def http_url(path: Path) -> Iterator[Opened]:
+    with servers.http_server(path.parent) as server:
+        yield server.url(path.name), {}
+
+
+def s3_url(path: Path) -> Iterator[Opened]:
+    with servers.s3_server() as s3:
+        yield s3.put("volume.mrc", BYTES), {"storage_options": s3.storage_options}
+
+
+def simplecache_url(path: Path) -> Iterator[Opened]:
+    with servers.http_server(path.parent) as server:
+        yield f"simplecache::{server.url(path.name)}", {}
+
+
+def bytes_themselves(path: Path) -> Iterator[Opened]:
+    yield BYTES, {}
+
+
+def bytesio(path: Path) -> Iterator[Opened]:
+    yield io.BytesIO(BYTES), {}
+
+
+def open_file(path: Path) -> Iterator[Opened]:
+    # it stays open between tests, and those watch over files with an MRC suffix
+    other = path.with_suffix(".bin")
+    other.write_bytes(BYTES)
+    with other.open("rb") as file:
+        yield file, {}
+
+
+STORES = [
+    local_path,
+    path_like,
+    file_url,
+    memory_url,
+    http_url,
+    s3_url,
+    simplecache_url,
+    bytes_themselves,
+    bytesio,
+    open_file,
+]
+
+# name → selection, and the byte ranges of the pixels that it takes from a store
+SELECTIONS: dict[str, tuple[dict[str, Any], list[tuple[int, int]]]] = {
+    "whole": ({}, [(0, NZ * SECTION)]),
+    "section": ({"z": 4}, [(4 * SECTION, 5 * SECTION)]),
+    "window": (
+        {"z": 5, "y": slice(100, 200), "x": slice(100, 200)},
+        [(5 * SECTION + 100 * ROW, 5 * SECTION + 200 * ROW)],
+    ),
+    "list": (
+        {"z": [0, 2, 3, 5]},
+        [(0, SECTION), (2 * SECTION, 4 * SECTION), (5 * SECTION, 6 * SECTION)],
+    ),
+    # rows this near are cheaper to read with what is between them, and these are not
+    "near rows": ({"z": 1, "y": slice(3, 250, 10)}, [(SECTION + 3 * ROW, SECTION + 244 * ROW)]),
+    "far rows": (
+        {"z": 1, "y": slice(3, None, 100)},
+        [(SECTION + y * ROW, SECTION + (y + 1) * ROW) for y in (3, 103, 203)],
+    ),
+    "backwards": ({"z": slice(2, 0, -1)}, [(SECTION, 3 * SECTION)]),
+    "nothing": ({"z": []}, []),
+}
+selections = pytest.mark.parametrize(
+    ("selection", "ranges"), SELECTIONS.values(), ids=list(SELECTIONS)
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / "volume.mrc"
+    path.write_bytes(BYTES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(path: Path) -> Iterator[servers.HttpServer]:
+    with servers.http_server(path.parent) as server:
+        yield server
+
+
+@pytest.fixture
+def asked(server: servers.HttpServer) -> servers.HttpServer:
+    """The server, with nothing asked of it yet."""
+    server.requests.clear()
+    return server
+
+
+@pytest.fixture(scope="module", params=STORES, ids=lambda store: store.__name__)
+def opened(request: pytest.FixtureRequest, path: Path) -> Iterator[Opened]:
+    store: Callable[[Path], Iterator[Opened]] = request.param
+    with contextlib.contextmanager(store)(path) as found:
+        yield found
+
+
+def expected(selection: dict[str, Any]) -> np.ndarray:
+    return PIXELS[tuple(selection.get(dim, slice(None)) for dim in "zyx")]
+
+
+@selections
+def test_selection_equals_numpy(opened: Opened, selection: Any, ranges: Any) -> None:
+    target, options = opened
+    ds = xr.open_dataset(target, engine="mrc", **options)
+    np.testing.assert_array_equal(ds.data.isel(selection).values, expected(selection))
+
+
+@pytest.mark.parametrize("chunks", [{}, "auto", {"y": 100}, {"z": NZ, "x": 300}])
+def test_chunks_equal_numpy(opened: Opened, chunks: Any) -> None:
+    target, options = opened
+    if isinstance(target, bytes):
+        pytest.skip("xarray takes bytes with chunks=None only")
+    ds = xr.open_dataset(target, engine="mrc", chunks=chunks, **options)
+    np.testing.assert_array_equal(ds.data.compute(scheduler="threads"), PIXELS)
+
+
+def test_pickled_dataset_equals_numpy(opened: Opened) -> None:
+    target, options = opened
+    ds = xr.open_dataset(target, engine="mrc", **options)
+    again = pickle.loads(pickle.dumps(ds))
+    np.testing.assert_array_equal(again.data[3], PIXELS[3])
+
+
+# requests ---------------------------------------------------------------------------------------
+
+
+def test_opening_asks_for_size_and_header(asked: servers.HttpServer) -> None:
+    ds = xr.open_dataset(asked.url("volume.mrc"), engine="mrc")
+    assert asked.methods() == ["HEAD", "GET"]
+    assert asked.gets() == [HEADER]
+    assert ds.data.shape == PIXELS.shape
+
+
+@pytest.mark.parametrize("chunks", [{}, "auto", {"z": 1}])
+@pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
+def test_opening_with_chunks_asks_for_no_more(asked: servers.HttpServer, chunks: Any) -> None:
+    xr.open_dataset(asked.url("volume.mrc"), engine="mrc", chunks=chunks)
+    assert asked.methods() == ["HEAD", "GET"]
+    assert asked.nbytes() == HEADER[1]
+
+
+@selections
+def test_selection_asks_for_one_range_a_run(
+    asked: servers.HttpServer, selection: Any, ranges: Any
+) -> None:
+    ds = xr.open_dataset(asked.url("volume.mrc"), engine="mrc")
+    asked.requests.clear()
+    ds.data.isel(selection).load()
+    assert asked.gets() == [(1024 + start, 1024 + stop) for start, stop in ranges]
+    # once, to see whether the file is still the same
+    assert asked.methods().count("HEAD") == (1 if ranges else 0)
+
+
+def test_later_selections_ask_for_pixels_alone(asked: servers.HttpServer) -> None:
+    ds = xr.open_dataset(asked.url("volume.mrc"), engine="mrc")
+    ds.data[0].load()
+    asked.requests.clear()
+    ds.data[1].load()
+    ds.data[2].load()
+    assert asked.methods() == ["GET", "GET"]
+
+
+def test_window_of_chunks_asks_for_its_rows_alone(asked: servers.HttpServer) -> None:
+    selection, ranges = SELECTIONS["window"]
+    ds = xr.open_dataset(asked.url("volume.mrc"), engine="mrc", chunks={})
+    asked.requests.clear()
+    window = ds.data.isel(selection).compute(scheduler="threads")
+    np.testing.assert_array_equal(window, expected(selection))
+    assert asked.gets() == [(1024 + start, 1024 + stop) for start, stop in ranges]
+
+
+def test_all_of_a_run_is_asked_for_at_once(
+    path: Path, memory_filesystem: list[list[tuple[int, int]]]
+) -> None:
+    ds = xr.open_dataset("memory://stores/volume.mrc", engine="mrc")
+    selection, ranges = SELECTIONS["list"]
+    ds.data.isel(selection).load()
+    assert memory_filesystem == [[(1024 + start, 1024 + stop) for start, stop in ranges]]
+
+
+@pytest.fixture
+def memory_filesystem(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[list[tuple[int, int]]]]:
+    """Calls of cat_ranges on fsspec's store in memory, which has the file."""
+    fs = fsspec.filesystem("memory")
+    calls = []
+    real = type(fs).cat_ranges
+
+    def cat_ranges(self: Any, paths: Any, starts: Any, ends: Any, **kwargs: Any) -> Any:
+        calls.append(list(zip(starts, ends, strict=True)))
+        return real(self, paths, starts, ends, **kwargs)
+
+    monkeypatch.setattr(type(fs), "cat_ranges", cat_ranges)
+    with contextlib.contextmanager(memory_url)(path):
+        yield calls
+
+
+def test_s3_is_asked_for_size_and_header_and_then_for_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import s3fs
+
+    calls = []
+    real = s3fs.S3FileSystem._call_s3
+
+    async def call(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append((method, kwargs.get("Range")))
+        return await real(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call)
+    with servers.s3_server() as s3:
+        url = s3.put("volume.mrc", BYTES)
+        calls.clear()
+        ds = xr.open_dataset(url, engine="mrc", storage_options=s3.storage_options)
+        assert calls == [("head_object", None), ("get_object", "bytes=0-65535")]
+        calls.clear()
+        selection, ranges = SELECTIONS["list"]
+        ds.data.isel(selection).load()
+    wanted = {("get_object", f"bytes={1024 + a}-{1024 + b - 1}") for a, b in ranges}
+    assert calls[0] == ("head_object", None)
+    assert set(calls[1:]) == wanted
+    assert len(calls) == 1 + len(wanted)
+
+
+def test_s3_listing_from_before_hides_no_change() -> None:
+    with servers.s3_server() as s3:
+        url = s3.put("volume.mrc", BYTES)
+        fs = fsspec.filesystem("s3", **s3.storage_options)
+        assert len(fs.ls(s3.bucket)) == 1
+        ds = xr.open_dataset(url, engine="mrc", storage_options=s3.storage_options)
+        # as another machine would
+        other = fsspec.filesystem("s3", skip_instance_cache=True, **s3.storage_options)
+        changed = ~PIXELS
+        other.pipe(f"{s3.bucket}/volume.mrc", by_hand.mrc(changed))
+        with pytest.raises(MrcError, match=r"volume\.mrc: the file changed since it was opened"):
+            ds.load()
+        again = xr.open_dataset(url, engine="mrc", storage_options=s3.storage_options)
+        np.testing.assert_array_equal(again.data, changed)
+        with pytest.raises(FileNotFoundError):
+            xr.open_dataset(s3.url("no.mrc"), engine="mrc", storage_options=s3.storage_options)
+
+
+def test_guess_can_open_asks_a_store_for_nothing(asked: servers.HttpServer) -> None:
+    guess = MrcBackendEntrypoint().guess_can_open
+    assert guess(asked.url("volume.mrc"))
+    assert guess("s3://no-such-bucket/volume.mrcs")
+    assert guess("simplecache::https://no.such.host/volume.rec?version=1")
+    assert not guess(asked.url("volume.nc"))
+    assert asked.requests == []
