@@ -239,11 +239,14 @@ class StoreSource:
                     self.name, f"{self.size} bytes, {self.version}; now {size}, {version}"
                 )
             self._compared.add(os.getpid())
-        starts = [offset for offset, _ in requests]
-        ends = [offset + len(buffer) for offset, buffer in requests]
+        groups = _adjacent(requests, self.access.piece)
+        starts = [group[0][0] for group in groups]
+        ends = [group[-1][0] + len(group[-1][1]) for group in groups]
         answers = fs.cat_ranges([self.path] * len(starts), starts, ends, on_error="raise")
-        for (offset, buffer), data in zip(requests, answers, strict=True):
-            buffer[:] = self._complete(data, offset, len(buffer))
+        for group, start, end, data in zip(groups, starts, ends, answers, strict=True):
+            whole = memoryview(self._complete(data, start, end - start))
+            for offset, buffer in group:
+                buffer[:] = whole[offset - start : offset - start + len(buffer)]
 
     def map(self, *, writable: bool) -> None:
         return None
@@ -351,6 +354,21 @@ class FileObjectSource:
                 yield
             finally:
                 self._file.seek(before)
+
+
+def _adjacent(requests: Sequence[Request], longest: int) -> list[list[Request]]:
+    """Group requests that follow each other in the file, such as blocks, up to `longest` bytes."""
+    groups: list[list[Request]] = []
+    end = total = -1
+    for offset, buffer in requests:
+        if offset == end and total + len(buffer) <= longest:
+            groups[-1].append((offset, buffer))
+            total += len(buffer)
+        else:
+            groups.append([(offset, buffer)])
+            total = len(buffer)
+        end = offset + len(buffer)
+    return groups
 
 
 def _from_filesystem(fs: AbstractFileSystem, path: str, name: str) -> ByteSource:

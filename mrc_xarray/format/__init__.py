@@ -378,8 +378,24 @@ def _place_blocks(
         )
     # the header can't make the index larger than the file
     n_possible = min(header.nz, (size - offset) // BLOCK_HEADER_SIZE)
-    index = _index(source, offset, n_possible, section_bytes, CODECS[header.mode // _PER_CODEC])
+    index = _index(source, header, offset, n_possible, section_bytes)
     problems = _complete(source, header, len(index.starts), index.end, "", truncated)
+    if len(index.damaged) == len(index.starts):
+        raise MrcError(
+            f"{name}: no block that decodes to {section_bytes} bytes, as NX, NY and MODE promise, "
+            f"can be found from byte {offset} on. The file is damaged."
+        )
+    if index.starts[0] > offset:
+        problems.append(
+            Problem(
+                "NSYMBT",
+                *PLACES["NSYMBT"],
+                str(header.nsymbt),
+                "the length of the extended header in bytes",
+                f"The first block is at byte {index.starts[0]}, and is read from there.",
+                strict=True,
+            )
+        )
     if index.damaged:
         listed = ", ".join(map(str, index.damaged[:10])) + ", …" * (len(index.damaged) > 10)
         problems.append(
@@ -397,7 +413,7 @@ def _place_blocks(
 
 
 def _index(
-    source: Bytes, start: int, n_sections: int, section_bytes: int, codec: str
+    source: Bytes, header: Header, start: int, n_sections: int, section_bytes: int
 ) -> BlockIndex:
     """Walk through the blocks: in a map where there is one, else by steps of some MiB."""
     fetch: Callable[[int, int], Any] = source.read
@@ -415,7 +431,8 @@ def _index(
         n_sections=n_sections,
         section_bytes=section_bytes,
         window=window,
-        codec=codec,
+        codec=CODECS[header.mode // _PER_CODEC],
+        packed_bytes=max(header.packed_bytes, 0),
     )
 
 

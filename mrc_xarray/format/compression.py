@@ -7,6 +7,7 @@ claims is compared with what the MRC header promises before any decoding.
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,6 +79,20 @@ class _Chunk(NamedTuple):
         number = self.flags >> 5
         return _CHUNK_CODECS[number] if number < len(_CHUNK_CODECS) else None
 
+    @property
+    def cuts_values(self) -> bool:
+        """Whether a version-5 chunk was compressed in parts that are no whole numbers of values.
+
+        They decode to wrong pixels. mrcz 0.6 makes such blocks of small sections.
+        """
+        has_parts = not self.flags & _COPIED and self.ctbytes > 32 and self.blocksize < self.nbytes
+        return self.version == 5 and has_parts and self.blocksize % self.typesize != 0
+
+    def is_never_set(self, raw: npt.NDArray[np.uint8]) -> bool:
+        """Tell whether a version-5 chunk decodes to whatever the memory held before."""
+        is_extended = self.flags & 5 == 5 and len(raw) > 31
+        return is_extended and int(raw[31]) >> 4 & 7 == 4
+
     def complaint(self, section_bytes: int) -> str | None:
         """Return what is wrong, given what a section decodes to; None if nothing is."""
         for value, holds, what, accepted in (
@@ -121,8 +136,20 @@ class BlockIndex:
         return damaged
 
 
-class _Walk(NamedTuple):
-    """A run of blocks, each of which begins where the one before it ends."""
+class _Run(NamedTuple):
+    """Blocks each of which begins where the one before it ends.
+
+    Attributes
+    ----------
+    starts : list of int
+        First byte of each.
+    end : int
+        The byte behind the last, or where the first was looked for in vain.
+    version : int
+        Chunk version of the first; 0 if there is none.
+    is_cut : bool
+        Whether the file ends before the next block does.
+    """
 
     starts: list[int]
     end: int
@@ -139,12 +166,13 @@ def walk(
     section_bytes: int,
     window: int,
     codec: str,
+    packed_bytes: int,
 ) -> BlockIndex:
     """Follow the block headers from the first to the last.
 
-    Where a header is damaged, the file's last blocks are found from their end: a run of blocks
-    that ends where the file does must be the last sections. So one damaged block costs one
-    section, and no section is taken for another.
+    Where one is damaged, the next sound block is looked for, so that a damaged block costs one
+    section. The blocks behind are numbered only where it is sure how many were passed over:
+    where the numbers add up, or else from the end of a file that is known to be complete.
 
     Parameters
     ----------
@@ -161,6 +189,8 @@ def walk(
         Bytes to fetch at once.
     codec : str
         That MODE names.
+    packed_bytes : int
+        What all blocks have together, by the MRC header; 0 where it does not tell.
 
     Returns
     -------
@@ -168,37 +198,65 @@ def walk(
         Of fewer than `n_sections` blocks where the file ends before.
     """
     follow = functools.partial(
-        _follow, fetch, size=size, section_bytes=section_bytes, window=window
+        _follow, fetch, n_blocks=n_sections, size=size, section_bytes=section_bytes, window=window
     )
-    head = follow(start, n_blocks=n_sections)
-    n_head = len(head.starts)
-    starts = np.full(n_sections, -1, np.int64)
-    stops = np.full(n_sections, -1, np.int64)
-    starts[:n_head] = head.starts
-    stops[:n_head] = [*head.starts[1:], head.end][:n_head]
-    if n_head == n_sections:
-        return BlockIndex(starts, stops, head.version, codec, head.end)
-
-    tail, resume = None, head.end
-    while (found := _find(fetch, resume + 1, size, section_bytes)) is not None:
-        tail = follow(found, n_blocks=n_sections)
-        resume = tail.end
-        if tail.end == size:
+    runs = [follow(start)]
+    while len(runs[0].starts) < n_sections and runs[-1].end < size:
+        last = runs[-1]
+        # the size of a run's last block may be what is damaged
+        behind = last.starts[-1] + _HEADER.size if last.starts else last.end + 1
+        found = _find(fetch, behind, size, section_bytes)
+        if found is None:
             break
-    n_tail = len(tail.starts) if tail and tail.end == size else 0
-    if not n_tail and head.is_cut:
-        return BlockIndex(starts[:n_head], stops[:n_head], head.version, codec, head.end)
-    if n_head < n_sections:
-        starts[n_head] = head.end
-    if tail and 0 < n_tail <= n_sections - n_head + 1:
-        first = n_sections - n_tail
-        starts[first:] = tail.starts
-        stops[first:] = [*tail.starts[1:], tail.end]
-        if first == n_head - 1 or first == n_head:
-            # the last block of the head does not end where the next one begins
+        runs.append(follow(found))
+
+    head = runs[0]
+    n_blocks = n_sections
+    if len(runs) == 1 and head.is_cut:
+        n_blocks = len(head.starts)
+    starts = np.full(n_blocks, -1, np.int64)
+    stops = np.full(n_blocks, -1, np.int64)
+    is_complete = packed_bytes == size - start if packed_bytes else None
+    behind = 0
+    for first, run in _number(runs, n_sections, size, is_complete):
+        if behind == first > 0:
+            # the block before does not end where this one begins
             stops[first - 1] = -1
-    version = head.version or (tail.version if tail else 0)
-    return BlockIndex(starts, stops, version, codec, size)
+        behind = first + len(run.starts)
+        starts[first:behind] = run.starts
+        stops[first:behind] = [*run.starts[1:], run.end][: len(run.starts)]
+        if behind < n_blocks:
+            # a damaged block, unless another run overwrites this
+            starts[behind] = run.end
+    version = next((run.version for run in runs if run.version), 0)
+    end = head.end if len(head.starts) == n_sections else size
+    return BlockIndex(starts, stops, version, codec, end)
+
+
+def _number(
+    runs: list[_Run], n_sections: int, size: int, is_complete: bool | None
+) -> list[tuple[int, _Run]]:
+    """Return which section each run begins with, for those runs where that is sure.
+
+    Where the file is cut, too, or may be (None), blocks that end where it does need not be the
+    last.
+    """
+    head, last = runs[0], runs[-1]
+    if len(runs) == 1 or last.end != size:
+        return [(0, head)]
+    # more runs may be as many blocks by chance, one passed over and one that is none
+    all_there = sum(len(run.starts) for run in runs) == n_sections and len(runs) == 2
+    numbered = [(0, head)]
+    for before, run in itertools.pairwise(runs):
+        # a run that begins before the last one ended tells that a size was wrong, and no more
+        hidden = not all_there and run.starts[0] >= before.end
+        numbered.append((numbered[-1][0] + len(before.starts) + hidden, run))
+    from_end = n_sections - len(last.starts)
+    if all_there or (numbered[-1][0] == from_end and is_complete is not False):
+        return numbered
+    if is_complete and from_end > len(head.starts):
+        return [(0, head), (from_end, last)]
+    return [(0, head)]
 
 
 def _follow(
@@ -209,7 +267,7 @@ def _follow(
     size: int,
     section_bytes: int,
     window: int,
-) -> _Walk:
+) -> _Run:
     """Follow up to `n_blocks` block headers, as far as they make sense."""
     starts: list[int] = []
     base, buffer, version = position, b"", 0
@@ -219,16 +277,16 @@ def _follow(
             base, at = position, 0
             buffer = fetch(position, min(window, size - position))
             if len(buffer) < _HEADER.size:
-                return _Walk(starts, position, version, is_cut=True)
+                return _Run(starts, position, version, is_cut=True)
         chunk = _Chunk(*_HEADER.unpack_from(buffer, at))
         if chunk.complaint(section_bytes) is not None:
-            return _Walk(starts, position, version, is_cut=False)
+            return _Run(starts, position, version, is_cut=False)
         if position + chunk.ctbytes > size:
-            return _Walk(starts, position, version, is_cut=True)
+            return _Run(starts, position, version, is_cut=True)
         version = version or chunk.version
         starts.append(position)
         position += chunk.ctbytes
-    return _Walk(starts, position, version, is_cut=False)
+    return _Run(starts, position, version, is_cut=False)
 
 
 def _find(
@@ -274,6 +332,8 @@ def decode_block(
     complaint = chunk.complaint(out.nbytes)
     if complaint is None and chunk.ctbytes != len(raw):
         complaint = f"its size is {chunk.ctbytes}; accepted: {len(raw)} bytes"
+    elif chunk.cuts_values:
+        complaint = f"it was compressed in parts of {chunk.blocksize} bytes, which cut values"
     if complaint is not None:
         raise MrcError(f"{where}: the block is damaged: {complaint}")
     decode = _decode_with_blosc if chunk.version == 2 else _decode_with_blosc2
@@ -313,6 +373,11 @@ def _decode_with_blosc2(
             f"{where}: the block is a chunk of version 5 ({name}), which takes blosc2: "
             'pip install "mrc-xarray[blosc2]"'
         )
+    if chunk.codec is None and codec in _CHUNK_CODECS:
+        # asking blosc2 for a plug-in that is not there starts a process that looks for it
+        raise MrcError(f"{where}: the block is damaged: it is not {codec}, as MODE says")
+    if chunk.is_never_set(raw):
+        raise MrcError(f"{where}: the block is damaged: it says that its content was never set")
     try:
         blosc2.decompress2(raw.tobytes(), dst=out.reshape(-1).view(np.uint8), nthreads=1)
     except Exception as error:
