@@ -34,6 +34,9 @@ class HttpServer(ThreadingHTTPServer):
     version of a file from another, `tell_size` whether an answer has a length.
     """
 
+    # eight parallel requests overflow the default of 5, and wait for a second
+    request_queue_size = 128
+
     def __init__(self, directory: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.directory = directory

@@ -26,8 +26,7 @@ import pytest
 import xarray as xr
 
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray import format as mrc_format
-from mrc_xarray.format import compression
+from mrc_xarray.format import blocks, placing
 from mrc_xarray.format.compression import decode_block
 
 Array = np.ndarray[Any, Any]
@@ -216,8 +215,8 @@ def check(original: Original, raw: bytes, seed: int) -> None:
     intact = intact_sections(original, raw)
     # in memory, and as a stream that is walked and searched by small steps
     streamed = seed % 2 == 1
-    compression._SEARCHED_AT_ONCE = 300 if streamed else 4 * 1024**2
-    mrc_format._WALK_WINDOW = 100 if streamed else 4 * 1024**2
+    blocks._SEARCHED_AT_ONCE = 300 if streamed else 4 * 1024**2
+    placing._WALK_WINDOW = 100 if streamed else 4 * 1024**2
     target = io.BufferedReader(io.BytesIO(raw)) if streamed else io.BytesIO(raw)
     truncated = "trim" if seed % 3 == 0 else "error"
     with warnings.catch_warnings(record=True) as warned:

@@ -11,7 +11,10 @@ import numpy as np
 
 from mrc_xarray.format.header import Header
 
-__all__ = ["EMAN2_MODES", "MODES", "Mode", "mode0_sign"]
+__all__ = ["EMAN2_MODES", "MODES", "PER_CODEC", "Mode", "mode0_sign"]
+
+#: MODE of an MRCZ is this times the codec, plus the mode of its pixels.
+PER_CODEC = 1000
 
 
 @dataclass(frozen=True, slots=True)

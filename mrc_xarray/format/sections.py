@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mrc_xarray.format.compression import BlockIndex, decode_block
+from mrc_xarray.format.blocks import BlockIndex
+from mrc_xarray.format.compression import decode_block
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import ByteOrder
 from mrc_xarray.format.modes import Mode

@@ -1,0 +1,215 @@
+"""Where in the file the sections are, and how many: plain rows, or the blocks of an MRCZ.
+
+The header promises; the file's size, or a walk through the blocks, tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mrc_xarray.format.blocks import BlockIndex, walk
+from mrc_xarray.format.compression import BLOCK_HEADER_SIZE, CODECS, LARGEST_BLOCK
+from mrc_xarray.format.errors import MrcError, Problem
+from mrc_xarray.format.header import HEADER_SIZE, PLACES, Header
+from mrc_xarray.format.modes import PER_CODEC, Mode
+from mrc_xarray.format.sections import Blocks, Contiguous, Packed4Bit, Sections
+
+__all__ = ["Bytes", "place_blocks", "place_rows"]
+
+# the longest seen are 8 MiB, and a longer one can only be told from garbage by the file's size
+_LONGEST_EXTENDED_HEADER = 16 * 1024**2
+# walking through blocks, a remote file is fetched by these steps, unless blocks are larger still
+_WALK_WINDOW = 4 * 1024**2
+_LARGE_BLOCK = 1024**2
+
+
+class Bytes(Protocol):
+    """Where a file's bytes come from."""
+
+    @property
+    def name(self) -> str:
+        """The path or URL, for messages and for the suffix."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Return `nbytes` bytes from `offset`."""
+
+    def map(self, *, writable: bool) -> Any:
+        """Return all bytes as a buffer where that costs nothing, else None."""
+
+    def has_beside(self, suffix: str) -> bool:
+        """Tell whether a file with this name and `suffix` behind it is there; only if cheap."""
+
+
+def place_rows(
+    source: Bytes, header: Header, shape: tuple[int, ...], mode: Mode, truncated: str
+) -> tuple[Sections, list[Problem]]:
+    """Find the rows of uncompressed sections, as many as are there."""
+    kind = Packed4Bit if mode.number == 101 else Contiguous
+    promised = kind(HEADER_SIZE, shape, mode, header.byteorder)
+    extended_size, problems = _extended_size(header, promised.nbytes, source.size)
+    offset = HEADER_SIZE + extended_size
+    end = offset + promised.nbytes
+    whole = min(max(source.size - offset, 0) // promised.section_bytes, header.nz)
+    problems += _complete(source, header, whole, end, f"{end} bytes with ", truncated)
+    return kind(offset, (whole, *shape[1:]), mode, header.byteorder), problems
+
+
+def place_blocks(
+    source: Bytes, header: Header, shape: tuple[int, ...], mode: Mode, truncated: str
+) -> tuple[Sections, list[Problem]]:
+    """Find the blocks of an MRCZ, as many as are there."""
+    name, size = source.name, source.size
+    offset = HEADER_SIZE + header.nsymbt
+    if not HEADER_SIZE <= offset <= size:
+        raise MrcError(
+            f"{name}: NSYMBT (bytes 92–95) is {header.nsymbt}; accepted: 0 to "
+            f"{size - HEADER_SIZE}, with the first block behind. The header is damaged."
+        )
+    section_bytes = mode.row_bytes(header.nx) * header.ny
+    if section_bytes > LARGEST_BLOCK:
+        raise MrcError(
+            f"{name}: NX, NY (bytes 0–7) are {header.nx}, {header.ny}: a section of "
+            f"{section_bytes} bytes is more than a block can hold"
+        )
+    # the header can't make the index larger than the file
+    n_possible = min(header.nz, (size - offset) // BLOCK_HEADER_SIZE)
+    index = _index(source, header, offset, n_possible, section_bytes)
+    problems = _complete(source, header, len(index.starts), index.end, "", truncated)
+    if len(index.damaged) == len(index.starts):
+        raise MrcError(
+            f"{name}: no block that decodes to {section_bytes} bytes, as NX, NY and MODE promise, "
+            f"can be found from byte {offset} on. The file is damaged."
+        )
+    if index.starts[0] > offset:
+        problems.append(
+            Problem(
+                "NSYMBT",
+                *PLACES["NSYMBT"],
+                str(header.nsymbt),
+                "the length of the extended header in bytes",
+                f"The first block is at byte {index.starts[0]}, and is read from there.",
+                strict=True,
+            )
+        )
+    if index.damaged:
+        listed = ", ".join(map(str, index.damaged[:10])) + ", …" * (len(index.damaged) > 10)
+        problems.append(
+            Problem(
+                "blocks",
+                offset,
+                size - offset,
+                f"damaged in {len(index.damaged)} of {len(index.starts)} sections ({listed})",
+                f"chunks of blosc that decode to {section_bytes} bytes",
+                "The other sections can be read.",
+            )
+        )
+    shape = (len(index.starts), *shape[1:])
+    return Blocks(offset, shape, mode, header.byteorder, index, name), problems
+
+
+def _index(
+    source: Bytes, header: Header, start: int, n_sections: int, section_bytes: int
+) -> BlockIndex:
+    """Walk through the blocks: in a map where there is one, else by steps of some MiB."""
+    fetch: Callable[[int, int], Any] = source.read
+    window = _WALK_WINDOW
+    mapped = source.map(writable=False)
+    if mapped is not None:
+        view = memoryview(mapped)
+        fetch, window = lambda offset, nbytes: view[offset : offset + nbytes], source.size
+    elif n_sections and (source.size - start) // n_sections >= _LARGE_BLOCK:
+        window = BLOCK_HEADER_SIZE
+    return walk(
+        fetch,
+        start=start,
+        size=source.size,
+        n_sections=n_sections,
+        section_bytes=section_bytes,
+        window=window,
+        codec=CODECS[header.mode // PER_CODEC],
+        packed_bytes=max(header.packed_bytes, 0),
+    )
+
+
+def _extended_size(header: Header, data_size: int, size: int) -> tuple[int, list[Problem]]:
+    """Return how long the extended header really is; NSYMBT lies in some files.
+
+    Where NSYMBT can't be true, what the file has beyond header and data is taken. A file that
+    merely lacks some bytes is truncated, and NSYMBT is believed.
+    """
+    said = header.nsymbt
+    there = size - HEADER_SIZE - data_size
+    if said in (0, there):
+        return said, []
+    absent = there == 0
+    impossible = said < 0 or (said > max(size, _LONGEST_EXTENDED_HEADER) and there > 0)
+    if not (absent or impossible):
+        return said, []
+    problem = Problem(
+        "NSYMBT",
+        *PLACES["NSYMBT"],
+        str(said),
+        "the length of the extended header in bytes",
+        f"By the file's size of {size} bytes it is taken as {max(there, 0)}.",
+        strict=True,
+    )
+    return max(there, 0), [problem]
+
+
+def _complete(
+    source: Bytes, header: Header, whole: int, end: int, bytes_and: str, truncated: str
+) -> list[Problem]:
+    """Compare what the file has with what its header promises.
+
+    Parameters
+    ----------
+    source : Bytes
+    header : Header
+    whole : int
+        Whole sections that are there.
+    end : int
+        The byte behind the last section.
+    bytes_and : str
+        What the header promises beside sections, for the message.
+    truncated : {"error", "trim"}
+
+    Raises
+    ------
+    MrcError
+        If sections are missing, unless they may be left out.
+    """
+    name, size = source.name, source.size
+    if whole == header.nz:
+        if size == end:
+            return []
+        return [
+            Problem(
+                "NX, NY, NZ, MODE",
+                0,
+                16,
+                f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
+                f"what fills the file of {size} bytes",
+                f"The data end at byte {end}; the {size - end} bytes behind them are ignored.",
+            )
+        ]
+    if truncated == "trim" and whole:
+        return [
+            Problem(
+                "NZ",
+                *PLACES["NZ"],
+                str(header.nz),
+                f"the number of sections; the file of {size} bytes has {whole} whole ones",
+                f"These {whole} are opened, as truncated='trim' asks.",
+                strict=True,
+            )
+        ]
+    hint = "truncated='trim' opens the whole sections." if whole else "There is no whole section."
+    raise MrcError(
+        f"{name}: the file is truncated: it has {size} bytes with {whole} whole sections, and its "
+        f"header promises {bytes_and}{header.nz} sections. {hint}"
+    )
