@@ -62,5 +62,7 @@ class MrcAccessor:
     def _attrs(self) -> dict[str, Any]:
         if isinstance(self._obj, xr.DataArray):
             return self._obj.attrs
-        data = self._obj.data_vars.get("data")
-        return {} if data is None else data.attrs
+        variables = self._obj.data_vars
+        kept = [v.attrs for v in variables.values() if "mrc_header" in v.attrs]
+        # "data", if that was not renamed
+        return variables["data"].attrs if "data" in variables else kept[0] if kept else {}

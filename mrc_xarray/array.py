@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Any, TypeAlias
@@ -30,8 +30,6 @@ _MAPPED_CHUNK = 64 * _MiB
 _LARGE_SECTION = 128 * _MiB
 # below this, starting threads costs more than they save
 _THREADED = 32 * _MiB
-# columns that are this little of their rows are copied out of a map instead of read with them
-_NARROW = 0.5
 
 
 class StackArray(BackendArray):
@@ -98,22 +96,15 @@ class StackArray(BackendArray):
         return view.squeeze(dropped) if dropped else view
 
     def _view(self, picks: list[Pick], shape: tuple[int, ...]) -> Array | None:
-        """Select from a map of the file, or return None where reading is right.
-
-        The map is a cheap way to take narrow windows out of wide rows, too.
-        """
-        stored = None if self.sections.is_compressed else self.sections.stored_dtype
-        column = len(self.leading) + 1
-        as_view = self.mmap and self.sections.is_native
-        narrow = shape[column] < _NARROW * self.shape[column]
-        if stored is None or not prod(shape) or not (as_view or narrow):
+        """Select from a map of the file, or return None where that has to be read."""
+        sections = self.sections
+        if not self.mmap or sections.is_compressed or not sections.is_native or not prod(shape):
             return None
-        mapped = self.source.map(writable=as_view)
+        mapped = self.source.map(writable=True)
         if mapped is None:
             return None
-        file = np.ndarray(self.shape, stored, buffer=mapped, offset=self.sections.offset)
-        selected = _select(file, picks)
-        return selected if as_view else np.array(selected, dtype=self.dtype, order="C")
+        file = np.ndarray(self.shape, self.dtype, buffer=mapped, offset=sections.offset)
+        return _select(file, picks)
 
     def _section_numbers(self, picks: list[Pick]) -> range | npt.NDArray[np.intp]:
         """Return the numbers in the file of the selected sections, in the result's order."""
@@ -248,14 +239,19 @@ def _length(pick: Pick, n: int) -> int:
     return len(range(*pick.indices(n))) if isinstance(pick, slice) else len(pick)
 
 
-def _select(array: Array, picks: list[Pick]) -> Array:
-    """Index orthogonally; slices first, since they copy nothing."""
-    array = array[tuple(pick if isinstance(pick, slice) else _hull(pick) for pick in picks)]
-    for axis, pick in enumerate(picks):
-        if not isinstance(pick, slice) and len(pick):
-            array = array.take(pick - pick[0], axis)
-    return array
-
-
-def _hull(pick: npt.NDArray[np.intp]) -> slice:
-    return slice(int(pick[0]), int(pick[-1]) + 1) if len(pick) else slice(0, 0)
+def _select(array: Array, picks: Sequence[Pick]) -> Array:
+    """Index orthogonally: a view for slices, else a gather that touches what it takes alone."""
+    array = array[tuple(pick if isinstance(pick, slice) else slice(None) for pick in picks)]
+    arrays = [pick for pick in picks if not isinstance(pick, slice)]
+    if not arrays:
+        return array
+    # the slices are done: what is left of them is everything along their axes
+    indices = [
+        np.arange(n) if isinstance(pick, slice) else pick
+        for pick, n in zip(picks, array.shape, strict=True)
+    ]
+    if len(arrays) > 1:
+        gathered: Array = array[np.ix_(*indices)]
+    else:
+        gathered = array[tuple(slice(None) if isinstance(p, slice) else p for p in picks)]
+    return gathered

@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
+        # of any library that a store needs, too
         _complain(error)
         return 1
 
@@ -64,8 +65,8 @@ def _info(arguments: argparse.Namespace) -> int:
     for file in arguments.files:
         try:
             summaries.append(summarise(file))
-        except (OSError, ValueError, ImportError) as error:
-            _complain(error)
+        except Exception as error:
+            _complain(error, file)
             continue
         if not arguments.json:
             print(table(summaries[-1]))
@@ -97,10 +98,13 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: Exception, file: str = "") -> None:
     """Tell an error in one line."""
-    told = [str(error), *getattr(error, "__notes__", [])]
-    print("mrc-xarray: " + "; ".join(" ".join(told).splitlines()), file=sys.stderr)
+    told = "; ".join([str(error), *getattr(error, "__notes__", [])])
+    if not isinstance(error, mrc_xarray.MrcError):
+        # its message may be no more than a name
+        told = f"{file}: {type(error).__name__}: {told}" if file else told
+    print("mrc-xarray: " + "; ".join(told.splitlines()), file=sys.stderr)
 
 
 if __name__ == "__main__":

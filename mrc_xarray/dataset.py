@@ -98,7 +98,7 @@ def voxel_size(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
     voxel = {}
     for dim in obj.dims:
         coord = obj.coords.get(dim)
-        if coord is None or coord.attrs.get("units") not in UNITS:
+        if coord is None or coord.attrs.get("units") not in UNITS or coord.dtype.kind not in "iuf":
             continue
         spacing = _spacing(coord.values, coord.attrs.get("spacing"))
         if spacing is not None:
@@ -110,7 +110,11 @@ def _names(roles: list[str], dims: Sequence[str] | None) -> dict[str, str]:
     """Map what each dimension is to its name."""
     if dims is None:
         return {role: role for role in roles}
-    if isinstance(dims, str) or len(dims) != len(roles) or len(set(dims)) != len(dims):
+    if (
+        not isinstance(dims, list | tuple)
+        or len(dims) != len(roles)
+        or len(set(dims)) != len(dims)
+    ):
         raise ValueError(
             f"dims is {dims!r}; accepted: {len(roles)} different names, for {', '.join(roles)}"
         )
@@ -131,7 +135,8 @@ def _attrs(file: MrcFile) -> dict[str, str | float]:
     """Return what must outlast arithmetic and files: flat, and of types that netCDF stores."""
     header = file.header
     attrs: dict[str, str | float] = {
-        "mrc_source": file.name,
+        # a path need not be text
+        "mrc_source": file.name.encode(errors="backslashreplace").decode(),
         "mrc_layout": file.layout.kind,
         "mrc_layout_rule": file.layout.rule,
         "mrc_header": header.to_json(),
@@ -159,6 +164,8 @@ def _attrs(file: MrcFile) -> dict[str, str | float]:
 
 def _spacing(positions: np.ndarray[Any, Any], stored: float | None) -> float | None:
     """Return the step of regular positions; of a single one, the step that it had."""
+    if not np.isfinite(positions).all():
+        return None
     if len(positions) < 2:
         return None if stored is None else float(stored)
     step = (positions[-1] - positions[0]) / (len(positions) - 1)

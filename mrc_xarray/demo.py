@@ -25,10 +25,15 @@ def write_tomogram(
     Parameters
     ----------
     path : path
-        Where to write; a file that is there is replaced.
+        Where to write.
     shape : (int, int, int)
         Sections, rows and columns.
     voxel_size : float, Å
+
+    Raises
+    ------
+    FileExistsError
+        If something is there already.
     """
     data = tomogram(shape)
     nz, ny, nx = shape
@@ -57,7 +62,7 @@ def write_tomogram(
         nlabl=1,
         label=(_LABEL, *[""] * 9),
     )
-    with open(path, "wb") as file:
+    with open(path, "xb") as file:
         file.write(header.encode())
         file.write(data.astype("<f4").tobytes())
 

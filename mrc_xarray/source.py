@@ -10,6 +10,7 @@ This is the only module that knows fsspec.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import mmap
 import os
@@ -17,6 +18,7 @@ import pickle
 import stat
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeAlias
@@ -103,11 +105,9 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
     """
     if isinstance(target, bytes | bytearray | memoryview):
         return MemorySource(bytes(target))
-    if isinstance(target, io.BytesIO):
-        return MemorySource(target.getvalue())
     if isinstance(target, str | os.PathLike):
-        path = os.fspath(target)
-        if "://" not in path and "::" not in path:
+        path = os.fsdecode(target)
+        if ("://" not in path and "::" not in path) or os.path.exists(path):
             return LocalSource.open(path)
         from fsspec.core import url_to_fs
 
@@ -125,6 +125,8 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
     if hasattr(target, "fs") and hasattr(target, "path"):
         # an open file of fsspec's
         return _from_filesystem(target.fs, target.path, target.fs.unstrip_protocol(target.path))
+    if isinstance(target, io.BytesIO):
+        return MemorySource(target.getvalue())
     if hasattr(target, "read") and hasattr(target, "seek"):
         return _from_file_object(target)
     raise TypeError(
@@ -171,13 +173,21 @@ class LocalSource:
                     done += n
 
     def map(self, *, writable: bool) -> mmap.mmap | None:
+        options: dict[str, Any] = {"access": mmap.ACCESS_COPY if writable else mmap.ACCESS_READ}
+        if writable and sys.platform == "linux":
+            # a private map of a file beyond the machine's memory is refused otherwise
+            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+            options = {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+        if sys.version_info >= (3, 13):
+            options["trackfd"] = False
         with self._checked() as fd:
-            if writable and sys.platform == "linux":
-                # a private map of a file beyond the machine's memory is refused otherwise
-                flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-                return mmap.mmap(fd, self.size, flags, mmap.PROT_READ | mmap.PROT_WRITE)
-            access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
-            return mmap.mmap(fd, self.size, access=access)
+            try:
+                return mmap.mmap(fd, self.size, **options)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                # before 3.13 a map keeps a descriptor, and a process may have so many
+                return None
 
     def has_beside(self, suffix: str) -> bool:
         return os.path.exists(self.name + suffix)
@@ -312,9 +322,10 @@ class FileObjectSource:
     def __init__(self, file: BinaryIO) -> None:
         self.name = f"<{type(file).__name__}>"
         self._file = file
-        self._lock = threading.Lock()
+        self._lock = _lock_of(file)
         with self._position():
-            self.size = file.seek(0, os.SEEK_END)
+            file.seek(0, os.SEEK_END)
+            self.size = file.tell()
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(
@@ -371,6 +382,20 @@ def _adjacent(requests: Sequence[Request], longest: int) -> list[list[Request]]:
     return groups
 
 
+# sources of one file object share its one position
+_LOCKS: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
+_FIRST_COME = threading.Lock()
+
+
+def _lock_of(file: BinaryIO) -> threading.Lock:
+    with _FIRST_COME:
+        try:
+            return _LOCKS.setdefault(file, threading.Lock())
+        except TypeError:
+            # not weakly referable: whoever opens it twice has to take care
+            return threading.Lock()
+
+
 def _from_filesystem(fs: AbstractFileSystem, path: str, name: str) -> ByteSource:
     from fsspec.implementations.local import LocalFileSystem
 
@@ -386,6 +411,8 @@ def _from_filesystem(fs: AbstractFileSystem, path: str, name: str) -> ByteSource
 def _from_file_object(file: BinaryIO) -> ByteSource:
     """Take an open local file by its name, if that still is the same file."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
+        # a named temporary file wraps its file
+        file = getattr(file, "file", file)
         path = file.name
         # a GzipFile too has a name and a descriptor, but those of the compressed file
         is_raw = isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom)

@@ -91,7 +91,8 @@ def table(summary: dict[str, Any]) -> str:
         rows.append(("compression", told.format(**mrcz)))
     if summary["mode0_assumption"]:
         rows.append(("8-bit data", summary["mode0_assumption"]))
-    rows += [("label", text) for text in summary["labels"]]
+    # a label may hold anything, even what a terminal obeys
+    rows += [("label", text if text.isprintable() else repr(text)) for text in summary["labels"]]
     rows += [("repaired", text) for text in summary["repaired_or_assumed"]]
     width = max(len(name) for name, _ in rows)
     return "\n".join([summary["file"], *(f"  {name:<{width}}  {text}" for name, text in rows)])

@@ -6,6 +6,7 @@ import io
 import mmap
 import os
 import pickle
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,13 @@ KINDS: dict[str, tuple[tuple[bytes, Array], dict[str, Any], bool]] = {
     "float32": (plain(), {}, True),
     "int8": (plain("i1"), {}, True),
     "big-endian": (plain(byteorder=">"), {}, True),
-    "unaligned": (plain("i2", extended=b"{}!", exttyp=b"json"), {}, True),
+    "unaligned": (plain("i2", extended=b"{} ", exttyp=b"json"), {}, True),
     "4-bit": (four_bits(), {}, True),
     "rgb": (rgb(), {}, True),
     "complex integers": (complex_integers(), {}, True),
     "one image": (plain(shape=(1, 5, 9), ispg=0), {}, True),
     "mmap": (plain("u2"), {"mmap": True}, True),
-    "mmap, unaligned": (plain("f4", extended=b"{}!", exttyp=b"json"), {"mmap": True}, True),
+    "mmap, unaligned": (plain("f4", extended=b"{} ", exttyp=b"json"), {"mmap": True}, True),
     "mmap, big-endian": (plain(byteorder=">"), {"mmap": True}, True),
     "mmap, 4-bit": (four_bits(), {"mmap": True}, True),
     "mmap, rgb": (rgb(), {"mmap": True}, True),
@@ -573,3 +574,49 @@ def test_graph_has_no_map_and_no_handle(tmp_path: Path) -> None:
     with opened(tmp_path / "file.mrc", plain()[0], mmap=True, chunks={"z": 1}) as ds:
         again = pickle.loads(pickle.dumps(ds))
         np.testing.assert_array_equal(again.data.compute(), plain()[1])
+
+
+WIDE = (64, 256, 4096)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sparse float32 file of 256 MiB."""
+    path = tmp_path_factory.mktemp("wide") / "wide.mrc"
+    with path.open("wb") as file:
+        file.write(by_hand.header(WIDE, 2))
+        file.truncate(1024 + 4 * int(np.prod(WIDE)))
+    return path
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"z": [0, 63], "x": slice(0, 100)},
+        {"y": [0, 255], "x": slice(0, 100)},
+        {"z": [0, 63], "y": slice(0, 10)},
+        {"x": 100},
+        {dim: xr.DataArray([0, 30, 60], dims="point") for dim in "zyx"},
+    ],
+    ids=["sections", "rows", "rows of sections", "column", "points"],
+)
+def test_sparse_selection_takes_little_memory(wide: Path, selection: Any, mmap: bool) -> None:
+    data = xr.open_dataset(wide, engine="mrc", mmap=mmap, cache=False)["data"].isel(selection)
+    tracemalloc.start()
+    try:
+        nbytes = data.values.nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # a batch of rows for each of the threads, at the most
+    assert peak < 3 * nbytes + 8 * 2**20 * (os.cpu_count() or 1) + 2**20
+
+
+def test_rows_of_many_small_frames_are_read_together(tmp_path: Path) -> None:
+    frames = np.arange(5000 * 6 * 4, dtype="u2").reshape(5000, 6, 4)
+    path = tmp_path / "frames.mrcs"
+    path.write_bytes(by_hand.mrc(frames, ispg=0, mz=1))
+    data = xr.open_dataset(path, engine="mrc", cache=False)["data"]
+    np.testing.assert_array_equal(data.isel(y=slice(1, 3)), frames[:, 1:3])
+    np.testing.assert_array_equal(data.isel(y=[0, 5], image=slice(7, None)), frames[7:, [0, 5]])

@@ -378,3 +378,10 @@ def test_warning_as_error_is_of_our_class(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MrcWarning)
         xr.open_dataset(path, engine="mrc").close()
+
+
+def test_guess_by_marks_where_the_axis_order_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "w.mrc"
+    path.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), "f4"), mapc=0, mapr=0, maps=0))
+    with pytest.warns(MrcWarning, match="MAPC"):
+        assert xr.open_dataset(path).sizes == {"z": 2, "y": 3, "x": 4}

@@ -61,7 +61,7 @@ def test_info_as_json_is_strict_and_whole(tomogram, tmp_path, capsys) -> None:
     assert first["voxel_size_angstrom"] == {"z": 2.5, "y": 2.5, "x": 2.5}
     assert first["size_on_disk"] == tomogram.stat().st_size
     assert first["header"]["nx"] == 5
-    assert second["header"]["dmean"] is None
+    assert second["header"]["dmean"] == "nan"
 
 
 def test_info_goes_on_after_a_bad_file_and_fails(tomogram, tmp_path, capsys) -> None:
@@ -107,3 +107,30 @@ def test_demo_makes_a_file_that_mrcfile_reads_and_computes_its_mean(tmp_path) ->
     shown = lines[lines.index(next(line for line in lines if "mean().compute()" in line)) + 1]
     assert float(shown) == pytest.approx(mean, abs=2e-6)
     assert done.stderr == ""
+
+
+def test_demo_overwrites_nothing(tmp_path, capsys) -> None:
+    path = tmp_path / "precious.mrc"
+    path.write_bytes(b"precious")
+    assert main(["demo", str(path)]) == 1
+    assert path.read_bytes() == b"precious"
+    assert "File exists" in capsys.readouterr().err
+
+
+def test_any_library_error_is_one_line_that_names_file_and_kind(tmp_path, capsys) -> None:
+    path = tmp_path / "no.zip"
+    path.write_bytes(b"no archive")
+    assert main(["info", f"zip://x.mrc::{path}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert "BadZipFile" in line
+
+
+def test_labels_are_no_commands_to_the_terminal(tmp_path, capsys) -> None:
+    path = tmp_path / "label.mrc"
+    data = np.zeros((1, 2, 2), np.float32)
+    path.write_bytes(by_hand.mrc(data, labels=(b"\x1b]0;title\x07",)))
+    assert main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "title" in out
+    assert "\x1b" not in out

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -464,12 +465,8 @@ def test_fsspec_file_is_opened_again_from_its_store(url: str, path: Path, opened
             source = open_source(file)
     else:
         source = open_source(target)
-    if opened and url.startswith("memory"):
-        # fsspec's file in memory is a BytesIO
-        assert isinstance(source, MemorySource)
-    else:
-        assert isinstance(source, LocalSource if url.startswith("file") else StoreSource)
-        assert source.name in (url, str(path), url.replace("memory://", "memory:///"))
+    assert isinstance(source, LocalSource if url.startswith("file") else StoreSource)
+    assert source.name in (url, str(path), url.replace("memory://", "memory:///"))
     assert read_into(pickle.loads(pickle.dumps(source)), (1024, 1444)) == [BYTES[1024:]]
 
 
@@ -519,3 +516,31 @@ def test_fork_after_opening_reads_right(url: str, loaded: bool) -> None:
     os.waitpid(child, 0)
     with open(read_end, "rb") as file:
         assert file.read() == BYTES[1024:]
+
+
+def test_two_sources_of_one_file_object_do_not_disturb_each_other(tmp_path: Path) -> None:
+    packed = tmp_path / "v.gz"
+    data = bytes(range(256)) * 4096
+    packed.write_bytes(gzip.compress(data))
+    with gzip.open(packed) as file:
+        sources = [open_source(file), open_source(file)]
+
+        def read(k: int) -> bool:
+            offset = (k * 7919) % (len(data) - 1000)
+            return sources[k % 2].read(offset, 1000) == data[offset : offset + 1000]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(400)))
+
+
+def test_named_temporary_file_is_opened_by_its_name() -> None:
+    with tempfile.NamedTemporaryFile(suffix=".mrc") as file:
+        file.write(BYTES)
+        file.flush()
+        assert isinstance(open_source(file), LocalSource)
+
+
+def test_local_name_with_colons(tmp_path: Path) -> None:
+    path = tmp_path / "a::b.mrc"
+    path.write_bytes(BYTES)
+    assert open_source(path).read(0, 4) == BYTES[:4]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from mrc_xarray.format import geometry
@@ -160,6 +161,9 @@ def read(
         sections_per_frame=sections_per_frame,
         has_mdoc=lambda: look_beside and source.has_beside(".mdoc"),
     )
+    # whole volumes or frames of a trimmed file
+    n_sections = prod(n for _, n in arranged.leading)
+    sections = dataclasses.replace(sections, shape=(n_sections, *sections.shape[1:]))
     spatial = [axis for axis, _ in arranged.leading if axis in axes] + list(axes[1:])
     sizes = dict(zip(axes, shape[:3], strict=True))
     voxel, more = geometry.voxel_size(header, spatial, sizes)
@@ -207,14 +211,15 @@ def _marks(header: Header, *, chosen: bool) -> list[Problem]:
         )
     stamped = header.stamped_byteorder
     if stamped != header.byteorder and not (chosen and stamped):
-        order = "little" if header.byteorder == "<" else "big"
+        orders = {"<": "little-endian", ">": "big-endian"}
+        says = f"It says {orders[stamped]}, but the" if stamped else "The"
         problems.append(
             Problem(
                 "MACHST",
                 *PLACES["MACHST"],
                 header.machst.hex(" "),
                 "44 44 00 00 or 44 41 00 00 (little-endian), 11 11 00 00 (big-endian)",
-                f"The header is read as {order}-endian; byteorder= overrides.",
+                f"{says} header makes sense as {orders[header.byteorder]}; byteorder= overrides.",
                 strict=True,
             )
         )

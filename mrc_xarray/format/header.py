@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
@@ -180,12 +181,8 @@ class Header:
         return bytes(raw)
 
     def to_json(self) -> str:
-        """Return the header as JSON text; bytes stand as Latin-1 text."""
-        values = {
-            key: value.decode("latin-1") if isinstance(value, bytes) else value
-            for key, value in vars(self).items()
-        }
-        return json.dumps(values)
+        """Return the header as JSON text; bytes stand as Latin-1 text, NaN as "nan"."""
+        return json.dumps({key: _plain(value) for key, value in vars(self).items()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -194,9 +191,14 @@ class Header:
         for place in _FIELDS:
             value = values[place.name]
             if place.kind == "bytes":
-                values[place.name] = value.encode("latin-1")
+                value = value.encode("latin-1")
+            elif place.kind == "XYZ":
+                value = XYZ(*map(float, value))
+            elif "float" in place.kind:
+                value = tuple(map(float, value)) if isinstance(value, list) else float(value)
             elif isinstance(value, list):
-                values[place.name] = XYZ(*value) if place.kind == "XYZ" else tuple(value)
+                value = tuple(value)
+            values[place.name] = value
         return cls(**values)
 
     def __getitem__(self, name: str) -> Any:
@@ -204,6 +206,15 @@ class Header:
             return vars(self)[name.lower()]
         except KeyError:
             raise KeyError(f"{name!r} is not a field of the MRC header") from None
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in vars(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self))
+
+    def __len__(self) -> int:
+        return len(vars(self))
 
     def keys(self) -> list[str]:
         """Return the names of all fields, so that ``dict(header)`` works."""
@@ -341,6 +352,15 @@ def _text(raw: bytes) -> str:
 def _decode(place: _Field, raw: bytes | bytearray, byteorder: ByteOrder) -> Any:
     values = struct.unpack_from(byteorder + place.code, raw, place.offset)
     return _value(place.kind, list(values))
+
+
+def _plain(value: Any) -> Any:
+    """Return what strict JSON can hold."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _pack(value: Any) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ The header tells this badly, so the rules are spelt out here, in their order.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ class Layout:
     rule : str
         Why, for the user, in `attrs`.
     leading : tuple of (str, int)
-        Names and sizes of the dimensions that the sections count off, slowest first. The size
-        of their product is the number of sections; empty for an image.
+        Names and sizes of the dimensions that the sections count off, slowest first; empty for
+        an image. Their product is the number of sections, or below it where a trimmed file ends
+        within a volume or frame.
     """
 
     kind: str
@@ -92,20 +94,20 @@ def arrange(
         choices = ", ".join(repr(kind) for kind in ("auto", *LAYOUTS))
         raise ValueError(f"layout is {layout!r}; accepted: {choices}")
 
+    if sections_per_frame is not None and operator.index(sections_per_frame) < 1:
+        raise ValueError(f"sections_per_frame is {sections_per_frame}; accepted: 1 or more")
     if (sections_per_frame or 1) > 1 and layout in ("image", "volume"):
         raise ValueError(
             f"sections_per_frame={sections_per_frame} goes with layout='image_stack' or "
             f"'volume_stack', and not with {layout!r}"
         )
-    per_frame = _per_frame(header, n_sections, sections_per_frame)
     per_volume = sections_per_frame or header.mz
     if layout == "auto":
-        kind, rule = _by_rule(
-            header, n_sections, name, sections_per_frame, extended_size, has_mdoc
-        )
+        kind, rule = _by_rule(header, name, sections_per_frame, extended_size, has_mdoc)
     else:
         kind, rule = layout, "the argument layout="
 
+    given = "sections_per_frame" if sections_per_frame else "MZ (bytes 36–39)"
     if kind == "image":
         if n_sections != 1:
             raise MrcError(
@@ -116,18 +118,17 @@ def arrange(
     if kind == "volume":
         return Layout(kind, rule, ((section_axis, n_sections),))
     if kind == "volume_stack":
-        _check_divides(per_volume, n_sections, name, "sections a volume (MZ, bytes 36–39)")
-        n_volumes = n_sections // per_volume
+        n_volumes = _groups(per_volume, header.nz, n_sections, name, given)
         return Layout(kind, rule, (("volume", n_volumes), (section_axis, per_volume)))
+    per_frame = _per_frame(header, sections_per_frame)
     if per_frame > 1:
-        _check_divides(per_frame, n_sections, name, "sections_per_frame")
-        return Layout(kind, rule, (("image", n_sections // per_frame), ("channel", per_frame)))
+        n_frames = _groups(per_frame, header.nz, n_sections, name, given)
+        return Layout(kind, rule, (("image", n_frames), ("channel", per_frame)))
     return Layout(kind, rule, (("image", n_sections),))
 
 
 def _by_rule(
     header: Header,
-    n_sections: int,
     name: str,
     sections_per_frame: int | None,
     extended_size: int,
@@ -138,16 +139,16 @@ def _by_rule(
     is_mrcz_stack = header.mrcz_version is not None and header.ispg == 0
     if (sections_per_frame or 1) > 1:
         return "image_stack", "the argument sections_per_frame="
-    if 401 <= header.ispg <= 630 and header.mz > 0 and n_sections % header.mz == 0:
+    if 401 <= header.ispg <= 630 and header.mz > 0 and header.nz % header.mz == 0:
         return "volume_stack", "1: ISPG is 401–630 and MZ divides NZ"
-    if n_sections == 1 and (header.ispg == 0 or not header.cella.z > 0):
+    if header.nz == 1 and (header.ispg == 0 or not header.cella.z > 0):
         return "image", "2: NZ is 1, and ISPG is 0 or CELLA.z is not positive"
     if suffix in _VOLUME_SUFFIXES:
         return "volume", f"3: the name ends in {suffix}"
     for holds, evidence in (
         (header.is_direct_electron, "a Direct Electron server wrote the file"),
         (
-            _has_section_records(header, n_sections, extended_size),
+            _has_section_records(header, extended_size),
             "the extended header has section records",
         ),
         (is_mrcz_stack, "mrcz wrote the file, and ISPG is 0"),
@@ -175,19 +176,17 @@ def stem_and_suffix(name: str) -> tuple[str, str]:
     return stem, suffix.lower()
 
 
-def _per_frame(header: Header, n_sections: int, sections_per_frame: int | None) -> int:
+def _per_frame(header: Header, sections_per_frame: int | None) -> int:
     """Return the sections of one frame: the caller's, else what mrcz wrote to MZ, else 1."""
     if sections_per_frame is not None:
-        if not isinstance(sections_per_frame, int) or sections_per_frame < 1:
-            raise ValueError(f"sections_per_frame is {sections_per_frame}; accepted: 1 or more")
         return sections_per_frame
     version = header.mrcz_version
     # before 0.5.0 mrcz wrote the array's shape to MX, MY and MZ
     grouped = version is not None and version >= (0, 5) and header.ispg == 0 and header.mz > 1
-    return header.mz if grouped and n_sections % header.mz == 0 else 1
+    return header.mz if grouped and header.nz % header.mz == 0 else 1
 
 
-def _has_section_records(header: Header, n_sections: int, extended_size: int) -> bool:
+def _has_section_records(header: Header, extended_size: int) -> bool:
     """Tell whether the extended header has one record a section.
 
     Old SerialEM and FEI files say so without EXTTYP; see FORMAT: SERI, AGAR.
@@ -203,7 +202,7 @@ def _has_section_records(header: Header, n_sections: int, extended_size: int) ->
     flagged = sum(n for bit, n in enumerate(_SERI_ITEM_BYTES) if header.nreal >> bit & 1)
     is_seri = header.nreal < 2 ** len(_SERI_ITEM_BYTES) and flagged == header.nint
     record = header.nint if is_seri else 4 * (header.nint + header.nreal)
-    return record * n_sections <= extended_size
+    return record * header.nz <= extended_size
 
 
 def _scan(
@@ -216,7 +215,7 @@ def _scan(
     if layout != "auto" or (sections_per_frame or 1) > 1:
         raise ValueError("scan_shape= goes with neither layout= nor sections_per_frame=")
     try:
-        scan_y, scan_x = (int(n) for n in scan_shape)
+        scan_y, scan_x = (operator.index(n) for n in scan_shape)
     except (TypeError, ValueError):
         raise ValueError(
             f"scan_shape is {scan_shape!r}; accepted: two integers, (scan_y, scan_x)"
@@ -229,9 +228,16 @@ def _scan(
     return Layout("scan", "the argument scan_shape=", (("scan_y", scan_y), ("scan_x", scan_x)))
 
 
-def _check_divides(per: int, n_sections: int, name: str, what: str) -> None:
-    if per < 1 or n_sections % per:
+def _groups(per: int, promised: int, n_sections: int, name: str, what: str) -> int:
+    """Return how many whole volumes or frames of `per` sections there are."""
+    if per < 1 or promised % per:
         raise MrcError(
-            f"{name}: {what} is {per}, which does not divide the file's {n_sections} sections; "
+            f"{name}: {what} is {per}, which does not divide the file's {promised} sections; "
             "choose another layout= or sections_per_frame="
         )
+    if n_sections < per:
+        raise MrcError(
+            f"{name}: the file has {n_sections} whole sections, and {per} belong together; "
+            "layout='image_stack' with sections_per_frame=1 opens them, or layout='volume'"
+        )
+    return n_sections // per

@@ -204,7 +204,7 @@ def _complete(
                 *PLACES["NZ"],
                 str(header.nz),
                 f"the number of sections; the file of {size} bytes has {whole} whole ones",
-                f"These {whole} are opened, as truncated='trim' asks.",
+                "They are opened, as truncated='trim' asks; of volumes and frames, whole ones.",
                 strict=True,
             )
         ]

@@ -28,7 +28,7 @@ _FOREIGN = {
     b"<!doctype html": "an HTML page: a download that went wrong",
     b"<html": "an HTML page: a download that went wrong",
     b"<?xml": "an XML document",
-    b"\x1f\x8b": "a gzip file: decompress it first",
+    b"\x1f\x8b\x08": "a gzip file: decompress it first",
     b"BZh": "a bzip2 file: decompress it first",
     b"\xfd7zXZ": "an xz file: decompress it first",
     b"\x28\xb5\x2f\xfd": "a zstd file: decompress it first",
@@ -44,7 +44,11 @@ def looks_like_mrc(head: bytes) -> bool:
     """Tell from the first 216 bytes of a foreign file whether it can be MRC."""
     if len(head) < PLAUSIBLE_SIZE or _foreign(head) or _is_deltavision(head):
         return False
-    return max(_plausibility(head, order, MODES)[0] for order in BYTE_ORDERS.values()) == 3
+    scores = [_plausibility(head, order, MODES) for order in BYTE_ORDERS.values()]
+    # a header whose axis order is damaged is known by its MAP word and machine stamp
+    at_map, at_stamp = PLACES["MAP"][0], PLACES["MACHST"][0]
+    is_marked = head[at_map : at_map + 3] == b"MAP" and stamped_byteorder(head[at_stamp:])
+    return any(score == 3 or (section_bytes and is_marked) for score, section_bytes in scores)
 
 
 def _foreign(head: bytes) -> str | None:

@@ -21,6 +21,10 @@ from mrc_xarray.format.modes import Mode
 
 __all__ = ["Blocks", "Contiguous", "Packed4Bit", "Pick", "Piece", "Sections", "is_whole"]
 
+# bytes of a section, and ranges, for which one long read beats many short ones
+_SMALL = 64 * 1024
+_MANY = 4096
+
 #: A selection along one dimension: a slice with a positive step, or sorted indices.
 Pick: TypeAlias = "slice | npt.NDArray[np.intp]"
 #: Numbers of sections in the file.
@@ -121,26 +125,29 @@ class Sections:
             Bytes that one range may have, if it is not a single row.
         """
         n_rows, row_bytes, section_bytes = self.shape[1], self.row_bytes, self.section_bytes
-        if is_whole(rows, n_rows) and section_bytes <= longest:
+        wanted = np.arange(n_rows)[rows]
+        bands = list(_bands(wanted, gap // row_bytes, max(1, longest // row_bytes)))
+        whole = is_whole(rows, n_rows) and section_bytes <= longest
+        # of many small sections, reading all is cheaper than leaving out
+        if whole or (section_bytes <= _SMALL and len(numbers) * len(bands) > _MANY):
             at_once = longest // section_bytes
             for start, stop in _runs(numbers):
                 for i in range(start, stop, at_once):
                     j = min(i + at_once, stop)
                     first = int(numbers[i])
-                    offset = self.offset + first * section_bytes
-                    at = (slice(i, j), slice(0, n_rows))
-                    yield Piece(offset, (j - i) * section_bytes, first, j - i, None, at)
+                    offset, nbytes = self.offset + first * section_bytes, (j - i) * section_bytes
+                    at = (slice(i, j), slice(0, len(wanted)))
+                    yield Piece(offset, nbytes, first, j - i, None if whole else wanted, at)
             return
-        wanted = np.arange(n_rows)[rows]
-        bands = []
-        for along in _bands(wanted, gap // row_bytes, max(1, longest // row_bytes)):
+        ranges = []
+        for along in bands:
             band = wanted[along]
             first, n = int(band[0]), int(band[-1] - band[0]) + 1
             picked = None if (np.diff(band) == 1).all() else band - first
-            bands.append((first * row_bytes, n * row_bytes, picked, along))
+            ranges.append((first * row_bytes, n * row_bytes, picked, along))
         for i, number in enumerate(numbers):
             start = self.offset + int(number) * section_bytes
-            for offset, nbytes, picked, along in bands:
+            for offset, nbytes, picked, along in ranges:
                 at = (slice(i, i + 1), along)
                 yield Piece(start + offset, nbytes, int(number), 1, picked, at)
 

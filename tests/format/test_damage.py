@@ -257,7 +257,7 @@ FOREIGN = {
     "zeros": (bytes(2048), "NX, NY, NZ"),
     "noise": (np.random.default_rng(1).bytes(4096), "MODE"),
     "disk corruption": (by_hand.mrc(DATA, mode=-1164413361), "MODE .* -1164413361"),
-    "MRCZ": (by_hand.mrc(DATA, mode=1000 + 1), "MRCZ"),
+    "MRCZ without blocks": (by_hand.mrc(DATA, mode=1000 + 1), "no block that decodes to"),
 }
 
 
@@ -306,20 +306,35 @@ def test_trim_of_a_stack_counts_its_sections() -> None:
 
 
 def test_trim_of_mrczs_frames() -> None:
-    """The file's own grouping, which no longer fits, is no reason to refuse what is there."""
+    """A frame that is not whole is left out."""
     data = np.arange(72, dtype="i2").reshape(6, 3, 4)
     raw = by_hand.mrc(data, ispg=0, mx=0, my=0, mz=3, labels=(b"MRCZ0.6.0",))[:-1]
     with pytest.warns(MrcWarning, match="5 whole"):
         ds = opened(raw, truncated="trim")
-    assert ds.data.dims == ("image", "y", "x")
-    np.testing.assert_array_equal(ds.data, data[:5])
+    assert ds.data.dims == ("image", "channel", "y", "x")
+    np.testing.assert_array_equal(ds.data, data[None, :3])
 
 
 def test_trim_of_volumes() -> None:
     data = np.arange(72, dtype="i2").reshape(6, 3, 4)
     with pytest.warns(MrcWarning, match="5 whole"):
         ds = opened(by_hand.mrc(data, ispg=401, mz=3)[:-1], truncated="trim")
-    np.testing.assert_array_equal(ds.data, data[:5])
+    assert ds.data.dims == ("volume", "z", "y", "x")
+    np.testing.assert_array_equal(ds.data, data[None, :3])
+
+
+def test_trim_of_a_stack_to_one_image_keeps_its_dimension() -> None:
+    raw = by_hand.mrc(np.arange(60, dtype="i2").reshape(5, 3, 4), ispg=0, mz=1)
+    with pytest.warns(MrcWarning, match="1 whole"):
+        assert opened(raw[: 1024 + 24], truncated="trim").sizes["image"] == 1
+
+
+def test_trim_to_less_than_a_volume_says_what_to_do() -> None:
+    raw = by_hand.mrc(np.zeros((6, 3, 4), "i2"), ispg=401, mz=3)
+    with pytest.raises(
+        MrcError, match=r"2 whole sections, and 3 belong together.*layout='volume'"
+    ):
+        opened(raw[: 1024 + 48], truncated="trim")
 
 
 def test_trim_behind_an_extended_header() -> None:
@@ -345,7 +360,9 @@ def test_wrong_choice_of_truncated() -> None:
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_longer_file_warns(strict: bool) -> None:
     raw = by_hand.mrc(DATA) + bytes(7)
-    with pytest.warns(MrcWarning, match=r"1079 bytes.*1072; the 7 bytes behind are ignored") as w:
+    with pytest.warns(
+        MrcWarning, match=r"1079 bytes.*1072; the 7 bytes behind them are ignored"
+    ) as w:
         check(opened(raw, strict=strict), "xyz")
     assert len(w) == 1
 

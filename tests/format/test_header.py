@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -209,3 +210,24 @@ def test_beyond_two_to_the_31(
         np.testing.assert_array_equal(ds.data[-1], section)
         np.testing.assert_array_equal(ds.data[-1, -1, ::-2], section[-1, ::-2])
         assert not ds.data[shape[0] // 2].any()
+
+
+def test_header_is_a_mapping_too() -> None:
+    header = Header.parse(by_hand.header((2, 3, 4), 2), "<")
+    assert "NX" in header
+    assert "nothing" not in header
+    assert list(header) == header.keys()
+    assert len(header) == len(dict(header))
+
+
+def test_json_is_strict_and_keeps_what_is_not_finite() -> None:
+    raw = by_hand.header((2, 3, 4), 2, dmin=float("nan"), cella=(float("inf"), -float("inf"), 1))
+    header = Header.parse(raw, "<")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(header.to_json(), parse_constant=refuse)
+    again = Header.from_json(header.to_json())
+    assert again.cella == header.cella
+    assert np.isnan(again.dmin)
