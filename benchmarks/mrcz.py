@@ -9,8 +9,6 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import mrcz
 import numpy as np
 import xarray as xr
 
-from benchmarks.timing import best_times, show
+from benchmarks.timing import best_times, run_in_folder, show
 
 MiB = 1024**2
 
@@ -170,9 +168,4 @@ def _write(path: Path, make: Any, compressor: str, clevel: int) -> Path:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            main(Path(scratch))
+    run_in_folder(main)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +21,7 @@ from rsciio.mrc import file_reader
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from benchmarks.timing import best_times, show
+from benchmarks.timing import best_times, run_in_folder, show
 
 SHAPE = (256, 1024, 1024)
 FRAMES = (16384, 128, 128)
@@ -208,9 +206,4 @@ def _make(path: Path, shape: tuple[int, int, int], dtype: Any, is_stack: bool) -
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            main(Path(scratch))
+    run_in_folder(main)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -37,7 +41,7 @@ def best_times(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) ->
 
 
 def show(title: str, times: Mapping[str, float], wanted: Mapping[str, float]) -> None:
-    """Print the times, the first as ours, and the others as multiples of it beside what is wanted.
+    """Print the times: ours, which comes first, and the others as multiples of it.
 
     Parameters
     ----------
@@ -53,3 +57,13 @@ def show(title: str, times: Mapping[str, float], wanted: Mapping[str, float]) ->
         ratio = f"{taken / our_time:6.2f} ×"
         goal = f" (wanted {wanted[name]:g})" if name in wanted else ""
         print(f"{'':<34} {name:<26} {1e3 * taken:9.2f} ms  {ratio}{goal}")
+
+
+def run_in_folder(main: Callable[[Path], None]) -> None:
+    """Call a benchmark's `main` with the folder that the command line names, or a temporary one."""
+    warnings.simplefilter("ignore")
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        main(Path(scratch))

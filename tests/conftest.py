@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Client, LocalCluster
 
 # the tests are imported by path, and find their helpers here
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,3 +45,16 @@ def no_file_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
         if target.removesuffix(" (deleted)").endswith((".mrc", ".mrcs", ".map", ".st", ".rec")):
             still_open.append(target)
     assert not still_open
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """A client of two processes with a limit of 1 GB each; they start before any file is there."""
+    with (
+        # the dashboard's port is taken where another cluster runs
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit="1GB", dashboard_address=":0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

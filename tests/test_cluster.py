@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import servers
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from mrc_xarray import MrcError
 
@@ -29,19 +29,6 @@ SECTION = NY * ROW
 
 # chunks smaller than what is offered, so that there is work for everyone
 by_two = pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """A client of two processes with a limit of 1 GB each; they start before any file is there."""
-    with (
-        # the dashboard's port is taken where another cluster runs
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, memory_limit="1GB", dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ import pytest
 import servers
 import xarray as xr
 from dask.base import tokenize
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from mrc_xarray import MrcError, MrcWarning
 from mrc_xarray.array import StackArray
@@ -733,18 +733,6 @@ def frames(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def stored(request: pytest.FixtureRequest, frames: Path) -> Iterator[Opened]:
     with contextlib.contextmanager(request.param)(frames) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with (
-        # the dashboard's port is taken where another cluster runs
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, memory_limit="1GB", dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 def test_store_without_dask(stored: Opened) -> None:
