@@ -60,7 +60,7 @@ def show(title: str, times: Mapping[str, float], wanted: Mapping[str, float]) ->
 
 
 def run_in_folder(main: Callable[[Path], None]) -> None:
-    """Call a benchmark's `main` with the folder that the command line names, or a temporary one."""
+    """Call `main` with the folder that the command line names, or with a temporary one."""
     warnings.simplefilter("ignore")
     if len(sys.argv) > 1:
         main(Path(sys.argv[1]))
