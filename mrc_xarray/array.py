@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -28,6 +29,8 @@ _CHUNK = 16 * _MiB
 _MAPPED_CHUNK = 64 * _MiB
 # a section above this is offered in bands of rows
 _LARGE_SECTION = 128 * _MiB
+# each thread keeps this much to decode from
+_KEPT = 8 * _MiB
 # below this, starting threads costs more than they save
 _THREADED = 32 * _MiB
 
@@ -143,12 +146,14 @@ class StackArray(BackendArray):
         def fill(batch: list[Piece]) -> None:
             requests = []
             decodings: list[tuple[Piece, Array]] = []
+            scratch, used = _scratch(sum(piece.nbytes for piece in batch)), 0
             for piece in batch:
                 if as_stored and piece.rows is None:
                     first = (piece.at[0].start * n_rows + piece.at[1].start) * sections.row_bytes
                     requests.append((piece.offset, flat[first : first + piece.nbytes]))
                 else:
-                    raw = np.empty(piece.nbytes, np.uint8)
+                    raw = scratch[used : used + piece.nbytes]
+                    used += piece.nbytes
                     requests.append((piece.offset, raw.data))
                     decodings.append((piece, raw))
             self.source.read_into(requests)
@@ -214,6 +219,19 @@ def _run_in_threads(fill: Callable[[list[Piece]], None], batches: Iterator[list[
     with ThreadPoolExecutor(_cores()) as pool:
         for done in pool.map(fill, batches):
             del done
+
+
+_kept = threading.local()
+
+
+def _scratch(nbytes: int) -> npt.NDArray[np.uint8]:
+    """Return memory to decode from: the thread's own, since fresh pages cost more than a read."""
+    if nbytes > _KEPT:
+        return np.empty(nbytes, np.uint8)
+    if not hasattr(_kept, "memory"):
+        _kept.memory = np.empty(_KEPT, np.uint8)
+    memory: npt.NDArray[np.uint8] = _kept.memory
+    return memory[:nbytes]
 
 
 def _cores() -> int:

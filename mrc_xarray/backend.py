@@ -156,7 +156,8 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         for problem in file.problems:
             warnings.warn(problem.message(file.name), MrcWarning, stacklevel=_caller())
         ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
-        ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
+        if drop_variables is not None:
+            ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
         # open_mfdataset calls what is set here, without asking whether anything is
         ds.set_close(_nothing_to_close)
         return ds
@@ -191,9 +192,7 @@ def _nothing_to_close() -> None:
     """Close nothing: no file is kept open."""
 
 
-def _listed(names: str | Iterable[str] | None) -> list[str]:
-    if names is None:
-        return []
+def _listed(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
