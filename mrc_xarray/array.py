@@ -33,6 +33,7 @@ _LARGE_SECTION = 128 * _MiB
 _KEPT = 8 * _MiB
 # below this, starting threads costs more than they save
 _THREADED = 32 * _MiB
+_THREADED_DECODING = 4 * _MiB
 
 
 class StackArray(BackendArray):
@@ -103,7 +104,7 @@ class StackArray(BackendArray):
         sections = self.sections
         if not self.mmap or sections.is_compressed or not sections.is_native or not prod(shape):
             return None
-        mapped = self.source.map(writable=True)
+        mapped = self.source.map()
         if mapped is None:
             return None
         file = np.ndarray(self.shape, self.dtype, buffer=mapped, offset=sections.offset)
@@ -169,7 +170,8 @@ class StackArray(BackendArray):
         pieces = sections.pieces(numbers, rows, access.gap, access.piece)
         # what a block decodes to is what its batch has to bear
         batches = _batches(pieces, access.batch, sections.section_bytes * sections.is_compressed)
-        if len(numbers) * n_rows * sections.row_bytes >= _THREADED:
+        threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
+        if len(numbers) * n_rows * sections.row_bytes >= threaded:
             _run_in_threads(fill, batches)
         else:
             for batch in batches:

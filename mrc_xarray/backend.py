@@ -30,7 +30,9 @@ _SUFFIXES = frozenset(
 class MrcBackendEntrypoint(BackendEntrypoint):
     """Open MRC files with xarray: ``xr.open_dataset(target, engine="mrc")``."""
 
-    description = "Open electron-microscopy MRC files (.mrc, .mrcs, .map, .rec, .st) in Xarray"
+    description = (
+        "Open electron-microscopy MRC and MRCZ files (.mrc, .mrcs, .mrcz, .map, .rec, .st)"
+    )
     open_dataset_parameters = (
         "filename_or_obj",
         "drop_variables",

@@ -151,6 +151,7 @@ def _attrs(file: MrcFile) -> dict[str, str | float]:
         index = file.sections.index
         attrs["mrcz_codec"] = index.codec
         attrs["mrcz_chunk_version"] = index.version
+        attrs["mrcz_blocks"] = len(index.starts)
         attrs["mrcz_ratio"] = file.sections.nbytes / max(index.end - file.sections.offset, 1)
     if header.mrcz_version is not None:
         measured = {

@@ -19,7 +19,7 @@ import stat
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, TypeAlias
 
@@ -48,6 +48,9 @@ class Access:
     ----------
     gap : int
         Unwanted bytes between two wanted ones that cost less than a second request.
+    skip : int
+        Bytes that cost less to read through than a further request, in a walk from one to the
+        next.
     piece : int
         The longest single request.
     batch : int
@@ -55,6 +58,7 @@ class Access:
     """
 
     gap: int
+    skip: int
     piece: int
     batch: int
 
@@ -78,11 +82,34 @@ class ByteSource(Protocol):
     def read_into(self, requests: Sequence[Request]) -> None:
         """Fill every buffer; raise MrcError where the file changed or is too short."""
 
-    def map(self, *, writable: bool) -> mmap.mmap | bytes | None:
-        """Map the file, perhaps writable (but without touching it); None where it can't be."""
+    @property
+    def skip(self) -> int:
+        """Bytes that are better skipped over than read through."""
+
+    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
+        """Make `read` quicker for many short reads one after the other."""
+
+    def map(self) -> mmap.mmap | None:
+        """Map the file, writable without touching it; None where it can't be mapped."""
 
     def has_beside(self, suffix: str) -> bool:
         """Tell whether a file with this name and `suffix` behind it is there, if that is cheap."""
+
+
+class _Walked:
+    """What sources have in common for a walk through blocks."""
+
+    access: ClassVar[Access]
+
+    @property
+    def skip(self) -> int:
+        return self.access.skip
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        raise NotImplementedError
+
+    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
+        return contextlib.nullcontext(self.read)
 
 
 def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
@@ -136,10 +163,10 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
 
 
 @dataclass(frozen=True)
-class LocalSource:
+class LocalSource(_Walked):
     """A file on a disk, or on a file system that all workers share."""
 
-    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB)
+    access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * _MiB, batch=8 * _MiB)
 
     name: str
     size: int
@@ -172,9 +199,21 @@ class LocalSource:
                         raise _too_short(self.name, offset, len(buffer), done)
                     done += n
 
-    def map(self, *, writable: bool) -> mmap.mmap | None:
-        options: dict[str, Any] = {"access": mmap.ACCESS_COPY if writable else mmap.ACCESS_READ}
-        if writable and sys.platform == "linux":
+    @contextlib.contextmanager
+    def fetching(self) -> Iterator[Callable[[int, int], bytes]]:
+        with self._checked() as fd:
+
+            def fetch(offset: int, nbytes: int) -> bytes:
+                if hasattr(os, "pread"):
+                    return os.pread(fd, nbytes, offset)
+                os.lseek(fd, offset, os.SEEK_SET)
+                return os.read(fd, nbytes)
+
+            yield fetch
+
+    def map(self) -> mmap.mmap | None:
+        options: dict[str, Any] = {"access": mmap.ACCESS_COPY}
+        if sys.platform == "linux":
             # a private map of a file beyond the machine's memory is refused otherwise
             flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
             options = {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
@@ -206,11 +245,11 @@ class LocalSource:
 
 
 @dataclass(frozen=True)
-class StoreSource:
+class StoreSource(_Walked):
     """A file in a store that fsspec knows."""
 
     # 64 MiB under way keep a fast store busy, and bound the memory of a large load
-    access: ClassVar[Access] = Access(64 * 1024, piece=16 * _MiB, batch=64 * _MiB)
+    access: ClassVar[Access] = Access(64 * 1024, skip=_MiB, piece=16 * _MiB, batch=64 * _MiB)
 
     fs: AbstractFileSystem
     path: str
@@ -258,7 +297,7 @@ class StoreSource:
             for offset, buffer in group:
                 buffer[:] = whole[offset - start : offset - start + len(buffer)]
 
-    def map(self, *, writable: bool) -> None:
+    def map(self) -> None:
         return None
 
     def has_beside(self, suffix: str) -> bool:
@@ -284,10 +323,10 @@ class StoreSource:
 
 
 @dataclass(frozen=True)
-class MemorySource:
+class MemorySource(_Walked):
     """Bytes that are already in memory."""
 
-    access: ClassVar[Access] = Access(gap=0, piece=8 * _MiB, batch=8 * _MiB)
+    access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * _MiB, batch=8 * _MiB)
 
     data: bytes = field(repr=False)
     name: str = "<bytes>"
@@ -304,20 +343,20 @@ class MemorySource:
         for offset, buffer in requests:
             buffer[:] = view[offset : offset + len(buffer)]
 
-    def map(self, *, writable: bool) -> bytes | None:
-        return None if writable else self.data
+    def map(self) -> None:
+        return None
 
     def has_beside(self, suffix: str) -> bool:
         return False
 
 
-class FileObjectSource:
+class FileObjectSource(_Walked):
     """An open file that has no name to open it by again, such as a member of an archive.
 
     It has one position, so that reads wait for each other, and it can't go to another process.
     """
 
-    access: ClassVar[Access] = Access(gap=64 * 1024, piece=8 * _MiB, batch=8 * _MiB)
+    access: ClassVar[Access] = Access(gap=64 * 1024, skip=1024, piece=8 * _MiB, batch=8 * _MiB)
 
     def __init__(self, file: BinaryIO) -> None:
         self.name = f"<{type(file).__name__}>"
@@ -350,7 +389,7 @@ class FileObjectSource:
                     buffer[done : done + len(data)] = data
                     done += len(data)
 
-    def map(self, *, writable: bool) -> None:
+    def map(self) -> None:
         return None
 
     def has_beside(self, suffix: str) -> bool:

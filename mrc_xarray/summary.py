@@ -101,10 +101,8 @@ def table(summary: dict[str, Any]) -> str:
 def _compression(data: xr.DataArray) -> dict[str, Any] | None:
     if "mrcz_codec" not in data.attrs:
         return None
-    keys = ("codec", "chunk_version", "ratio")
-    told = {key: data.attrs[f"mrcz_{key}"] for key in keys}
-    # a block holds a section: what is not a row or column counts sections
-    return told | {"blocks": math.prod(data.shape[:-2])}
+    keys = ("codec", "chunk_version", "ratio", "blocks")
+    return {key: data.attrs[f"mrcz_{key}"] for key in keys}
 
 
 def _bytes(n: int) -> str:

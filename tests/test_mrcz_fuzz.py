@@ -322,7 +322,12 @@ def check_decoder(original: Original, raw: bytes) -> None:
             buffer = np.full(n + 2 * guard, canary, np.uint8)
             out = buffer[guard : guard + n]
             try:
-                decode_block(np.frombuffer(block, np.uint8), out, codec="zstd", where="a block")
+                decode_block(
+                    np.frombuffer(block, np.uint8),
+                    out,
+                    codec="zstd",
+                    where="a block",
+                )
             except MrcError:
                 results.append(b"")
             else:

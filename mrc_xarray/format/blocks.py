@@ -21,6 +21,9 @@ __all__ = ["BlockIndex", "walk"]
 
 # the search for the next block after a damaged one goes by these steps
 _SEARCHED_AT_ONCE = 4 * 1024**2
+# beyond these the file is garbage, or made to keep us busy: what was not found counts as damaged
+_MOST_RUNS = 64
+_MOST_MARKS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +118,15 @@ def walk(
         Of fewer than `n_sections` blocks where the file ends before.
     """
     follow = functools.partial(
-        _follow, fetch, n_blocks=n_sections, size=size, section_bytes=section_bytes, window=window
+        _follow,
+        fetch,
+        n_blocks=n_sections,
+        size=size,
+        section_bytes=section_bytes,
+        window=window,
     )
     runs = [follow(start)]
-    while len(runs[0].starts) < n_sections and runs[-1].end < size:
+    while len(runs[0].starts) < n_sections and runs[-1].end < size and len(runs) < _MOST_RUNS:
         last = runs[-1]
         # the size of a run's last block may be what is damaged
         behind = last.starts[-1] + BLOCK_HEADER_SIZE if last.starts else last.end + 1
@@ -211,6 +219,7 @@ def _find(
 ) -> int | None:
     """Return the first byte at or after `position` where a block can begin."""
     mark = struct.pack("<I", section_bytes)
+    n_looked_at = 0
     while position + BLOCK_HEADER_SIZE <= size:
         buffer = bytes(fetch(position, min(_SEARCHED_AT_ONCE, size - position)))
         at = buffer.find(mark, 4)
@@ -219,6 +228,9 @@ def _find(
             stop = position + at - 4 + chunk.ctbytes
             if chunk.complaint(section_bytes) is None and stop <= size:
                 return position + at - 4
+            n_looked_at += 1
+            if n_looked_at > _MOST_MARKS:
+                return None
             at = buffer.find(mark, at + 1)
         position += max(len(buffer) - BLOCK_HEADER_SIZE + 1, 1)
     return None

@@ -42,6 +42,9 @@ CODECS: dict[int, str] = {
 _CHUNK_CODECS = ("blosclz", "lz4", "snappy", "zlib", "zstd")
 # the bit of the flags that says that the chunk holds its data as they are
 _COPIED = 2
+# the bits for shuffled bytes and shuffled bits; with both, the header is version 5's long one
+_SHUFFLED = 5
+_TYPE_SIZES = (1, 2, 4, 8, 16)
 
 _HEADER = struct.Struct("<4B3I")
 #: Bytes that say what a block is.
@@ -90,18 +93,28 @@ class Chunk(NamedTuple):
         has_parts = not self.flags & _COPIED and self.ctbytes > 32 and self.blocksize < self.nbytes
         return self.version == 5 and has_parts and self.blocksize % self.typesize != 0
 
-    def is_never_set(self, raw: npt.NDArray[np.uint8]) -> bool:
-        """Tell whether a version-5 chunk decodes to whatever the memory held before."""
-        is_extended = self.flags & 5 == 5 and len(raw) > 31
-        return is_extended and int(raw[31]) >> 4 & 7 == 4
+    def is_hollow(self, raw: npt.NDArray[np.uint8]) -> bool:
+        """Tell whether a version-5 chunk claims to be all alike, and yet has a content.
+
+        All zeros (kind 1) or NaN (2) is told by the header alone, and one value (3) by that
+        value. What was never set (4) decodes to whatever the memory held before.
+        """
+        if self.flags & _SHUFFLED != _SHUFFLED or len(raw) < 32:
+            return False
+        kind = int(raw[31]) >> 4 & 7
+        sizes = {0: self.ctbytes, 1: 32, 2: 32, 3: 32 + self.typesize}
+        return sizes.get(kind) != self.ctbytes
 
     def complaint(self, section_bytes: int) -> str | None:
         """Return what is wrong, given what a section decodes to; None if nothing is."""
+        least = BLOCK_HEADER_SIZE + (16 if self.version == 5 else 4)
+        # it need not be the stored type's: mrcz has the one from before a cast
+        sane = self.typesize in _TYPE_SIZES
         for value, holds, what, accepted in (
             (self.version, self.version in (2, 5), "version", "2 or 5"),
-            (self.typesize, self.typesize > 0, "type size", "1 or more"),
+            (self.typesize, sane, "type size", "1, 2, 4, 8 or 16"),
             (self.nbytes, self.nbytes == section_bytes, "decoded size", f"{section_bytes} bytes"),
-            (self.ctbytes, self.ctbytes >= BLOCK_HEADER_SIZE, "size", "16 bytes or more"),
+            (self.ctbytes, self.ctbytes >= least, "size", f"{least} bytes or more"),
         ):
             if not holds:
                 return f"its {what} is {value}; accepted: {accepted}"
@@ -134,7 +147,10 @@ def decode_block(
     if complaint is None and chunk.ctbytes != len(raw):
         complaint = f"its size is {chunk.ctbytes}; accepted: {len(raw)} bytes"
     if complaint is None and chunk.cuts_values:
-        complaint = f"it was compressed in parts of {chunk.blocksize} bytes, which cut values"
+        complaint = (
+            f"it was compressed in parts of {chunk.blocksize} bytes, which cut values. mrcz makes "
+            "such blocks of small sections with backend='blosc2', and can't read them either"
+        )
     if complaint is not None:
         raise MrcError(f"{where}: the block is damaged: {complaint}")
     decode = _decode_with_blosc if chunk.version == 2 else _decode_with_blosc2
@@ -177,10 +193,10 @@ def _decode_with_blosc2(
     if chunk.codec is None and codec in _CHUNK_CODECS:
         # asking blosc2 for a plug-in that is not there starts a process that looks for it
         raise MrcError(f"{where}: the block is damaged: it is not {codec}, as MODE says")
-    if chunk.is_never_set(raw):
-        raise MrcError(f"{where}: the block is damaged: it says that its content was never set")
+    if chunk.is_hollow(raw):
+        raise MrcError(f"{where}: the block is damaged: it says that it has no content of its own")
     try:
-        blosc2.decompress2(raw.tobytes(), dst=out.reshape(-1).view(np.uint8), nthreads=1)
+        blosc2.decompress2(raw, dst=out.reshape(-1).view(np.uint8), nthreads=1)
     except Exception as error:
         # a codec of a plug-in that is not there looks like a damaged block
         hint = "" if chunk.codec else f"; if it is sound, pip install blosc2-{name.split('_')[0]}"

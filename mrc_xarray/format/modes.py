@@ -97,6 +97,8 @@ def mode0_sign(header: Header) -> tuple[str, str]:
                 "int8" if fits_int8 else "uint8",
                 f"DMIN is {header.dmin:g} and DMAX {header.dmax:g}",
             )
+    if header.mrcz_version is not None:
+        return "int8", "mrcz wrote the file, and can't write unsigned bytes"
     if header.has_valid_nversion:
         return "int8", "NVERSION is valid, and MRC2014 is signed"
     if not header.has_map_word:

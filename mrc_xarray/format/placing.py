@@ -6,6 +6,7 @@ The header promises; the file's size, or a walk through the blocks, tells.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from mrc_xarray.format.blocks import BlockIndex, walk
@@ -19,9 +20,8 @@ __all__ = ["Bytes", "place_blocks", "place_rows"]
 
 # the longest seen are 8 MiB, and a longer one can only be told from garbage by the file's size
 _LONGEST_EXTENDED_HEADER = 16 * 1024**2
-# walking through blocks, a remote file is fetched by these steps, unless blocks are larger still
+# walking through small blocks, a file is fetched by these steps
 _WALK_WINDOW = 4 * 1024**2
-_LARGE_BLOCK = 1024**2
 
 
 class Bytes(Protocol):
@@ -38,8 +38,12 @@ class Bytes(Protocol):
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes from `offset`."""
 
-    def map(self, *, writable: bool) -> Any:
-        """Return all bytes as a buffer where that costs nothing, else None."""
+    @property
+    def skip(self) -> int:
+        """Bytes that are better skipped over than read through."""
+
+    def fetching(self) -> AbstractContextManager[Callable[[int, int], Any]]:
+        """Make `read` quicker for many short reads one after the other."""
 
     def has_beside(self, suffix: str) -> bool:
         """Tell whether a file with this name and `suffix` behind it is there; only if cheap."""
@@ -115,25 +119,19 @@ def place_blocks(
 def _index(
     source: Bytes, header: Header, start: int, n_sections: int, section_bytes: int
 ) -> BlockIndex:
-    """Walk through the blocks: in a map where there is one, else by steps of some MiB."""
-    fetch: Callable[[int, int], Any] = source.read
-    window = _WALK_WINDOW
-    mapped = source.map(writable=False)
-    if mapped is not None:
-        view = memoryview(mapped)
-        fetch, window = lambda offset, nbytes: view[offset : offset + nbytes], source.size
-    elif n_sections and (source.size - start) // n_sections >= _LARGE_BLOCK:
-        window = BLOCK_HEADER_SIZE
-    return walk(
-        fetch,
-        start=start,
-        size=source.size,
-        n_sections=n_sections,
-        section_bytes=section_bytes,
-        window=window,
-        codec=CODECS[header.mode // PER_CODEC],
-        packed_bytes=max(header.packed_bytes, 0),
-    )
+    """Walk through the blocks: header by header, or by steps of some MiB where they are small."""
+    is_large = n_sections > 0 and (source.size - start) // n_sections >= source.skip
+    with source.fetching() as fetch:
+        return walk(
+            fetch,
+            start=start,
+            size=source.size,
+            n_sections=n_sections,
+            section_bytes=section_bytes,
+            window=BLOCK_HEADER_SIZE if is_large else _WALK_WINDOW,
+            codec=CODECS[header.mode // PER_CODEC],
+            packed_bytes=max(header.packed_bytes, 0),
+        )
 
 
 def _extended_size(header: Header, data_size: int, size: int) -> tuple[int, list[Problem]]:
