@@ -147,7 +147,8 @@ class StackArray(BackendArray):
         def fill(batch: list[Piece]) -> None:
             requests = []
             decodings: list[tuple[Piece, Array]] = []
-            scratch, used = _scratch(sum(piece.nbytes for piece in batch)), 0
+            decoded = [piece for piece in batch if not as_stored or piece.rows is not None]
+            scratch, used = _scratch(sum(piece.nbytes for piece in decoded)), 0
             for piece in batch:
                 if as_stored and piece.rows is None:
                     first = (piece.at[0].start * n_rows + piece.at[1].start) * sections.row_bytes
@@ -228,7 +229,7 @@ _kept = threading.local()
 
 def _scratch(nbytes: int) -> npt.NDArray[np.uint8]:
     """Return memory to decode from: the thread's own, since fresh pages cost more than a read."""
-    if nbytes > _KEPT:
+    if not 0 < nbytes <= _KEPT:
         return np.empty(nbytes, np.uint8)
     if not hasattr(_kept, "memory"):
         _kept.memory = np.empty(_KEPT, np.uint8)
@@ -265,12 +266,12 @@ def _select(array: Array, picks: Sequence[Pick]) -> Array:
     arrays = [pick for pick in picks if not isinstance(pick, slice)]
     if not arrays:
         return array
-    # the slices are done: what is left of them is everything along their axes
-    indices = [
-        np.arange(n) if isinstance(pick, slice) else pick
-        for pick, n in zip(picks, array.shape, strict=True)
-    ]
     if len(arrays) > 1:
+        # the slices are done: what is left of them is everything along their axes
+        indices = [
+            np.arange(n) if isinstance(pick, slice) else pick
+            for pick, n in zip(picks, array.shape, strict=True)
+        ]
         gathered: Array = array[np.ix_(*indices)]
     else:
         gathered = array[tuple(slice(None) if isinstance(p, slice) else p for p in picks)]
