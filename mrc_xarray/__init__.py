@@ -3,8 +3,29 @@
 Installing the package is enough for ``xr.open_dataset("tomo.mrc", engine="mrc")``.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from mrc_xarray import accessor
 from mrc_xarray.format.errors import MrcError, MrcWarning
 
-__all__ = ["MrcError", "MrcWarning", "accessor"]
+if TYPE_CHECKING:
+    from mrc_xarray.editing import edit_header
+    from mrc_xarray.writer import create, to_mrc
+
+__all__ = ["MrcError", "MrcWarning", "accessor", "create", "edit_header", "to_mrc"]
 __version__ = "0.1.0"
+
+# who only reads need not wait for them
+_LAZY = {"create": "writer", "edit_header": "editing", "to_mrc": "writer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

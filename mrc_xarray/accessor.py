@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from typing import Any
 
 import xarray as xr
 
 from mrc_xarray.dataset import voxel_size
+from mrc_xarray.extended import metadata_of
 from mrc_xarray.format.header import Header
 
 __all__ = ["MrcAccessor"]
@@ -47,8 +48,13 @@ class MrcAccessor:
     @property
     def metadata(self) -> dict[str, Any]:
         """What the file and its sidecars say beyond the header; empty if nothing."""
-        metadata: dict[str, Any] = json.loads(self._attrs().get("mrc_metadata", "{}"))
-        return metadata
+        return metadata_of(self._attrs())
+
+    def to_file(self, target: str | os.PathLike[str], **options: Any) -> Any:
+        """Write the data to an MRC or MRCZ file: see `mrc_xarray.to_mrc`, for all arguments."""
+        from mrc_xarray.writer import to_mrc
+
+        return to_mrc(self._obj, target, **options)
 
     def _attr(self, name: str) -> Any:
         try:

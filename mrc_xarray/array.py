@@ -18,7 +18,7 @@ from xarray.core import indexing
 from mrc_xarray.format.sections import Pick, Piece, Sections, is_whole
 from mrc_xarray.source import ByteSource
 
-__all__ = ["StackArray", "preferred_chunks"]
+__all__ = ["StackArray", "cores", "preferred_chunks"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -219,7 +219,7 @@ def _batches(pieces: Iterator[Piece], limit: int, least: int) -> Iterator[list[P
 
 def _run_in_threads(fill: Callable[[list[Piece]], None], batches: Iterator[list[Piece]]) -> None:
     """Fill with all cores. The pool lives for this call alone, so that forks are no trouble."""
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for done in pool.map(fill, batches):
             del done
 
@@ -237,7 +237,8 @@ def _scratch(nbytes: int) -> npt.NDArray[np.uint8]:
     return memory[:nbytes]
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

@@ -7,7 +7,6 @@ be quick, and must not import dask or fsspec.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from xarray.backends import BackendEntrypoint
 
 from mrc_xarray import format
 from mrc_xarray.dataset import to_dataset
-from mrc_xarray.format.errors import MrcWarning
+from mrc_xarray.format.errors import warn
 from mrc_xarray.format.layout import stem_and_suffix
 from mrc_xarray.source import Target, open_source
 
@@ -156,7 +155,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             strict=strict,
         )
         for problem in file.problems:
-            warnings.warn(problem.message(file.name), MrcWarning, stacklevel=_caller())
+            warn(problem.message(file.name))
         ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
         if drop_variables is not None:
             ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
@@ -205,16 +204,3 @@ def _unknown_arguments(unknown: dict[str, Any]) -> str:
             "here write scan_shape=(y, x)"
         )
     return f"unknown arguments: {', '.join(unknown)}"
-
-
-def _caller() -> int:
-    """Return the `stacklevel` of the first frame that is neither ours nor xarray's."""
-    import sys
-
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in ("mrc_xarray", "xarray"):
-            break
-        level, frame = level + 1, frame.f_back
-    return level

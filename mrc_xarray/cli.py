@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +41,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     info.add_argument("--json", action="store_true", help="for machines: one JSON list")
     info.set_defaults(run=_info)
 
+    convert = commands.add_parser(
+        "convert", help="convert between MRC, MRCZ, Zarr and netCDF, by the names' suffixes"
+    )
+    convert.add_argument("source", metavar="SRC", help="path or URL")
+    convert.add_argument("target", metavar="DST", help="in .mrc, .mrcz, .zarr, .nc, ...")
+    convert.add_argument("--mode", type=int, help="MODE of an MRC file")
+    convert.add_argument("--compressor", help="codec of an MRCZ, or none")
+    convert.add_argument("--clevel", type=int, help="how hard to compress, 0 to 9")
+    convert.add_argument(
+        "--select",
+        type=_selection,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIM=START:STOP",
+        help="what to take along dimensions, by index",
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace DST")
+    convert.add_argument("--quiet", action="store_true", help="without a progress bar")
+    convert.set_defaults(run=_convert)
+
     demo = commands.add_parser(
         "demo", help="make a small tomogram, open it, and compute on a local cluster"
     )
@@ -47,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = parser.parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            return int(arguments.run(arguments))
     except BrokenPipeError:
         # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,6 +100,42 @@ def _info(arguments: argparse.Namespace) -> int:
     return int(len(summaries) < len(arguments.files))
 
 
+def _convert(arguments: argparse.Namespace) -> int:
+    from dask.diagnostics.progress import ProgressBar
+
+    from mrc_xarray.convert import convert
+
+    options = {"mode": arguments.mode, "clevel": arguments.clevel}
+    options = {name: value for name, value in options.items() if value is not None}
+    if arguments.compressor is not None:
+        options["compressor"] = None if arguments.compressor == "none" else arguments.compressor
+    progress = contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr)
+    with progress:
+        convert(
+            arguments.source,
+            arguments.target,
+            select=dict(arguments.select),
+            overwrite=arguments.overwrite,
+            **options,
+        )
+    return 0
+
+
+def _selection(text: str) -> tuple[str, slice]:
+    """Read DIM=INDEX or DIM=START:STOP[:STEP]."""
+    dim, _, numbers = text.partition("=")
+    try:
+        parts = [int(part) if part else None for part in numbers.split(":")]
+        if not dim or len(parts) > 3 or parts == [None]:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not DIM=START:STOP") from None
+    if len(parts) == 1 and parts[0] is not None:
+        # a slice keeps the dimension, and its position
+        return dim, slice(parts[0], parts[0] + 1 or None)
+    return dim, slice(*parts)
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     import xarray as xr
     from distributed import Client, LocalCluster
@@ -87,15 +148,18 @@ def _demo(arguments: argparse.Namespace) -> int:
         print(f'>>> ds = xr.open_dataset("{os.path.basename(path)}", engine="mrc", chunks={{}})')
         ds = xr.open_dataset(path, engine="mrc", chunks={})
         print(ds)
-        cluster = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2, threads_per_worker=1, dashboard_address=":0"
-        )
-        with cluster, Client(cluster):  # type: ignore[no-untyped-call]
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+        with cluster, Client(cluster):
             print("\n>>> ds.data.mean().compute(), on a cluster of 2 processes")
             print(f"{float(ds['data'].mean().compute()):.6f}")
             print('\n>>> ds.data.sel(z=slice(380, 460)).mean("z").compute()')
             print(picture(ds["data"].sel(z=slice(380, 460)).mean("z").compute().values))
     return 0
+
+
+def _show(message: Warning | str, *where: Any, **more: Any) -> None:
+    """Tell a warning in one line, without the place in the code."""
+    print(f"mrc-xarray: warning: {message}", file=sys.stderr)
 
 
 def _complain(error: Exception, file: str = "") -> None:

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from mrc_xarray.format.header import HEADER_SIZE, XYZ, Header
+from mrc_xarray.format.header import XYZ, Header
 
 __all__ = ["picture", "tomogram", "write_tomogram"]
 
@@ -38,7 +38,7 @@ def write_tomogram(
     data = tomogram(shape)
     nz, ny, nx = shape
     header = dataclasses.replace(
-        Header.parse(bytes(HEADER_SIZE), "<"),
+        Header.blank(),
         nx=nx,
         ny=ny,
         nz=nz,
@@ -47,18 +47,11 @@ def write_tomogram(
         my=ny,
         mz=nz,
         cella=XYZ(nx * voxel_size, ny * voxel_size, nz * voxel_size),
-        cellb=XYZ(90, 90, 90),
-        mapc=1,
-        mapr=2,
-        maps=3,
         dmin=float(data.min()),
         dmax=float(data.max()),
         dmean=float(data.mean(dtype=np.float64)),
         rms=float(data.std(dtype=np.float64)),
         ispg=1,
-        nversion=20141,
-        map="MAP ",
-        machst=b"\x44\x44\0\0",
         nlabl=1,
         label=(_LABEL, *[""] * 9),
     )

@@ -28,7 +28,7 @@ from mrc_xarray.format import MrcError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["ByteSource", "Request", "Target", "open_source"]
+__all__ = ["ByteSource", "Request", "Target", "filesystem", "open_source"]
 
 #: What the engine opens.
 Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
@@ -134,16 +134,8 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
         return MemorySource(bytes(target))
     if isinstance(target, str | os.PathLike):
         path = os.fsdecode(target)
-        if ("://" not in path and "::" not in path) or os.path.exists(path):
-            return LocalSource.open(path)
-        from fsspec.core import url_to_fs
-
-        try:
-            fs, stripped = url_to_fs(path, **(storage_options or {}))
-        except ImportError as error:
-            error.add_note(_missing_store(path))
-            raise
-        return _from_filesystem(fs, stripped, path)
+        fs, stripped = filesystem(path, storage_options)
+        return LocalSource.open(stripped) if fs is None else _from_filesystem(fs, stripped, path)
     if isinstance(target, io.TextIOBase):
         raise TypeError("can't read MRC from a file that is open as text; open it as 'rb'")
     if getattr(target, "compression", None) and hasattr(target, "open"):
@@ -160,6 +152,31 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
         f"can't open {type(target).__name__} as MRC; accepted: a path, a URL, bytes, "
         "or a seekable binary file object"
     )
+
+
+def filesystem(
+    target: str, storage_options: dict[str, Any] | None = None
+) -> tuple[AbstractFileSystem | None, str]:
+    """Find where a path or URL leads.
+
+    Returns
+    -------
+    fs : AbstractFileSystem or None
+        The store; None for a disk.
+    path : str
+        The name there.
+    """
+    if ("://" not in target and "::" not in target) or os.path.exists(target):
+        return None, target
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    try:
+        fs, path = url_to_fs(target, **(storage_options or {}))
+    except ImportError as error:
+        error.add_note(_missing_store(target))
+        raise
+    return (None if isinstance(fs, LocalFileSystem) else fs), path
 
 
 @dataclass(frozen=True)

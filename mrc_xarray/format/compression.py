@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from mrc_xarray.format.errors import MrcError
 
-__all__ = ["BLOCK_HEADER_SIZE", "CODECS", "LARGEST_BLOCK", "Chunk", "decode_block"]
+__all__ = [
+    "BLOCK_HEADER_SIZE",
+    "CODECS",
+    "LARGEST_BLOCK",
+    "Chunk",
+    "decode_block",
+    "encode_block",
+    "encoder",
+]
 
 #: What MODE // 1000 names. It is advice: the chunk itself tells what it needs.
 CODECS: dict[int, str] = {
@@ -107,7 +115,7 @@ class Chunk(NamedTuple):
 
     def complaint(self, section_bytes: int) -> str | None:
         """Return what is wrong, given what a section decodes to; None if nothing is."""
-        least = BLOCK_HEADER_SIZE + (16 if self.version == 5 else 4)
+        least = BLOCK_HEADER_SIZE + (16 if self.version == 5 else min(self.nbytes, 4))
         # it need not be the stored type's: mrcz has the one from before a cast
         sane = self.typesize in _TYPE_SIZES
         for value, holds, what, accepted in (
@@ -157,6 +165,70 @@ def decode_block(
     n = decode(chunk, raw, out, codec, where)
     if n != out.nbytes:
         raise MrcError(f"{where}: the block is damaged: it decodes to {n} bytes")
+
+
+def encoder(compressor: str) -> int:
+    """Return the number in MODE of a codec that blocks can be encoded with.
+
+    Parameters
+    ----------
+    compressor : str
+        The codec's name; with "blosc2:" before it, for chunks of version 5.
+
+    Raises
+    ------
+    MrcError
+        If there is no such codec, or what has it is not installed.
+    """
+    name = compressor.removeprefix("blosc2:")
+    known = [codec for codec in CODECS.values() if codec in (*_CHUNK_CODECS, "lz4hc")]
+    if name not in known:
+        raise MrcError(
+            f"compressor is {compressor!r}; accepted: 'auto', None, "
+            f"{', '.join(map(repr, known))}, or one of them behind 'blosc2:'"
+        )
+    if compressor != name:
+        if _blosc2() is None:
+            raise MrcError(f'compressor={compressor!r} takes pip install "mrc-xarray[blosc2]"')
+    elif name not in _blosc().cnames:
+        raise MrcError(f"the installed blosc can't encode {name}: install a build that has it")
+    return next(number for number, codec in CODECS.items() if codec == name)
+
+
+def encode_block(
+    section: npt.NDArray[np.uint8], *, compressor: str, level: int, typesize: int
+) -> bytes:
+    """Encode one section as a block with shuffled bits.
+
+    Parameters
+    ----------
+    section : ndarray of uint8, C-contiguous
+    compressor : str
+        As for `encoder`.
+    level : int
+        0 to 9.
+    typesize : int
+        Bytes of one pixel.
+    """
+    codec = compressor.removeprefix("blosc2:")
+    if codec != compressor:
+        blosc2 = _blosc2()
+        packed: bytes = blosc2.compress2(
+            section.reshape(-1),
+            typesize=typesize,
+            codec=blosc2.Codec[codec.upper()],
+            clevel=level,
+            filters=[blosc2.Filter.BITSHUFFLE],
+            nthreads=1,
+        )
+        return packed
+    blosc = _blosc()
+    if blosc.nthreads != 1:
+        blosc.set_nthreads(1)
+    packed = blosc.compress_ptr(
+        section.ctypes.data, section.size // typesize, typesize, level, blosc.BITSHUFFLE, codec
+    )
+    return packed
 
 
 def _decode_with_blosc(

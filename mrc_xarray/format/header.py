@@ -14,7 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
-__all__ = ["HEADER_SIZE", "PLACES", "XYZ", "ByteOrder", "Header", "stamped_byteorder"]
+__all__ = [
+    "HEADER_SIZE",
+    "PLACES",
+    "UNDETERMINED",
+    "XYZ",
+    "ByteOrder",
+    "Header",
+    "stamped_byteorder",
+]
 
 HEADER_SIZE = 1024
 N_LABELS = 10
@@ -23,6 +31,10 @@ ByteOrder = Literal["<", ">"]
 
 _STAMPS: dict[bytes, ByteOrder] = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
 _IMOD_STAMP = int.from_bytes(b"IMOD", "little")
+
+
+#: Statistics that say that they are none.
+UNDETERMINED: dict[str, Any] = {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms": -1.0}
 
 
 class XYZ(NamedTuple):
@@ -165,6 +177,35 @@ class Header:
         vars(header).update({"byteorder": byteorder} | values)
         return header
 
+    @classmethod
+    def blank(cls, byteorder: ByteOrder = "<", extra: bytes = bytes(52)) -> Self:
+        """Return the header of a new file, without dimensions, cell or pixels.
+
+        Parameters
+        ----------
+        byteorder : {"<", ">"}
+        extra : bytes, length 52
+            Bytes 96 to 147, where CCP4 has a skew transformation; NVERSION is among them.
+        """
+        raw = bytearray(HEADER_SIZE)
+        raw[96:148] = extra
+        header = cls.parse(bytes(raw), byteorder)
+        return dataclasses.replace(
+            header,
+            cellb=XYZ(90, 90, 90),
+            mapc=1,
+            mapr=2,
+            maps=3,
+            nversion=header.nversion if any(extra) else 20141,
+            map="MAP ",
+            machst=b"\x44\x44\0\0" if byteorder == "<" else b"\x11\x11\0\0",
+            **UNDETERMINED,
+        )
+
+    def replaced(self, **fields: Any) -> Self:
+        """Return this header with other values in some fields."""
+        return dataclasses.replace(self, **fields)
+
     def encode(self) -> bytes:
         """Return the 1024 bytes.
 
@@ -252,6 +293,12 @@ class Header:
             return None
         digits = self.label[0][4:].strip().split(".")
         return tuple(int(part) for part in digits if part.isdecimal())
+
+    @property
+    def has_mrcz_fields(self) -> bool:
+        """Whether voltage, C3 and gain are where mrcz has them: in its files, and in our own."""
+        ours = [text for text in self.label if text.strip()][-1:]
+        return self.mrcz_version is not None or any(t.startswith("mrc_xarray") for t in ours)
 
     @property
     def has_statistics(self) -> bool:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mrc_xarray.format import extended
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import Header
 
@@ -20,12 +21,6 @@ LAYOUTS = ("image", "image_stack", "volume", "volume_stack")
 _VOLUME_SUFFIXES = (".rec", ".map", ".ccp4")
 _STACK_SUFFIXES = (".mrcs", ".st", ".ali", ".preali")
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lzma")
-_RECORD_TYPES = ("FEI1", "FEI2", "SERI", "AGAR")
-
-# bytes a section of each item that SerialEM's flags announce, from bit 0 on (see FORMAT: SERI)
-_SERI_ITEM_BYTES = (2, 6, 4, 2, 2, 4, 2, 4, 2, 4, 2)
-# before EXTTYP, FEI reserved this many records of 128 bytes (see FORMAT: AGAR / legacy FEI)
-_LEGACY_FEI_BYTES = (1024 * 128, 8192 * 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +143,7 @@ def _by_rule(
     for holds, evidence in (
         (header.is_direct_electron, "a Direct Electron server wrote the file"),
         (
-            _has_section_records(header, extended_size),
+            extended.has_records(header, extended_size),
             "the extended header has section records",
         ),
         (is_mrcz_stack, "mrcz wrote the file, and ISPG is 0"),
@@ -184,25 +179,6 @@ def _per_frame(header: Header, sections_per_frame: int | None) -> int:
     # before 0.5.0 mrcz wrote the array's shape to MX, MY and MZ
     grouped = version is not None and version >= (0, 5) and header.ispg == 0 and header.mz > 1
     return header.mz if grouped and header.nz % header.mz == 0 else 1
-
-
-def _has_section_records(header: Header, extended_size: int) -> bool:
-    """Tell whether the extended header has one record a section.
-
-    Old SerialEM and FEI files say so without EXTTYP; see FORMAT: SERI, AGAR.
-    """
-    if header.exttyp.strip() or not extended_size:
-        return header.exttyp in _RECORD_TYPES and extended_size > 0
-    if extended_size in _LEGACY_FEI_BYTES and (
-        header.nreal == 32 or header.label[0].startswith("Fei ")
-    ):
-        return True
-    if header.nint <= 0 or header.nreal < 0:
-        return False
-    flagged = sum(n for bit, n in enumerate(_SERI_ITEM_BYTES) if header.nreal >> bit & 1)
-    is_seri = header.nreal < 2 ** len(_SERI_ITEM_BYTES) and flagged == header.nint
-    record = header.nint if is_seri else 4 * (header.nint + header.nreal)
-    return record * header.nz <= extended_size
 
 
 def _scan(

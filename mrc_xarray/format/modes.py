@@ -5,13 +5,16 @@ See FORMAT: modes, mode-0 signedness. A new mode is one row of `MODES`.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import Header
 
-__all__ = ["EMAN2_MODES", "MODES", "PER_CODEC", "Mode", "mode0_sign"]
+__all__ = ["EMAN2_MODES", "MODES", "PER_CODEC", "STANDARD", "Mode", "mode0_sign", "mode_for"]
 
 #: MODE of an MRCZ is this times the codec, plus the mode of its pixels.
 PER_CODEC = 1000
@@ -46,6 +49,11 @@ class Mode:
         """Bits a pixel in the file."""
         return 4 if self.number == 101 else 8 * self.numbers * np.dtype(self.stored).itemsize
 
+    @property
+    def decoded_name(self) -> str:
+        """The dtype that the user gets, by its name in NumPy."""
+        return "rgb uint8" if self.samples else np.dtype(self.decoded).name
+
     def row_bytes(self, n_columns: int) -> int:
         """Return the bytes of one row; rows of 4-bit pixels are padded to whole bytes."""
         return (n_columns * self.bits + 7) // 8
@@ -66,6 +74,23 @@ MODES: dict[int, Mode] = {
         Mode(16, "u1", "u1", numbers=3, samples=(3,)),
         Mode(101, "u1", "u1"),
     )
+}
+
+#: Those that MRC2014 has.
+STANDARD = frozenset((0, 1, 2, 3, 4, 6, 12, 101))
+
+# the mode that holds a dtype without loss
+_LOSSLESS = {
+    "bool": 0,
+    "int8": 0,
+    "int16": 1,
+    "float32": 2,
+    "complex64": 4,
+    "uint8": 6,
+    "uint16": 6,
+    "int32": 7,
+    "uint32": 8,
+    "float16": 12,
 }
 
 #: The numbers that mrcz calls EMAN2's. EMAN2 itself writes MRC with the table above.
@@ -104,3 +129,43 @@ def mode0_sign(header: Header) -> tuple[str, str]:
     if not header.has_map_word:
         return "uint8", "a header without MAP is from before 2000"
     return "int8", "assumed: nothing in the header tells"
+
+
+def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = False) -> Mode:
+    """Choose how pixels are stored.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the pixels.
+    number : int, optional
+        The mode that the user wants; by default the one that holds `dtype` without loss.
+    is_rgb : bool
+        Whether the last dimension is red, green and blue.
+
+    Raises
+    ------
+    MrcError
+        If no mode holds the dtype without loss, or the mode that is wanted can't.
+    """
+    dtype = np.dtype(dtype)
+    if number is None:
+        number = 16 if is_rgb else _LOSSLESS.get(dtype.name)
+    if number is None:
+        hint = "mode=4" if dtype.kind == "c" else "mode=2 (float32), or another"
+        raise MrcError(
+            f"no MODE of MRC holds {dtype} without loss; say which may: {hint}, or cast the data "
+            f"with .astype()"
+        )
+    if number not in MODES:
+        known = ", ".join(map(str, MODES))
+        raise MrcError(f"mode is {number}; accepted: {known}")
+    mode = MODES[number]
+    numeric = dtype.kind in ("biufc" if mode.decoded == "c8" else "biuf")
+    if is_rgb != bool(mode.samples) or not numeric or (is_rgb and dtype.name != "uint8"):
+        raise MrcError(
+            f"mode {number} ({mode.decoded_name}) can't hold {dtype}{' RGB' * is_rgb} data"
+        )
+    if number == 0 and dtype.name == "uint8":
+        return dataclasses.replace(mode, stored="u1", decoded="u1")
+    return mode

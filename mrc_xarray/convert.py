@@ -1,0 +1,103 @@
+"""From any of MRC, MRCZ, Zarr and netCDF to any other, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import xarray as xr
+
+from mrc_xarray.format.errors import MrcError
+from mrc_xarray.format.layout import stem_and_suffix
+from mrc_xarray.source import filesystem
+from mrc_xarray.writer import to_mrc
+
+__all__ = ["convert"]
+
+Kind: TypeAlias = Literal["mrc", "netcdf", "zarr"]
+
+_KINDS: dict[str, Kind] = {".zarr": "zarr", ".nc": "netcdf", ".nc4": "netcdf"}
+
+
+def convert(
+    source: str,
+    target: str,
+    *,
+    select: Mapping[str, slice] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Convert a file or store; what it is, its suffix tells.
+
+    Parameters
+    ----------
+    source, target : path or URL
+        In .zarr for Zarr, .nc for netCDF, .mrcz for MRCZ, and any other for plain MRC.
+    select : mapping of dimension to slice, optional
+        What to take, by index.
+    overwrite : bool
+        Whether to replace what is there.
+    **options
+        For `mrc_xarray.to_mrc`, where the target is MRC.
+
+    Raises
+    ------
+    MrcError
+        If the target can't hold the data.
+    """
+    kind = _kind(target)
+    if options and kind != "mrc":
+        raise MrcError(f"{', '.join(options)}: for a target in MRC alone, and this is {kind}")
+    opened: dict[Kind, dict[str, Any]] = {
+        "mrc": {"engine": "mrc"},
+        "netcdf": {"engine": "netcdf4"},
+        "zarr": {"engine": "zarr", "consolidated": False},
+    }
+    # chunks come after the selection: then no chunk reads what is left out
+    with xr.open_dataset(source, **opened[_kind(source)]) as ds:
+        unknown = set(select or {}) - set(ds.dims)
+        if unknown:
+            raise MrcError(
+                f"{source}: no dimension {', '.join(map(repr, sorted(unknown)))}; it has "
+                f"{', '.join(map(str, ds.dims))}"
+            )
+        ds = _chunked(ds.isel(select or {}))
+        if kind == "mrc":
+            to_mrc(ds, target, overwrite=overwrite, **options)
+        elif kind == "zarr":
+            _to_zarr(ds.drop_encoding(), target, overwrite)
+        else:
+            _to_netcdf(ds.drop_encoding(), target, overwrite)
+
+
+def _kind(name: str) -> Kind:
+    return _KINDS.get(stem_and_suffix(name.rstrip("/"))[1], "mrc")
+
+
+def _chunked(ds: xr.Dataset) -> xr.Dataset:
+    """Cut the variables as they are best read."""
+    chunks: dict[Any, Any] = {}
+    for variable in ds.data_vars.values():
+        preferred = variable.encoding.get("preferred_chunks") or {}
+        chunks |= {dim: size for dim, size in preferred.items() if dim in variable.dims}
+    return ds.chunk(chunks)
+
+
+def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
+    try:
+        # version 3 of Zarr has no consolidated metadata, and warns of them
+        ds.to_zarr(target, mode="w" if overwrite else "w-", consolidated=False)
+    except FileExistsError as error:
+        raise FileExistsError(
+            17, "Store exists, and overwrite is not asked for", target
+        ) from error
+
+
+def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
+    fs, path = filesystem(target)
+    if fs is not None:
+        raise MrcError(f"{target}: netCDF can be written to a disk only")
+    if not overwrite and os.path.exists(path):
+        raise FileExistsError(17, "File exists, and overwrite is not asked for", path)
+    ds.to_netcdf(path, engine="netcdf4")

@@ -1,0 +1,342 @@
+"""Change a file in place: fill a region, append sections, mend header fields."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from mrc_xarray import format
+from mrc_xarray.format import MrcFile
+from mrc_xarray.format.errors import MrcError
+from mrc_xarray.format.header import HEADER_SIZE, N_LABELS, PLACES, UNDETERMINED, XYZ, Header
+from mrc_xarray.format.modes import MODES
+from mrc_xarray.format.recognition import guess_byteorder
+from mrc_xarray.format.statistics import Statistics
+from mrc_xarray.heading import Wanted
+from mrc_xarray.sink import InPlace
+from mrc_xarray.source import LocalSource, filesystem
+
+if TYPE_CHECKING:
+    from mrc_xarray.writer import Plan
+
+__all__ = ["edit_header", "plan_in_place"]
+
+_AXES = "xyz"
+
+
+def edit_header(
+    target: str | os.PathLike[str],
+    *,
+    voxel_size: float | Mapping[str, float] | None = None,
+    **fields: Any,
+) -> None:
+    """Mend fields of a file's header, in place.
+
+    What is to be written is checked first: a value that would make the file unreadable, or draw
+    a warning that it does not draw now, is refused. A crash in the middle of the one write of
+    1024 bytes can leave a header that is half the old one.
+
+    Parameters
+    ----------
+    target : path
+    voxel_size : float, or mapping of {"x", "y", "z"} to float, Å, optional
+        Sets CELLA for the sampling that MX, MY and MZ tell.
+    **fields
+        New values, by the names of `mrc_xarray.format.header.Header`: ``origin=(0, 0, 0)``,
+        ``ispg=1``, ``label=["..."]``. NX, NY, NZ, MODE and NSYMBT only where the file has the
+        size that they promise.
+
+    Raises
+    ------
+    TypeError
+        If there is no such field, or a value has the wrong type.
+    MrcError
+        If the file would be worse than it is.
+    OSError
+        If the file is missing, or may not be written.
+    """
+    known = {name.lower() for name in PLACES} - {"extra1", "extra2"}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise TypeError(f"unknown header fields: {', '.join(unknown)}")
+    file = _Live.open(target)
+    try:
+        before = {problem.message(file.name) for problem in format.read(file).problems}
+    except MrcError:
+        # whatever makes it readable mends it
+        before = None
+    header = Header.parse(file.head, guess_byteorder(file.head, file.size, MODES))
+    header = header.replaced(**{name: _typed(name, value) for name, value in fields.items()})
+    if "label" in fields and "nlabl" not in fields:
+        header = header.replaced(nlabl=sum(bool(text) for text in header.label))
+    try:
+        after = format.read(file.with_header(header))
+        if voxel_size is not None:
+            header = _with_voxel_size(header, after, voxel_size)
+            after = format.read(file.with_header(header))
+    except MrcError as error:
+        error.add_note("the file was left as it is")
+        raise
+    now = {problem.message(file.name) for problem in after.problems}
+    if before is not None and now - before:
+        raise MrcError("the file was left as it is: " + "; ".join(sorted(now - before)))
+    InPlace(file.name, file.size).finish(header.encode())
+
+
+def plan_in_place(
+    data: xr.DataArray,
+    target: str | os.PathLike[str],
+    wanted: Wanted,
+    region: Mapping[str, slice] | None,
+    append_dim: str | None,
+    *,
+    is_labelled: bool,
+    statistics: bool | Literal["quick"],
+) -> tuple[xr.DataArray, Plan]:
+    """Plan to fill a region of an existing file, or to append to it.
+
+    Parameters
+    ----------
+    data : DataArray
+    target : path
+    wanted : Wanted
+        Its mode alone counts: the rest is the file's.
+    region, append_dim, statistics
+        As for `mrc_xarray.to_mrc`.
+    is_labelled : bool
+        Whether the dimensions of `data` have the user's names, rather than ours for an array.
+
+    Returns
+    -------
+    data : DataArray
+        With the file's dimensions.
+    plan : Plan
+
+    Raises
+    ------
+    MrcError
+        If the file is compressed, or the data do not fit it.
+    """
+    from mrc_xarray.writer import Plan
+
+    source = _Live.open(target)
+    if data.chunks is not None and _source(data) == source.name:
+        raise MrcError(
+            f"{source.name}: the data are read from it lazily, and would change underfoot; "
+            "load() them first"
+        )
+    file = format.read(source)
+    if file.sections.is_compressed:
+        raise MrcError(f"{source.name}: an MRCZ can't be changed in place; write it anew")
+    dims, shape = _dimensions(file)
+    if append_dim == "image" and file.layout.kind == "image":
+        # the first of a stack
+        dims, shape = ["image", *dims], [1, *shape]
+    if not is_labelled and data.ndim == len(dims):
+        data = data.rename(dict(zip(data.dims, dims, strict=True)))
+    given = [str(dim) for dim in data.dims]
+    if given != dims:
+        raise MrcError(
+            f"{source.name}: the data have the dimensions ({', '.join(given)}), and the file has "
+            f"({', '.join(dims)}); they must be the same"
+        )
+    mode = file.sections.mode
+    if wanted.mode is None and not np.can_cast(data.dtype, mode.decoded):
+        raise MrcError(
+            f"{source.name}: the data are {data.dtype}, and the file is {mode.decoded_name} "
+            f"(MODE {mode.number}); mode={mode.number} casts what is in its range"
+        )
+    if wanted.mode not in (None, mode.number):
+        raise MrcError(
+            f"{source.name}: mode is {wanted.mode}, and the file has MODE {mode.number}"
+        )
+    header, known = file.header, None
+    start = [0] * len(dims)
+    if append_dim is not None:
+        n_old = prod(shape)
+        start[0] = shape[0]
+        header, shape = _appended(data, file, dims, shape, append_dim)
+        if statistics is True:
+            known = Statistics.of_header(file.header, n_old)
+    else:
+        assert region is not None
+        start = _region(data, source.name, dims, shape, region)
+        if mode.number == 101 and data.shape[-1] != shape[-1]:
+            raise MrcError(
+                f"{source.name}: two pixels of 4 bits share a byte: region= must have whole rows"
+            )
+    plan = Plan(
+        InPlace(source.name, source.size),
+        header.replaced(**UNDETERMINED),
+        b"",
+        mode,
+        tuple(shape),
+        tuple(start),
+        statistics=statistics,
+        known=known,
+        offset=file.sections.offset,
+    )
+    return data, plan
+
+
+@dataclass(frozen=True)
+class _Live:
+    """A file on a disk that others may be changing at the same time, with a header of our choice.
+
+    A `LocalSource` would refuse to read it.
+    """
+
+    name: str
+    size: int
+    head: bytes
+    skip: int = LocalSource.access.skip
+
+    @classmethod
+    def open(cls, target: str | os.PathLike[str]) -> _Live:
+        fs, path = filesystem(os.fsdecode(target))
+        if fs is not None:
+            raise MrcError(f"{os.fsdecode(target)}: only a file on a disk can be changed in place")
+        source = LocalSource.open(os.path.realpath(os.path.expanduser(path)))
+        with open(source.name, "rb") as file:
+            return cls(source.name, os.fstat(file.fileno()).st_size, file.read(HEADER_SIZE))
+
+    def with_header(self, header: Header) -> _Live:
+        try:
+            return replace(self, head=header.encode())
+        except (struct.error, UnicodeEncodeError, OverflowError) as error:
+            raise MrcError(f"{self.name}: a value does not fit its field: {error}") from error
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        with open(self.name, "rb") as file:
+            file.seek(offset)
+            data = file.read(nbytes)
+        return self.head[offset : offset + nbytes] + data[max(HEADER_SIZE - offset, 0) :]
+
+    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
+        return contextlib.nullcontext(self.read)
+
+    def has_beside(self, suffix: str) -> bool:
+        return os.path.exists(self.name + suffix)
+
+
+def _source(data: xr.DataArray) -> str | None:
+    """Return the local path that data were opened from, if they were."""
+    name = data.attrs.get("mrc_source")
+    return os.path.realpath(name) if isinstance(name, str) else None
+
+
+def _dimensions(file: MrcFile) -> tuple[list[str], list[int]]:
+    """Return the names and sizes that the engine gives to the dimensions."""
+    samples = ["rgb"] * len(file.sections.mode.samples)
+    dims = [*(dim for dim, _ in file.layout.leading), *file.axes[1:], *samples]
+    return dims, [*(n for _, n in file.layout.leading), *file.sections.shape[1:]]
+
+
+def _region(
+    data: xr.DataArray, name: str, dims: list[str], shape: list[int], region: Mapping[str, slice]
+) -> list[int]:
+    """Return where the data begin, having checked that they fit."""
+    if not isinstance(region, Mapping):
+        raise TypeError(f"region is {region!r}; accepted: a mapping of dimension to slice")
+    unknown = [str(dim) for dim in region if dim not in dims]
+    if unknown:
+        raise MrcError(f"{name}: region names {', '.join(unknown)}; accepted: {', '.join(dims)}")
+    start = []
+    for dim, n, size in zip(dims, shape, data.shape, strict=True):
+        part = region.get(dim, slice(None))
+        if not isinstance(part, slice) or part.step not in (None, 1):
+            raise MrcError(f"{name}: region[{dim!r}] is {part!r}; accepted: a slice of step 1")
+        first, stop, _ = part.indices(n)
+        beyond = part.stop is not None and part.stop > n
+        if beyond or stop - first != size:
+            raise MrcError(
+                f"{name}: region[{dim!r}] is {part.start}:{part.stop} of {n}, and the data have "
+                f"{size} along {dim}; they must be the same, within the file"
+            )
+        start.append(first)
+    return start
+
+
+def _appended(
+    data: xr.DataArray, file: MrcFile, dims: list[str], shape: list[int], append_dim: str
+) -> tuple[Header, list[int]]:
+    """Return the header and the shape of the file with the data behind its own."""
+    name, header = file.name, file.header
+    if append_dim != dims[0]:
+        raise MrcError(
+            f"{name}: append_dim is {append_dim!r}; accepted: {dims[0]!r}, the slowest dimension"
+        )
+    if list(data.shape[1:]) != shape[1:]:
+        raise MrcError(
+            f"{name}: the data have the shape {data.shape}, and the file has {tuple(shape)}; "
+            f"they must be the same but for {append_dim}"
+        )
+    n_sections = prod(shape[:-2]) if not file.sections.mode.samples else prod(shape[:-3])
+    per = n_sections // shape[0]
+    shape = [shape[0] + data.shape[0], *shape[1:]]
+    values: dict[str, Any] = {"nz": shape[0] * per}
+    if file.layout.kind == "volume":
+        axis = _AXES.index(file.axes[0])
+        field = ("mx", "my", "mz")[axis]
+        if getattr(header, field) == n_sections:
+            # the cell is the box of the pixels, and grows with it
+            cella = list(header.cella)
+            cella[axis] *= values["nz"] / n_sections
+            values |= {field: values["nz"], "cella": XYZ(*cella)}
+    return header.replaced(**values), shape
+
+
+def _with_voxel_size(
+    header: Header, file: MrcFile, voxel_size: float | Mapping[str, float]
+) -> Header:
+    spatial = [axis for axis, _ in file.layout.leading if axis in _AXES] + list(file.axes[1:])
+    given = voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(spatial, voxel_size)
+    if set(given) - set(_AXES):
+        raise TypeError(f"voxel_size is {voxel_size!r}; accepted: a number, or one for x, y, z")
+    sizes = dict(zip(file.axes, (header.nz, header.ny, header.nx), strict=True))
+    cella, intervals = list(header.cella), [header.mx, header.my, header.mz]
+    for axis, step in given.items():
+        i = _AXES.index(axis)
+        if intervals[i] <= 0 and header.mrcz_version is None:
+            intervals[i] = sizes[axis]
+        cella[i] = float(step) * (intervals[i] if intervals[i] > 0 else sizes[axis])
+    mx, my, mz = intervals
+    return header.replaced(cella=XYZ(*cella), mx=mx, my=my, mz=mz)
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Return a value of the type that a field has."""
+    kind = str(Header.__dataclass_fields__[name].type)
+    try:
+        if kind == "int":
+            return operator.index(value)
+        if kind == "float":
+            return float(value)
+        if kind == "XYZ":
+            return XYZ(*map(float, value))
+        if name == "label":
+            if isinstance(value, str) or len(value) > N_LABELS:
+                raise TypeError("accepted: up to ten texts")
+            return (*map(_text, value), *[""] * (N_LABELS - len(value)))
+        if kind == "str":
+            return _text(value)
+        if kind == "bytes":
+            return bytes(value)
+        return tuple(map(float, value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is {value!r}: {error}") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 80:
+        raise TypeError("accepted: a text of 80 characters at most")
+    return value

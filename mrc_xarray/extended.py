@@ -1,0 +1,150 @@
+"""The extended header of labelled data: read again from its source, and cut to its sections.
+
+Its bytes are not kept with the data: an extended header has up to some MiB.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from mrc_xarray.format import extended as records
+from mrc_xarray.format.errors import MrcError
+from mrc_xarray.format.header import HEADER_SIZE, Header
+from mrc_xarray.source import open_source
+
+__all__ = ["Extended", "carried", "given", "header_of", "metadata_of", "read_again"]
+
+# bytes of one number in the records that follow the file's byte order
+_WORDS = {"SERI": 2, "AGAR": 4, "FEI": 4}
+
+
+@dataclass(frozen=True)
+class Extended:
+    """The extended header of a new file.
+
+    Attributes
+    ----------
+    exttyp : str
+    raw : bytes
+    counts : dict
+        NINT and NREAL, where the records need them.
+    columns : tuple of str
+        Names of the coordinates that the records tell.
+    lost : tuple of str
+        Why it is not the old one's, if that could not be kept.
+    """
+
+    exttyp: str = ""
+    raw: bytes = b""
+    counts: dict[str, int] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def header_of(attrs: Mapping[Any, Any]) -> Header | None:
+    """Return the header that data were opened with, or None where they were not."""
+    try:
+        return Header.from_json(attrs["mrc_header"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def metadata_of(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what the file and its sidecars said beyond the header; empty if nothing."""
+    metadata: dict[str, Any] = json.loads(attrs.get("mrc_metadata", "{}"))
+    return metadata
+
+
+def read_again(attrs: Mapping[Any, Any]) -> bytes:
+    """Return the bytes between header and pixels, from the file that data were opened from.
+
+    Raises
+    ------
+    OSError
+        If the file is no longer there.
+    MrcError
+        If another is there.
+    """
+    size, found = int(attrs.get("mrc_extended_bytes", 0)), header_of(attrs)
+    if not size or found is None:
+        return b""
+    source = open_source(attrs["mrc_source"])
+    raw = source.read(0, min(HEADER_SIZE + size, source.size))
+    head = raw[:HEADER_SIZE]
+    same = len(head) == HEADER_SIZE and Header.parse(head, found.byteorder) == found
+    if not same or len(raw) < HEADER_SIZE + size:
+        raise MrcError(f"{source.name}: the file changed since it was opened")
+    return raw[HEADER_SIZE:]
+
+
+def carried(
+    data: xr.DataArray,
+    header: Header,
+    sections: npt.NDArray[np.integer] | None,
+    *,
+    is_same_grid: bool,
+) -> Extended:
+    """Return what of the source's extended header still holds for a new file.
+
+    Parameters
+    ----------
+    data : DataArray
+    header : Header
+        The new one.
+    sections : ndarray of int or None
+        The number in the source of each section; None where that is unknown.
+    is_same_grid : bool
+        Whether the voxels are those of the source, where they were.
+    """
+    found = header_of(data.attrs)
+    if found is None:
+        return Extended()
+    kind = records.kind(found, int(data.attrs.get("mrc_extended_bytes", 0)))
+    if kind in (None, "json"):
+        return Extended()
+    raw = read_again(data.attrs)
+    n_same = found.nz == header.nz
+    if sections is None and n_same and (header.nz == 1 or header.ispg > 0):
+        sections = np.arange(header.nz)
+    size = records.record_size(found, raw, extended_size=len(raw))
+    if size:
+        n_records = len(raw) // size
+        if sections is None or not len(sections) or int(sections.max()) >= n_records:
+            return Extended(lost=(f"the extended header ({kind}), as its sections are not known",))
+        table = np.frombuffer(raw, np.uint8)[: n_records * size].reshape(n_records, size)
+        cut = table[sections]
+        if header.byteorder != found.byteorder and kind in _WORDS:
+            word = np.dtype(f"u{_WORDS[kind]}")
+            cut = cut.view(word).byteswap().view(np.uint8)
+        columns = tuple(column.name for column in records.read(found, raw, sections).columns)
+        exttyp, counts = kind, {}
+        if kind in ("SERI", "AGAR"):
+            counts = {"nint": found.nint, "nreal": found.nreal}
+        elif kind == "FEI":
+            # from before EXTTYP: floats alone, whatever their count of integers says
+            exttyp, counts = "AGAR", {"nint": 0, "nreal": size // 4}
+        return Extended(exttyp, cut.tobytes(), counts, columns)
+    if kind == "CCP4":
+        return Extended("CCP4", raw) if is_same_grid and found.ispg == header.ispg else Extended()
+    grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
+    is_whole = sections is not None and np.array_equal(sections, np.arange(found.nz))
+    if is_whole and all(found[name] == header[name] for name in grid):
+        return Extended(found.exttyp, raw)
+    return Extended(lost=(f"the extended header ({kind or 'of no known kind'})",))
+
+
+def given(extended_header: bytes | tuple[str, bytes]) -> Extended:
+    """Take what the user gives: bytes, or EXTTYP and bytes."""
+    if isinstance(extended_header, bytes):
+        return Extended("MRCO", extended_header)
+    match extended_header:
+        case (str(exttyp), bytes(raw)) if exttyp.isascii() and len(exttyp) == 4:
+            return Extended(exttyp, raw)
+    raise TypeError("extended_header is neither bytes nor (EXTTYP of four letters, bytes)")

@@ -1,0 +1,40 @@
+"""CCP4: symmetry operators, as records of 80 characters. See FORMAT: CCP4."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import numpy as np
+
+from mrc_xarray.format.extended.records import problem
+from mrc_xarray.format.header import Header
+from mrc_xarray.format.metadata import Metadata, Value
+
+__all__ = ["RECORD", "read", "record_size"]
+
+RECORD = 80
+
+_PRINTABLE = string.printable.encode()
+
+
+def record_size(header: Header, raw: bytes) -> int:
+    """Return 0: the operators are of the file, and not of its sections."""
+    return 0
+
+
+def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
+    """Return the operators as one text of several lines; none where the records are blank."""
+    # some programs fill up with NULs
+    text = raw.replace(b"\0", b" ")
+    if text.translate(None, _PRINTABLE):
+        not_text = problem(
+            len(raw),
+            "not text",
+            f"symmetry operators in records of {RECORD} characters",
+            "It is taken as something else; its bytes are at ds.mrc.extended_header.",
+        )
+        return Metadata(problems=(not_text,))
+    records = (text[start : start + RECORD] for start in range(0, len(text), RECORD))
+    lines = [line for record in records if (line := record.decode("ascii").strip())]
+    return Metadata(values={"symmetry": Value("\n".join(lines))} if lines else {})

@@ -1,0 +1,480 @@
+"""From labels to a header: what `dataset` does, the other way round."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mrc_xarray import extended
+from mrc_xarray.dataset import LABELS_KEY, OWN_ATTRS, length_unit, spacing
+from mrc_xarray.format import geometry
+from mrc_xarray.format.errors import MrcError
+from mrc_xarray.format.header import N_LABELS, XYZ, Header
+from mrc_xarray.format.layout import arrange
+from mrc_xarray.format.modes import PER_CODEC, STANDARD, Mode, mode_for
+from mrc_xarray.format.recognition import BYTE_ORDERS
+
+__all__ = ["Heading", "Wanted", "make_heading"]
+
+_AXES = "xyz"
+_SKEW = slice(96, 148)
+# mrcz tells by it how to read MZ
+_MRCZ_LABEL = "MRCZ0.6.0"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user says of a new file beyond the data's labels; see `mrc_xarray.to_mrc`."""
+
+    mode: int | None = None
+    codec: int = 0
+    metadata: Mapping[str, Any] | None = None
+    extended_header: bytes | tuple[str, bytes] | None = None
+    labels: Sequence[str] = ()
+    voltage: float | None = None
+    c3: float | None = None
+    gain: float | None = None
+    byteorder: str = "little"
+    voxel_size: float | Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What a file says of itself before its pixels, but for what only the pixels tell.
+
+    Attributes
+    ----------
+    header : Header
+        Its statistics are undetermined.
+    extended : bytes
+        The extended header.
+    mode : Mode
+    lost : tuple of str
+        What the data's labels say and the file can't.
+    """
+
+    header: Header
+    extended: bytes
+    mode: Mode
+    lost: tuple[str, ...]
+
+
+class _Roles(NamedTuple):
+    """What each dimension is.
+
+    Attributes
+    ----------
+    kind : str
+        The layout.
+    leading : tuple of str
+        Dimensions that count sections.
+    axes : tuple of {"x", "y", "z"}
+        What sections, rows and columns run along.
+    spatial : dict of str to str
+        Of those axes that the layout has, the dimension.
+    is_rgb : bool
+    """
+
+    kind: str
+    leading: tuple[str, ...]
+    axes: tuple[str, str, str]
+    spatial: dict[str, str]
+    is_rgb: bool
+
+
+class _Grid(NamedTuple):
+    """Where the voxels are along one axis, in Å.
+
+    Attributes
+    ----------
+    voxel : float or None
+    first : float
+    is_told : bool
+        Whether this is all that the coordinate tells.
+    note : str
+        What was assumed.
+    """
+
+    voxel: float | None
+    first: float
+    is_told: bool = True
+    note: str = ""
+
+
+def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
+    """Find the header that tells what the labels of data tell.
+
+    Parameters
+    ----------
+    data : DataArray
+        Its pixels are not looked at.
+    name : str
+        The file's: its suffix may say what it is.
+    wanted : Wanted
+
+    Raises
+    ------
+    MrcError
+        If the data have a shape, a dtype or coordinates that no MRC file can have.
+    """
+    if wanted.byteorder not in BYTE_ORDERS:
+        raise ValueError(f"byteorder is {wanted.byteorder!r}; accepted: 'little', 'big'")
+    roles = _roles(data)
+    mode = mode_for(data.dtype, wanted.mode, is_rgb=roles.is_rgb)
+    found = extended.header_of(data.attrs)
+    grids = _grids(data, roles, wanted.voxel_size)
+    header = _header(data, roles, grids, mode, found, wanted)
+    lost = [grid.note for grid in grids.values() if grid.note]
+    if header.lskflg == 1 and {wanted.voltage, wanted.c3, wanted.gain} != {None}:
+        lost.append("voltage, C3 and gain, as CCP4's skew transformation is in their place")
+    if mode.number not in STANDARD:
+        lost.append(f"MODE {mode.number} is not in MRC2014, and few programs read it")
+
+    is_same_grid = found is not None and _is_same_grid(found, header, roles)
+    if found is not None and is_same_grid and found.ispg > 1:
+        # of another grid the cell would not be the one that the symmetry is of
+        cell = {f: getattr(found, f) for f in ("ispg", "cella", "mx", "my", "mz")}
+        header = header.replaced(**cell)
+    sections = _sections(data, roles)
+    if wanted.extended_header is None:
+        try:
+            carried = extended.carried(data, header, sections, is_same_grid=is_same_grid)
+        except Exception as error:
+            # of whatever store the data came from
+            carried = extended.Extended()
+            lost.append(f"the extended header, which can't be read again ({error})")
+        else:
+            lost += carried.lost
+    else:
+        carried = extended.given(wanted.extended_header)
+
+    dims = _dimensions(data, roles, header, len(carried.raw), name)
+    coords = _others(data, roles, grids, carried.columns)
+    attrs = [str(key) for key in data.attrs if key not in OWN_ATTRS]
+    metadata = {} if wanted.codec == 0 else extended.metadata_of(data.attrs)
+    metadata |= wanted.metadata or {}
+    if wanted.codec and (dims or coords or attrs):
+        metadata[LABELS_KEY] = _labels(data, coords, attrs)
+    else:
+        lost += [dims] if dims else []
+        lost += [f"the coordinates {', '.join(coords)}"] if coords else []
+        lost += [f"the attributes {', '.join(attrs)}"] if attrs else []
+        if wanted.codec == 0 and wanted.metadata is None and extended.metadata_of(data.attrs):
+            lost.append("the metadata; metadata=data.mrc.metadata writes them as JSON")
+    # without any JSON, rosettasciio can't read an MRCZ
+    if metadata or (wanted.codec and not carried.raw):
+        if carried.raw:
+            lost.append(f"the extended header of type {carried.exttyp}, as JSON is in its place")
+        carried = extended.Extended("json", _json(metadata))
+    header = header.replaced(
+        nsymbt=len(carried.raw),
+        exttyp=carried.exttyp if carried.raw else header.exttyp,
+        **carried.counts,
+    )
+    return Heading(header, carried.raw, mode, tuple(lost))
+
+
+def _roles(data: xr.DataArray) -> _Roles:
+    """Tell what each dimension is, by its name, or by its place where the name is the user's."""
+    dims = [str(dim) for dim in data.dims]
+    is_rgb = len(dims) > 2 and dims[-1] == "rgb" and data.sizes["rgb"] == 3
+    if is_rgb:
+        dims.pop()
+    if len(dims) < 2 or 0 in data.shape:
+        shape = ", ".join(f"{dim}: {n}" for dim, n in data.sizes.items())
+        raise MrcError(
+            f"the data have the shape ({shape}); accepted: two dimensions or more, none empty"
+        )
+    *leading, rows, columns = dims
+    named = [dim for dim in (rows, columns) if dim in _AXES]
+    row_axis = rows if rows in _AXES else next(a for a in "yxz" if a not in named)
+    column_axis = (
+        columns if columns in _AXES else next(a for a in "xyz" if a not in (*named, row_axis))
+    )
+    section_axis = next(a for a in _AXES if a not in (row_axis, column_axis))
+    spatial = {row_axis: rows, column_axis: columns}
+    said = data.attrs.get("mrc_layout")
+
+    kind = "image_stack"
+    if not leading:
+        kind = "image"
+    elif len(leading) == 1:
+        if leading[0] == section_axis or (
+            leading[0] != "image" and said != "image_stack" and (said == "volume" or not named)
+        ):
+            kind = "volume"
+    elif len(leading) == 2 and (
+        leading[1] == section_axis or (said == "volume_stack" and "image" not in leading)
+    ):
+        kind = "volume_stack"
+    if kind in ("volume", "volume_stack"):
+        spatial[section_axis] = leading[-1]
+    return _Roles(kind, tuple(leading), (section_axis, row_axis, column_axis), spatial, is_rgb)
+
+
+def _grids(
+    data: xr.DataArray, roles: _Roles, voxel_size: float | Mapping[str, float] | None
+) -> dict[str, _Grid]:
+    """Return where the voxels are, for the spatial axes and those that were selected away."""
+    if isinstance(voxel_size, Mapping):
+        given = {str(dim): float(step) for dim, step in voxel_size.items()}
+    else:
+        given = {} if voxel_size is None else dict.fromkeys(roles.spatial, float(voxel_size))
+    unknown = set(given) - set(roles.spatial) - set(roles.spatial.values())
+    if unknown:
+        raise MrcError(
+            f"voxel_size names {', '.join(map(repr, sorted(unknown)))}; accepted: "
+            f"{', '.join(map(repr, roles.spatial.values()))}"
+        )
+    grids = {}
+    for axis in _AXES:
+        dim = roles.spatial.get(axis, axis)
+        step = given.get(dim, given.get(axis))
+        if step is not None and not (math.isfinite(step) and step > 0):
+            raise MrcError(f"voxel_size is {step}; accepted: a length in Å, above 0")
+        if axis in roles.spatial:
+            grids[axis] = _grid(data, dim, step)
+        elif axis in data.coords and data.coords[axis].ndim == 0:
+            # what is left of a section that was selected
+            grids[axis] = _grid(data, axis, None)
+    return grids
+
+
+def _grid(data: xr.DataArray, dim: str, step: float | None) -> _Grid:
+    # asked for, xarray would make up a coordinate
+    if dim not in data.coords or data.coords[dim].dtype.kind not in "iuf":
+        return _Grid(step, 0.0, is_told=dim not in data.coords)
+    coord = data.coords[dim]
+    values = np.atleast_1d(coord.values).astype(np.float64)
+    units = coord.attrs.get("units")
+    unit = 1.0 if units is None else length_unit(units)
+    if unit is None:
+        return _Grid(step, 0.0, is_told=False)
+    note = "" if units else f"{dim} has no units, and is taken as ångström"
+    if step is None and coord.ndim:
+        found = spacing(values, coord.attrs.get("spacing"))
+        decreases = len(values) > 1 and values[-1] < values[0]
+        if decreases or not np.isfinite(values).all() or (found is None and len(values) > 1):
+            what, hint = "is not regular", f"voxel_size={{{dim!r}: ...}} gives its step in Å, or "
+            if found is not None and decreases:
+                what, hint = "decreases", f"data.sortby({dim!r}) turns it, or "
+            raise MrcError(
+                f"the coordinate {dim} {what}, and an MRC file can't say so: {hint}"
+                f"data.drop_vars({dim!r}) leaves it out"
+            )
+        if found is None:
+            # of a single voxel the position alone tells no size
+            return _Grid(None, 0.0, is_told=False)
+        step = found * unit
+    first = float(values[0]) * unit
+    return _Grid(step, first if math.isfinite(first) else 0.0, note=note)
+
+
+def _header(
+    data: xr.DataArray,
+    roles: _Roles,
+    grids: dict[str, _Grid],
+    mode: Mode,
+    found: Header | None,
+    wanted: Wanted,
+) -> Header:
+    sizes = [data.sizes[dim] for dim in map(_key(data), roles.leading)]
+    n_sections = math.prod(sizes)
+    rows, columns = data.shape[len(sizes) : len(sizes) + 2]
+    section_axis, row_axis, column_axis = roles.axes
+    along = {section_axis: n_sections, row_axis: rows, column_axis: columns}
+    intervals = dict(along)
+    if roles.kind == "volume_stack":
+        intervals[section_axis] = sizes[-1]
+        intervals["z"] = sizes[-1]
+    elif wanted.codec:
+        # mrcz takes it for the sections of a frame, and makes one array where it is 0
+        is_grouped = roles.kind == "image_stack" and len(sizes) == 2
+        intervals["z"] = sizes[-1] if is_grouped else 0
+    elif roles.kind != "volume":
+        intervals[section_axis] = 1
+        intervals["z"] = 1
+    voxel = {axis: grid.voxel or 0.0 for axis, grid in grids.items() if axis in roles.spatial}
+    # FORMAT: MRCZ; where MZ is no interval, the cell has all sections
+    cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in _AXES)
+    origin = (grids[axis].first if axis in grids else 0.0 for axis in _AXES)
+    ispg = {"volume": 1, "volume_stack": 401}.get(roles.kind, 0)
+
+    carries_skew = found is not None and _has_skew(found) and roles.kind == "volume"
+    extra = found.encode()[_SKEW] if found is not None and carries_skew else bytes(52)
+    header = Header.blank(BYTE_ORDERS[wanted.byteorder], extra)
+    values: dict[str, Any] = {}
+    if not carries_skew:
+        for field, key in (("voltage", "voltage_kV"), ("c3", "c3_mm"), ("gain", "gain_e_per_DN")):
+            value = getattr(wanted, field)
+            value = data.attrs.get(key) if value is None else value
+            if value is not None:
+                values[field] = float(value)
+    if mode.number == 0 and mode.decoded == "u1":
+        # IMOD's mark and flags: bytes without sign, and MRC2014's sign of the origin
+        values |= {"imod_stamp": int.from_bytes(b"IMOD", "little"), "imod_flags": 4}
+    labels = _labelled(found, wanted)
+    return header.replaced(
+        nx=columns,
+        ny=rows,
+        nz=n_sections,
+        mode=mode.number + PER_CODEC * wanted.codec,
+        mx=intervals["x"],
+        my=intervals["y"],
+        mz=intervals["z"],
+        cella=XYZ(*cella),
+        cellb=found.cellb if found is not None and _has_angles(found) else header.cellb,
+        mapc=_AXES.index(column_axis) + 1,
+        mapr=_AXES.index(row_axis) + 1,
+        maps=_AXES.index(section_axis) + 1,
+        ispg=ispg,
+        origin=XYZ(*origin),
+        nlabl=len(labels),
+        label=(*labels, *[""] * (N_LABELS - len(labels))),
+        **values,
+    )
+
+
+def _labelled(found: Header | None, wanted: Wanted) -> list[str]:
+    """Return the labels: the old ones, the user's, and one of our own."""
+    from mrc_xarray import __version__
+
+    if isinstance(wanted.labels, str):
+        raise TypeError("labels is one text; accepted: a list of texts")
+    for label in wanted.labels:
+        if not (label.isascii() and label.isprintable() and len(label) <= 80):
+            raise MrcError(f"the label {label!r} is not 80 or fewer printable ASCII characters")
+    now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+    added = [*wanted.labels, f"{'mrc_xarray ' + __version__:<40}{now:>39}"]
+    first = [_MRCZ_LABEL] if wanted.codec else []
+    if len(first) + len(added) > N_LABELS:
+        raise MrcError(f"there are {len(wanted.labels)} labels; accepted: {10 - len(first) - 1}")
+    old = [] if found is None else [text for text in found.label if text.strip(" \0")]
+    old = [text for text in old if not text.startswith("MRCZ")]
+    return [*first, *old[: N_LABELS - len(first) - len(added)], *added]
+
+
+def _has_skew(found: Header) -> bool:
+    """Tell whether CCP4's skew transformation is there, over which others have other things."""
+    return found.lskflg == 1 and not found.exttyp.strip().isalnum() and not found.has_imod_stamp
+
+
+def _has_angles(found: Header) -> bool:
+    return all(math.isfinite(angle) and 0 < angle < 180 for angle in found.cellb)
+
+
+def _is_same_grid(found: Header, header: Header, roles: _Roles) -> bool:
+    """Tell whether the new file has the voxels of the old one, where they were."""
+    if roles.kind not in ("volume", "volume_stack"):
+        return False
+    if (found.nx, found.ny, found.nz) != (header.nx, header.ny, header.nz):
+        return False
+    axes, _ = geometry.axis_names(found)
+    if axes != roles.axes or (roles.kind == "volume_stack") != (401 <= found.ispg <= 630):
+        return False
+    grids = []
+    for each in (found, header):
+        sizes = dict(zip(axes, (each.nz, each.ny, each.nx), strict=True))
+        voxel, _ = geometry.voxel_size(each, roles.spatial, sizes)
+        grids.append((voxel, geometry.origin(each, axes, voxel, sizes)[0]))
+    (voxel, origin), (new_voxel, new_origin) = grids
+    return voxel.keys() == new_voxel.keys() and all(
+        math.isclose(voxel[axis], new_voxel[axis], rel_tol=1e-4)
+        and math.isclose(origin[axis], new_origin[axis], abs_tol=0.01 * voxel[axis])
+        for axis in voxel
+    )
+
+
+def _sections(data: xr.DataArray, roles: _Roles) -> np.ndarray[Any, Any] | None:
+    """Return the number in the source of each section, in order; None where that is unknown."""
+    coord = data.coords.get("section")
+    leading = [dim for dim in data.dims if str(dim) in roles.leading]
+    if coord is None or set(coord.dims) != set(leading):
+        return None
+    numbers: np.ndarray[Any, Any] = coord.transpose(*leading).values.reshape(-1)
+    return numbers if numbers.dtype.kind in "iu" else None
+
+
+def _dimensions(
+    data: xr.DataArray, roles: _Roles, header: Header, extended_size: int, name: str
+) -> str:
+    """Return what becomes of the dimensions, if they change, and how to open them as they are."""
+    arranged = arrange(
+        header,
+        header.nz,
+        name=name,
+        section_axis=roles.axes[0],
+        extended_size=extended_size,
+    )
+    opened = [*(dim for dim, _ in arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
+    dims = [str(dim) for dim in data.dims]
+    sizes = [data.sizes[dim] for dim in map(_key(data), roles.leading)]
+    if opened == dims and [n for _, n in arranged.leading] == sizes:
+        return ""
+    hint = ""
+    if roles.kind == "image_stack" and len(sizes) == 2 and roles.leading[1] == "channel":
+        hint = f"; sections_per_frame={sizes[1]} brings them back"
+    elif roles.kind == "image_stack" and len(sizes) == 2:
+        hint = f"; scan_shape=({sizes[0]}, {sizes[1]}) brings them back"
+    elif arranged.kind != roles.kind:
+        hint = f"; layout={roles.kind!r} brings them back"
+    return f"the dimensions ({', '.join(dims)}), which open as ({', '.join(opened)}){hint}"
+
+
+def _others(
+    data: xr.DataArray, roles: _Roles, grids: dict[str, _Grid], held: Iterable[str]
+) -> list[str]:
+    """Return the names of the coordinates that the header does not tell."""
+    told = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_told}
+    told |= {"section", *held}
+    return [str(name) for name in data.coords if name not in told]
+
+
+def _labels(data: xr.DataArray, coords: list[str], attrs: list[str]) -> dict[str, Any]:
+    """Return what the JSON keeps of the labels, for `dataset` to bring back."""
+    kept: dict[str, Any] = {"dims": [str(dim) for dim in data.dims], "shape": list(data.shape)}
+    kept["coords"] = {}
+    for name in coords:
+        coord = data.coords[name]
+        values = coord.values
+        text = values.dtype.kind not in "iufb"
+        kept["coords"][name] = {
+            "dims": [str(dim) for dim in coord.dims],
+            "dtype": str(values.dtype) if values.dtype.kind in "iufbmM" else "str",
+            "data": (values.astype(str) if text else values).tolist(),
+            "attrs": {str(key): value for key, value in coord.attrs.items()},
+        }
+    kept["attrs"] = {key: data.attrs[key] for key in attrs}
+    return kept
+
+
+def _json(metadata: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(metadata, default=_plain).encode()
+    except (TypeError, ValueError) as error:
+        raise MrcError(f"the metadata can't be written as JSON: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold, in the ways of mrcz."""
+    if isinstance(value, enum.Enum):
+        return f"Enum.{type(value).__name__}.{value.name}"
+    if isinstance(value, np.ndarray | np.generic):
+        return value.astype(str).tolist() if value.dtype.kind in "mM" else value.tolist()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _key(data: xr.DataArray) -> Any:
+    """Return a function from a dimension's name as text to the name that xarray has."""
+    names: dict[str, Hashable] = {str(dim): dim for dim in data.dims}
+    return names.__getitem__

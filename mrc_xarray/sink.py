@@ -1,0 +1,297 @@
+"""Where bytes go: a new file that replaces the old one at once, or one that is changed in place.
+
+A sink holds no handle: every write opens the file, writes at its own position and closes it, so
+that tasks may run in any thread or process that sees the same file system, and may run twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["ByteSink", "InPlace", "NewFile", "Upload", "open_sink"]
+
+Part: TypeAlias = "tuple[int, Any]"
+
+# bytes of a copy to a store at once
+_COPIED = 16 * 1024**2
+
+
+class ByteSink(Protocol):
+    """A file to be written from any thread or process; see FORMAT for what goes into it."""
+
+    @property
+    def name(self) -> str:
+        """The path or URL."""
+
+    def begin(self, size: int) -> None:
+        """Make ready for `size` bytes. Doing it twice does no harm."""
+
+    def write(self, parts: Iterable[Part]) -> None:
+        """Write buffers, each at its offset."""
+
+    def finish(self, head: bytes) -> None:
+        """Write the first bytes of the file, and make the whole of it last."""
+
+    def discard(self) -> None:
+        """Remove what was written, if `finish` did not succeed."""
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file on a disk, written under another name beside it, and renamed at the end.
+
+    Attributes
+    ----------
+    name : str
+        The path that it gets.
+    overwrite : bool
+        Whether it may replace a file.
+    part : str
+        The path that it has until then.
+    """
+
+    name: str
+    overwrite: bool
+    part: str
+
+    @classmethod
+    def at(cls, path: str, overwrite: bool) -> NewFile:
+        """Choose the temporary name; nothing is written yet."""
+        # a link stays, and what it leads to is replaced
+        path = os.path.realpath(os.path.expanduser(path))
+        folder, name = os.path.split(path)
+        part = os.path.join(folder, f".{name[:200]}.{uuid.uuid4().hex[:12]}.part")
+        sink = cls(path, overwrite, part)
+        sink._check()
+        return sink
+
+    def begin(self, size: int) -> None:
+        self._check()
+        # never cut: a cluster may do this again when the worker that did it is gone
+        fd = os.open(self.part, os.O_WRONLY | os.O_CREAT | _BINARY, 0o666)
+        try:
+            if os.fstat(fd).st_size < size:
+                os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
+
+    def write(self, parts: Iterable[Part]) -> None:
+        _write(self.part, parts)
+
+    def finish(self, head: bytes) -> None:
+        if not os.path.exists(self.part) and _begins_with(self.name, head):
+            # a cluster may do this again when the worker that did it is gone
+            return
+        self._check()
+        _write(self.part, [(0, head)], sync=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(self.name, self.part)
+        os.replace(self.part, self.name)
+        _sync_folder(os.path.dirname(self.name))
+
+    def discard(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.part)
+
+    def _check(self) -> None:
+        try:
+            found = os.stat(self.name)
+        except FileNotFoundError:
+            folder = os.path.dirname(self.name)
+            if not os.path.isdir(folder):
+                raise FileNotFoundError(2, "No such directory", folder) from None
+            return
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(21, "Is a directory", self.name)
+        if not self.overwrite:
+            raise FileExistsError(17, "File exists, and overwrite is not asked for", self.name)
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """A file that is changed where it is: a crash in the middle leaves it half changed.
+
+    Attributes
+    ----------
+    name : str
+        The path.
+    size : int
+        Bytes that it has now.
+    """
+
+    name: str
+    size: int
+
+    def begin(self, size: int) -> None:
+        pass
+
+    def write(self, parts: Iterable[Part]) -> None:
+        _write(self.name, parts)
+
+    def finish(self, head: bytes) -> None:
+        # the header tells of the pixels, and must not before they are there
+        _write(self.name, [], sync=True)
+        if head:
+            _write(self.name, [(0, head)], sync=True)
+
+    def discard(self) -> None:
+        if os.path.getsize(self.name) > self.size:
+            os.truncate(self.name, self.size)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file in a store: written to a local disk first, then sent in order.
+
+    A header comes first and tells of pixels that come later, and stores can't go back.
+
+    Attributes
+    ----------
+    name : str
+        The URL.
+    overwrite : bool
+    spool : NewFile
+        The local file.
+    fs : AbstractFileSystem
+    path : str
+        The name in the store.
+    """
+
+    name: str
+    overwrite: bool
+    spool: NewFile
+    fs: AbstractFileSystem = field(repr=False)
+    path: str
+
+    @classmethod
+    def at(cls, fs: AbstractFileSystem, path: str, name: str, overwrite: bool) -> Upload:
+        """Choose the local file; nothing is written yet."""
+        import dask
+
+        folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+        spool = NewFile.at(os.path.join(folder, os.path.basename(path)), overwrite=True)
+        sink = cls(name, overwrite, spool, fs, path)
+        sink._check()
+        return sink
+
+    def begin(self, size: int) -> None:
+        self._check()
+        self.spool.begin(size)
+
+    def write(self, parts: Iterable[Part]) -> None:
+        self.spool.write(parts)
+
+    def finish(self, head: bytes) -> None:
+        if not os.path.exists(self.spool.part) and self._is_there(head):
+            return
+        self._check()
+        self.spool.write([(0, head)])
+        # a transaction is the file system's, and others may write to it at the same time
+        own = type(self.fs)(
+            *self.fs.storage_args, **self.fs.storage_options, skip_instance_cache=True
+        )
+        with (
+            open(self.spool.part, "rb") as spooled,
+            own.transaction,
+            own.open(self.path, "wb") as file,
+        ):
+            shutil.copyfileobj(spooled, file, _COPIED)
+        self.fs.invalidate_cache(self.path)
+        self.discard()
+
+    def discard(self) -> None:
+        self.spool.discard()
+
+    def _is_there(self, head: bytes) -> bool:
+        try:
+            return bool(self.fs.cat_file(self.path, start=0, end=len(head)) == head)
+        except OSError:
+            return False
+
+    def _check(self) -> None:
+        self.fs.invalidate_cache(self.path)
+        if not self.overwrite and self.fs.exists(self.path):
+            raise FileExistsError(17, "File exists, and overwrite is not asked for", self.name)
+
+
+def open_sink(
+    target: str | os.PathLike[str], storage_options: dict[str, Any] | None, overwrite: bool
+) -> NewFile | Upload:
+    """Find the sink for a new file.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file already, and it may not be replaced.
+    """
+    from mrc_xarray.source import filesystem
+
+    if not isinstance(target, str | os.PathLike):
+        raise TypeError(f"can't write to {type(target).__name__}; accepted: a path or a URL")
+    fs, path = filesystem(os.fsdecode(target), storage_options)
+    if fs is None:
+        return NewFile.at(path, overwrite)
+    return Upload.at(fs, path, os.fsdecode(target), overwrite)
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _write(path: str, parts: Iterable[Part], *, sync: bool = False) -> None:
+    """Write buffers at their offsets into a file that is there."""
+    try:
+        fd = os.open(path, os.O_WRONLY | _BINARY)
+    except FileNotFoundError as error:
+        error.add_note(
+            "the workers of a cluster must share the file system that the file is written to"
+        )
+        raise
+    try:
+        for offset, buffer in parts:
+            left = memoryview(buffer).cast("B")
+            while left:
+                n = _pwrite(fd, left, offset)
+                left, offset = left[n:], offset + n
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _seek_and_write(fd: int, buffer: memoryview, offset: int) -> int:
+    """Do what `os.pwrite` does, on a descriptor that no other thread uses."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, buffer)
+
+
+# Windows has none
+_pwrite = getattr(os, "pwrite", _seek_and_write)
+
+
+def _begins_with(path: str, head: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(head)) == head
+    except OSError:
+        return False
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a new name last; a folder can't be opened on Windows."""
+    with contextlib.suppress(PermissionError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

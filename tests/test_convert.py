@@ -1,0 +1,418 @@
+"""``mrc-xarray convert``: from any store to any other, with what can be kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import fsspec
+import mrcfile
+import numpy as np
+import pytest
+import servers
+import xarray as xr
+
+from mrc_xarray.cli import main
+
+Array = np.ndarray[Any, Any]
+
+PIXELS = np.random.default_rng(8).integers(-(2**15), 2**15, (16, 24, 40), "i2")
+# 2.5 Å, and off the origin
+FIELDS: dict[str, Any] = {"cella": (100, 60, 40), "origin": (-20, 5, 30), "labels": (b"ours",)}
+BYTES = by_hand.mrc(PIXELS, **FIELDS)
+
+SUFFIXES = (".mrc", ".mrcz", ".zarr", ".nc")
+suffixes = pytest.mark.parametrize("suffix", SUFFIXES)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.mrc"
+    path.write_bytes(BYTES)
+    return path
+
+
+def opened(target: Path | str, **options: Any) -> xr.Dataset:
+    engine = {".zarr": "zarr", ".nc": "netcdf4"}.get(os.path.splitext(target)[1], "mrc")
+    if engine == "zarr":
+        options["consolidated"] = False
+    with xr.open_dataset(target, engine=engine, **options) as ds:
+        return ds.load()
+
+
+def convert(*arguments: object) -> int:
+    """Run the command, as a script sees it."""
+    try:
+        return main(["convert", *map(str, arguments)])
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+
+
+def check_equal(found: xr.Dataset, expected: xr.Dataset) -> None:
+    np.testing.assert_array_equal(found.data, expected.data)
+    assert found.data.dtype == expected.data.dtype
+    assert found.data.dims == expected.data.dims
+    for name in expected.coords:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+        assert found[name].attrs.get("units") == expected[name].attrs.get("units")
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line that tells what went wrong; argparse puts its usage before it."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    lines = err.splitlines()
+    assert lines
+    assert len(lines) == 1 or lines[0].startswith("usage:")
+    return lines[-1]
+
+
+# kinds ------------------------------------------------------------------------------------------
+
+
+def test_around_all_kinds_and_back(source: Path, tmp_path: Path) -> None:
+    expected = opened(source)
+    before = source
+    for i, suffix in enumerate((".mrcz", ".zarr", ".nc", ".mrc")):
+        after = tmp_path / f"{i}{suffix}"
+        assert convert(before, after, "--quiet") == 0
+        found = opened(after)
+        check_equal(found, expected)
+        assert found.data.mrc.voxel_size == pytest.approx({"z": 2.5, "y": 2.5, "x": 2.5})
+        assert any(label.strip() == "ours" for label in found.mrc.header.label)
+        before = after
+    assert mrcfile.validate(before, print_file=sys.stderr)
+    with mrcfile.open(before) as mrc:
+        np.testing.assert_array_equal(mrc.data, PIXELS)
+        assert mrc.voxel_size.tolist() == (2.5, 2.5, 2.5)
+        assert mrc.header.origin.tolist() == (-20, 5, 30)
+    assert source.read_bytes() == BYTES
+
+
+@pytest.mark.parametrize("first", SUFFIXES)
+@pytest.mark.parametrize("second", SUFFIXES)
+def test_each_kind_to_each(source: Path, tmp_path: Path, first: str, second: str) -> None:
+    between, path = tmp_path / f"first{first}", tmp_path / f"second{second}"
+    assert convert(source, between, "--quiet") == 0
+    assert convert(between, path, "--quiet") == 0
+    check_equal(opened(path), opened(source))
+    assert sorted(os.listdir(tmp_path)) == sorted([source.name, between.name, path.name])
+
+
+@suffixes
+@pytest.mark.parametrize("dtype", ["i1", "u2", "f4", "c8"])
+def test_types_survive(tmp_path: Path, suffix: str, dtype: str) -> None:
+    if (suffix, dtype) == (".nc", "c8"):
+        pytest.skip("netCDF4 has no complex numbers of its own")
+    pixels = np.random.default_rng(0).integers(0, 100, (3, 4, 5)).astype(dtype)
+    source, path = tmp_path / "source.mrc", tmp_path / f"written{suffix}"
+    source.write_bytes(by_hand.mrc(pixels))
+    assert convert(source, path, "--quiet") == 0
+    check_equal(opened(path), opened(source))
+
+
+@suffixes
+@pytest.mark.parametrize(
+    ("fields", "dims"),
+    [({"ispg": 0, "mz": 1}, ("image", "y", "x")), ({"ispg": 401, "mz": 4}, ("volume", *"zyx"))],
+)
+def test_layouts_survive(
+    tmp_path: Path, suffix: str, fields: dict[str, Any], dims: tuple[str, ...]
+) -> None:
+    source, between, path = (tmp_path / name for name in ("a.mrc", f"b{suffix}", "c.mrc"))
+    cella = {"cella": (100, 60, 10)}
+    source.write_bytes(by_hand.mrc(PIXELS, **fields, **cella))
+    assert opened(source).data.dims == dims
+    assert convert(source, between, "--quiet") == 0
+    check_equal(opened(between), opened(source))
+    assert convert(between, path, "--quiet") == 0
+    check_equal(opened(path), opened(source))
+
+
+# options ----------------------------------------------------------------------------------------
+
+SELECTIONS: dict[str, tuple[list[str], dict[str, slice]]] = {
+    "range": (["z=0:10"], {"z": slice(0, 10)}),
+    "from": (["y=7:"], {"y": slice(7, None)}),
+    "to": (["x=:5"], {"x": slice(None, 5)}),
+    "from the end": (["z=-3:"], {"z": slice(-3, None)}),
+    "to the end": (["x=2:-1"], {"x": slice(2, -1)}),
+    "all": (["z=:"], {}),
+    "beyond": (["z=12:100"], {"z": slice(12, None)}),
+    "several": (
+        ["z=2:4", "y=0:3", "x=-4:"],
+        {"z": slice(2, 4), "y": slice(3), "x": slice(-4, None)},
+    ),
+}
+
+
+@suffixes
+@pytest.mark.parametrize(
+    ("texts", "selection"),
+    SELECTIONS.values(),
+    ids=[name.replace(" ", "-") for name in SELECTIONS],
+)
+def test_selection_is_by_index(
+    source: Path, tmp_path: Path, suffix: str, texts: list[str], selection: dict[str, slice]
+) -> None:
+    path = tmp_path / f"part{suffix}"
+    assert convert(source, path, "--quiet", "--select", *texts) == 0
+    check_equal(opened(path), opened(source).isel(selection))
+
+
+def test_selection_of_one_section_keeps_its_dimension(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "part.rec"
+    assert convert(source, path, "--quiet", "--select", "z=3:4") == 0
+    check_equal(opened(path), opened(source).isel(z=slice(3, 4)))
+
+
+@pytest.mark.parametrize(
+    "text", ["w=0:2", "z", "z=", "=0:2", "z=a:b", "z=1.5:3", "z=0:1:2:3", "z=5:5", "z=90:99"]
+)
+def test_bad_selection_is_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    assert convert(source, tmp_path / "part.mrc", "--quiet", "--select", text) in (1, 2)
+    line = complaint(capsys)
+    assert text.partition("=")[0] in line
+    assert os.listdir(tmp_path) == [source.name]
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [(1, "i2"), (6, "u2"), (12, "f2"), (2, "f4")])
+@pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
+def test_mode_casts(tmp_path: Path, suffix: str, mode: int, dtype: str) -> None:
+    pixels = np.random.default_rng(0).uniform(0, 100, (3, 4, 5)).astype("f4")
+    source, path = tmp_path / "source.mrc", tmp_path / f"cast{suffix}"
+    source.write_bytes(by_hand.mrc(pixels))
+    assert convert(source, path, "--quiet", "--mode", mode) == 0
+    expected = np.rint(pixels) if dtype in ("i2", "u2") else pixels
+    found = opened(path).data
+    assert found.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(found, expected.astype(dtype))
+
+
+def test_mode_that_does_not_hold_the_values_is_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(source, tmp_path / "cast.mrc", "--quiet", "--mode", 0) == 1
+    assert "127" in complaint(capsys)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+@pytest.mark.parametrize("mode", ["5", "six"])
+def test_unknown_mode(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    assert convert(source, tmp_path / "cast.mrc", "--quiet", "--mode", mode) in (1, 2)
+    assert mode in complaint(capsys)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+@pytest.mark.parametrize("codec", ["blosclz", "lz4", "lz4hc", "zlib", "zstd"])
+@pytest.mark.parametrize("clevel", [None, 5])
+def test_compressor(source: Path, tmp_path: Path, codec: str, clevel: int | None) -> None:
+    path = tmp_path / "compressed.mrcz"
+    options = [] if clevel is None else ["--clevel", clevel]
+    assert convert(source, path, "--quiet", "--compressor", codec, *options) == 0
+    found = opened(path)
+    assert found.data.attrs["mrcz_codec"] == codec
+    check_equal(found, opened(source))
+
+
+def test_suffix_tells_whether_it_is_compressed(source: Path, tmp_path: Path) -> None:
+    for name, codec in (("a.mrcz", "zstd"), ("a.mrc", None), ("a.map", None)):
+        assert convert(source, tmp_path / name, "--quiet") == 0
+        assert opened(tmp_path / name).data.attrs.get("mrcz_codec") == codec
+
+
+def test_unknown_compressor(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(source, tmp_path / "a.mrcz", "--quiet", "--compressor", "rar") in (1, 2)
+    assert "rar" in complaint(capsys)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+@suffixes
+def test_target_is_overwritten_only_when_asked(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    path = tmp_path / f"target{suffix}"
+    assert convert(source, path, "--quiet", "--select", "z=0:2") == 0
+    before = opened(path)
+    assert convert(source, path, "--quiet") == 1
+    assert path.name in complaint(capsys)
+    check_equal(opened(path), before)
+    assert convert(source, path, "--quiet", "--overwrite") == 0
+    check_equal(opened(path), opened(source))
+
+
+@pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
+def test_file_is_converted_onto_itself(source: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"itself{suffix}"
+    assert convert(source, path, "--quiet") == 0
+    assert convert(path, path, "--quiet", "--overwrite", "--select", "z=4:9") == 0
+    check_equal(opened(path), opened(source).isel(z=slice(4, 9)))
+
+
+def test_quiet_prints_nothing_and_progress_goes_to_stderr(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(source, tmp_path / "a.mrc", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert convert(source, tmp_path / "b.mrc") == 0
+    assert "100%" in "".join(capsys.readouterr())
+
+
+# what goes wrong --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["missing.mrc", "missing.mrcz", "missing.zarr", "missing.nc"])
+def test_missing_source_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert convert(tmp_path / name, tmp_path / "target.mrc", "--quiet") == 1
+    assert "missing" in complaint(capsys)
+    assert os.listdir(tmp_path) == []
+
+
+@suffixes
+def test_damaged_source_leaves_no_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    source = tmp_path / "source.mrc"
+    source.write_bytes(BYTES[:-1])
+    assert convert(source, tmp_path / f"target{suffix}", "--quiet") == 1
+    assert "truncated" in complaint(capsys)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+def test_source_without_pixels_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source.nc"
+    xr.Dataset({"one": ("y", [1.0]), "two": ("y", [2.0])}).to_netcdf(source)
+    assert convert(source, tmp_path / "target.mrc", "--quiet") == 1
+    line = complaint(capsys)
+    assert "one" in line
+    assert "two" in line
+    assert os.listdir(tmp_path) == [source.name]
+
+
+def test_the_installed_command(source: Path, tmp_path: Path) -> None:
+    command = shutil.which("mrc-xarray", path=os.path.dirname(sys.executable))
+    if command is None:
+        pytest.skip("the command is not installed beside this Python")
+    path = tmp_path / "target.mrcz"
+    arguments = [command, "convert", str(source), str(path)]
+    done = subprocess.run([*arguments, "--select", "z=0:10"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check_equal(opened(path), opened(source).isel(z=slice(0, 10)))
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+# stores -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[servers.S3]:
+    with servers.s3_server() as s3:
+        yield s3
+
+
+@pytest.fixture(params=["memory", "s3"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], str]]:
+    """Tell the URL of a name; the options come from fsspec's configuration, as users set them."""
+    # other names in each test, as file systems remember listings
+    directory = tmp_path.name
+    if request.param == "s3":
+        s3 = request.getfixturevalue("s3")
+        monkeypatch.setitem(fsspec.config.conf, "s3", s3.storage_options)
+        yield lambda name: s3.url(f"{directory}/{name}")
+    else:
+        yield lambda name: f"memory://{directory}/{name}"
+        fs = fsspec.filesystem("memory")
+        if fs.exists(f"/{directory}"):
+            fs.rm(f"/{directory}", recursive=True)
+
+
+Store = Callable[[str], str]
+
+
+@pytest.mark.parametrize("first", [".mrc", ".mrcz", ".zarr"])
+@pytest.mark.parametrize("second", [".mrc", ".mrcz", ".zarr"])
+def test_store_to_store(source: Path, store: Store, first: str, second: str) -> None:
+    urls = [store(f"first{first}"), store(f"second{second}")]
+    assert convert(source, urls[0], "--quiet") == 0
+    assert convert(*urls, "--quiet", "--select", "z=1:6") == 0
+    check_equal(opened(urls[1]), opened(source).isel(z=slice(1, 6)))
+
+
+def test_store_is_overwritten_only_when_asked(
+    source: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = store("target.mrc")
+    assert convert(source, url, "--quiet", "--select", "z=0:2") == 0
+    assert convert(source, url, "--quiet") == 1
+    assert "target.mrc" in complaint(capsys)
+    check_equal(opened(url), opened(source).isel(z=slice(0, 2)))
+    assert convert(source, url, "--quiet", "--overwrite") == 0
+    check_equal(opened(url), opened(source))
+
+
+def test_object_that_is_missing_is_one_line(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(store("missing.mrc"), tmp_path / "target.mrc", "--quiet") == 1
+    assert "missing.mrc" in complaint(capsys)
+    assert os.listdir(tmp_path) == []
+
+
+# memory -----------------------------------------------------------------------------------------
+
+# the peak of this program alone: ru_maxrss begins with that of the process that started it
+PEAK = """
+import sys
+from mrc_xarray.cli import main
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+small, large, suffix = sys.argv[1:]
+assert main(["convert", small, small + suffix, "--quiet"]) == 0
+before = peak()
+assert main(["convert", large, large + suffix, "--quiet"]) == 0
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells the peak there")
+@suffixes
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None:
+    shape = (64, 1024, 1024)
+    small, large = tmp_path / "small.mrc", tmp_path / "large.mrc"
+    # several chunks, so that what one chunk needs is in the baseline
+    small.write_bytes(by_hand.mrc(np.ones((8, 1024, 1024), "f4")))
+    with large.open("wb") as file:
+        file.write(by_hand.header(shape, 2))
+        file.truncate(1024 + 4 * 64 * 1024 * 1024)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(small), str(large), suffix],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) / 1024 < 100
+    ds = xr.open_dataset(f"{large}.mrc", engine="mrc") if suffix == ".mrc" else None
+    assert ds is None or ds.data.shape == shape
