@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
 
+from mrc_xarray import extended
 from mrc_xarray.dataset import voxel_size
-from mrc_xarray.extended import metadata_of
 from mrc_xarray.format.header import Header
 
 __all__ = ["MrcAccessor"]
@@ -48,7 +49,40 @@ class MrcAccessor:
     @property
     def metadata(self) -> dict[str, Any]:
         """What the file and its sidecars say beyond the header; empty if nothing."""
-        return metadata_of(self._attrs())
+        return extended.metadata_of(self._attrs())
+
+    @property
+    def extended_header(self) -> bytes:
+        """The bytes between header and pixels, read again from the file; empty if there are none.
+
+        Raises
+        ------
+        OSError
+            If the file is no longer there.
+        MrcError
+            If it changed since it was opened.
+        """
+        return extended.read_again(self._attrs())
+
+    @property
+    def extended_fields(self) -> xr.Dataset:
+        """All fields of the extended header's records, read again from the file.
+
+        Variables have the file's names and units, and the sections' dimension; fields with one
+        value for the file have none. Empty where the extended header has no fields.
+
+        Raises
+        ------
+        OSError, MrcError
+            As `extended_header`.
+        """
+        return extended.fields(self._data())
+
+    def plot_slices(self, at: Mapping[str, float] | None = None, **options: Any) -> Any:
+        """Draw three orthogonal slices: see `mrc_xarray.plot.plot_slices`, for all arguments."""
+        from mrc_xarray.plot import plot_slices
+
+        return plot_slices(self._data(), at, **options)
 
     def to_file(self, target: str | os.PathLike[str], **options: Any) -> Any:
         """Write the data to an MRC or MRCZ file: see `mrc_xarray.to_mrc`, for all arguments."""
@@ -65,10 +99,15 @@ class MrcAccessor:
                 "or an operation dropped their attributes"
             ) from None
 
-    def _attrs(self) -> dict[str, Any]:
+    def _attrs(self) -> dict[Any, Any]:
+        data = self._data()
+        return {} if data is None else data.attrs
+
+    def _data(self) -> Any:
+        """Return the variable that came from the file; None where a Dataset has none."""
         if isinstance(self._obj, xr.DataArray):
-            return self._obj.attrs
+            return self._obj
         variables = self._obj.data_vars
-        kept = [v.attrs for v in variables.values() if "mrc_header" in v.attrs]
+        kept = [v for v in variables.values() if "mrc_header" in v.attrs]
         # "data", if that was not renamed
-        return variables["data"].attrs if "data" in variables else kept[0] if kept else {}
+        return variables["data"] if "data" in variables else kept[0] if kept else None

@@ -50,6 +50,9 @@ class StackArray(BackendArray):
         Sizes of the dimensions that the sections are folded into; empty for one image.
     mmap : bool
         Whether to return views of a map where that can be.
+    frame_index : ndarray of int64, shape `leading`, optional
+        The section at each position of `leading`, -1 where there is none; by default they are
+        in its order.
 
     Attributes
     ----------
@@ -59,12 +62,18 @@ class StackArray(BackendArray):
     """
 
     def __init__(
-        self, source: ByteSource, sections: Sections, leading: tuple[int, ...], mmap: bool = False
+        self,
+        source: ByteSource,
+        sections: Sections,
+        leading: tuple[int, ...],
+        mmap: bool = False,
+        frame_index: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.source = source
         self.sections = sections
         self.leading = leading
         self.mmap = mmap
+        self.frame_index = frame_index
         self.shape = (*leading, *sections.shape[1:])
         self.dtype = sections.dtype
 
@@ -72,7 +81,14 @@ class StackArray(BackendArray):
         from dask.base import normalize_token
 
         return normalize_token(  # type: ignore[no-any-return]
-            (type(self).__qualname__, self.source, self.sections, self.leading, self.mmap)
+            (
+                type(self).__qualname__,
+                self.source,
+                self.sections,
+                self.leading,
+                self.mmap,
+                self.frame_index,
+            )
         )
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Array:
@@ -94,14 +110,18 @@ class StackArray(BackendArray):
         view = self._view(picks, shape)
         if view is None:
             result = np.empty((prod(shape[:n_leading]), *shape[n_leading:]), self.dtype)
-            if result.size:
+            if result.size and self.frame_index is None:
                 self._fill(result, self._section_numbers(picks[:n_leading]), picks[n_leading:])
+            elif result.size:
+                self._place(result, picks[:n_leading], picks[n_leading:])
             view = result.reshape(shape)
         return view.squeeze(dropped) if dropped else view
 
     def _view(self, picks: list[Pick], shape: tuple[int, ...]) -> Array | None:
         """Select from a map of the file, or return None where that has to be read."""
         sections = self.sections
+        if self.frame_index is not None:
+            return None
         if not self.mmap or sections.is_compressed or not sections.is_native or not prod(shape):
             return None
         mapped = self.source.map()
@@ -121,6 +141,20 @@ class StackArray(BackendArray):
             along = np.arange(n)[pick]
             numbers = np.add.outer(numbers * n, along)
         return numbers.reshape(-1)
+
+    def _place(self, result: Array, leading: list[Pick], picks: list[Pick]) -> None:
+        """Read the frames of a scan to their positions, and fill those without a frame."""
+        assert self.frame_index is not None
+        frames = _select(self.frame_index, leading).reshape(-1)
+        order = np.argsort(frames, kind="stable")
+        order = order[np.searchsorted(frames[order], 0) :]
+        if len(order) < len(frames):
+            result[...] = np.nan if self.dtype.kind in "fc" else 0
+        if len(order):
+            # in the file's order, so that neighbours there are read together
+            recorded = np.empty((len(order), *result.shape[1:]), self.dtype)
+            self._fill(recorded, frames[order], picks)
+            result[order] = recorded
 
     def _fill(
         self, result: Array, numbers: range | npt.NDArray[np.intp], picks: list[Pick]
@@ -151,13 +185,16 @@ class StackArray(BackendArray):
             scratch, used = _scratch(sum(piece.nbytes for piece in decoded)), 0
             for piece in batch:
                 if as_stored and piece.rows is None:
-                    first = (piece.at[0].start * n_rows + piece.at[1].start) * sections.row_bytes
-                    requests.append((piece.offset, flat[first : first + piece.nbytes]))
+                    buffer, step = flat, n_rows * sections.row_bytes
+                    first = piece.at[0].start * step + piece.at[1].start * sections.row_bytes
                 else:
                     raw = scratch[used : used + piece.nbytes]
                     used += piece.nbytes
-                    requests.append((piece.offset, raw.data))
                     decodings.append((piece, raw))
+                    buffer, first, step = raw.data, 0, piece.nbytes // piece.n_sections
+                for offset, nbytes in piece.ranges():
+                    requests.append((offset, buffer[first : first + nbytes]))
+                    first += step
             self.source.read_into(requests)
             for piece, raw in decodings:
                 target = result[piece.at]

@@ -7,6 +7,7 @@ be quick, and must not import dask or fsspec.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from xarray.backends import BackendEntrypoint
 
 from mrc_xarray import format
 from mrc_xarray.dataset import to_dataset
-from mrc_xarray.format.errors import warn
+from mrc_xarray.format.errors import MrcWarning, warn
 from mrc_xarray.format.layout import stem_and_suffix
 from mrc_xarray.source import Target, open_source
 
@@ -32,6 +33,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
     description = (
         "Open electron-microscopy MRC and MRCZ files (.mrc, .mrcs, .mrcz, .map, .rec, .st)"
     )
+    supports_groups = True
     open_dataset_parameters = (
         "filename_or_obj",
         "drop_variables",
@@ -67,8 +69,8 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         mode0: str = "auto",
         convention: str = "ccpem",
         byteorder: str = "auto",
-        metadata_file: str | None = "auto",
-        scan_file: str | None = "auto",
+        metadata_file: Target | None = "auto",
+        scan_file: Target | None = "auto",
         truncated: str = "error",
         mmap: bool = False,
         strict: bool = False,
@@ -106,9 +108,12 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         convention : {"ccpem", "eman2"}
             Which table MODE is looked up in; "eman2" is mrcz's other one.
         byteorder : {"auto", "little", "big"}
-        metadata_file, scan_file : {"auto", None}
-            Whether sidecars may be looked for. This version only looks for an .mdoc, as a
-            sign of an image stack.
+        metadata_file : "auto", None, path, URL or binary file object
+            A sidecar: Direct Electron's ``_info.txt``, SerialEM's ``.mdoc``, or a list of tilt
+            angles (``.tlt``, ``.rawtlt``). By default one beside the file is taken; in a store,
+            only that of a Direct Electron movie is looked for. None for none.
+        scan_file : "auto", None, path, URL or binary file object
+            Direct Electron's ``_scan_coordinates.csv``, likewise.
         truncated : {"error", "trim"}
             Whether to open the whole sections of a file that has fewer than promised.
         mmap : bool
@@ -137,9 +142,6 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         """
         if unknown:
             raise TypeError(_unknown_arguments(unknown))
-        for argument, value in (("metadata_file", metadata_file), ("scan_file", scan_file)):
-            if value not in ("auto", None):
-                raise NotImplementedError(f"{argument}= can't name a file in this version")
         source = open_source(filename_or_obj, storage_options)
         file = format.read(
             source,
@@ -150,7 +152,8 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             mode0=mode0,
             convention=convention,
             byteorder=byteorder,
-            look_beside=metadata_file is not None,
+            metadata_file=_sidecar(metadata_file, storage_options),
+            scan_file=_sidecar(scan_file, storage_options),
             truncated=truncated,
             strict=strict,
         )
@@ -162,6 +165,60 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         # open_mfdataset calls what is set here, without asking whether anything is
         ds.set_close(_nothing_to_close)
         return ds
+
+    def open_groups_as_dict(  # type: ignore[override]  # with our keywords, as open_dataset
+        self, filename_or_obj: Target, **options: Any
+    ) -> dict[str, xr.Dataset]:
+        """Open a Direct Electron movie and the images beside it; see `open_datatree`."""
+        from mrc_xarray.acquisition import groups
+
+        storage_options = options.get("storage_options")
+
+        def open_image(target: str) -> xr.Dataset:
+            return self.open_dataset(
+                target,
+                storage_options=storage_options,
+                units=options.get("units", "angstrom"),
+                metadata_file=None,
+                drop_variables=options.get("drop_variables"),
+                strict=options.get("strict", False),
+            )
+
+        movie = self.open_dataset(filename_or_obj, **options)
+        roles = movie["data"].dims
+        if options.get("dims") is not None:
+            with warnings.catch_warnings():
+                # they were told a moment ago
+                warnings.simplefilter("ignore", MrcWarning)
+                roles = self.open_dataset(filename_or_obj, **options | {"dims": None})["data"].dims
+        source = open_source(filename_or_obj, storage_options)
+        return groups(movie, roles, source, open_image)
+
+    def open_datatree(  # type: ignore[override]  # with our keywords, as open_dataset
+        self, filename_or_obj: Target, **options: Any
+    ) -> xr.DataTree:
+        """Open a Direct Electron movie, with what was recorded beside it.
+
+        Parameters
+        ----------
+        filename_or_obj : path, URL or binary file object
+            The movie's, in ``_movie.mrc``; another file is a tree of one Dataset.
+        **options
+            As for `open_dataset`; they are for the movie.
+
+        Returns
+        -------
+        DataTree
+            The movie at the root, virtual images at ``virtual/<name>``, external detectors at
+            ``external/<name>``, the sum of all frames at ``final``. An image has the dimensions
+            of the movie whose sizes it has, and else some with its own name before.
+
+        Raises
+        ------
+        MrcError, OSError
+            As `open_dataset`.
+        """
+        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Tell from its content whether a local file is MRC; a URL from its suffix alone."""
@@ -187,6 +244,16 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         except Exception:
             # xarray asks every engine about every file, and any of them may be anything
             return False
+
+
+def _sidecar(
+    target: Target | None, storage_options: dict[str, Any] | None
+) -> format.SidecarChoice:
+    """Read the sidecar that the user names, if any is named."""
+    if target is None or (isinstance(target, str) and target == "auto"):
+        return target  # type: ignore[return-value]  # of the strings, only "auto" is left
+    source = open_source(target, storage_options)
+    return format.NamedBytes(os.path.basename(source.name), source.read(0, source.size))
 
 
 def _nothing_to_close() -> None:

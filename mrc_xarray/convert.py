@@ -54,6 +54,8 @@ def convert(
         "netcdf": {"engine": "netcdf4"},
         "zarr": {"engine": "zarr", "consolidated": False},
     }
+    if kind != "mrc" and _same_place(source, target):
+        raise MrcError(f"{target}: source and target are the same, or one is within the other")
     # chunks come after the selection: then no chunk reads what is left out
     with xr.open_dataset(source, **opened[_kind(source)]) as ds:
         unknown = set(select or {}) - set(ds.dims)
@@ -73,6 +75,17 @@ def convert(
 
 def _kind(name: str) -> Kind:
     return _KINDS.get(stem_and_suffix(name.rstrip("/"))[1], "mrc")
+
+
+def _same_place(source: str, target: str) -> bool:
+    """Tell whether writing the target would destroy the source."""
+    places = []
+    for name in (source, target):
+        fs, path = filesystem(name)
+        path = os.path.realpath(os.path.expanduser(path)) if fs is None else path
+        places.append((None if fs is None else fs.to_json(), path.rstrip("/") + "/"))
+    (store, path), (other_store, other) = places
+    return store == other_store and (path.startswith(other) or other.startswith(path))
 
 
 def _chunked(ds: xr.Dataset) -> xr.Dataset:

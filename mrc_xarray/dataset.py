@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from xarray.core import indexing
 from mrc_xarray.array import StackArray, preferred_chunks
 from mrc_xarray.format import MrcFile
 from mrc_xarray.format.header import HEADER_SIZE
+from mrc_xarray.format.metadata import Value, with_gaps
 from mrc_xarray.format.sections import Blocks
 from mrc_xarray.source import ByteSource
 
@@ -25,9 +26,13 @@ __all__ = [
     "LABELS_KEY",
     "OWN_ATTRS",
     "UNITS",
+    "attrs_of",
+    "converted",
     "length_unit",
     "spacing",
     "to_dataset",
+    "values_from_json",
+    "values_to_json",
     "voxel_size",
 ]
 
@@ -43,6 +48,29 @@ _SPELLINGS = {
 }
 _UNITS_BY_NAME = {name: unit for unit, names in _SPELLINGS.items() for name in (unit, *names)}
 
+#: Units of what is told of each section, whatever its source has them in.
+COLUMN_UNITS = {
+    "tilt_angle": "degree",
+    "tilt_beta": "degree",
+    "stage_x": "um",
+    "stage_y": "um",
+    "stage_z": "um",
+    "defocus": "um",
+    "dose": "e/angstrom^2",
+    "exposure_time": "s",
+    "voltage": "kV",
+}
+# how large units are, beside each other
+_SCALES = {
+    "length": {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "pm": 1e-12},
+    "dose": {"e/m^2": 1.0, "e/nm^2": 1e18, "e/angstrom^2": 1e20},
+    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
+    "angle": {"degree": 1.0, "rad": 180 / math.pi},
+    "voltage": {"V": 1.0, "kV": 1e3},
+}
+# names of ours, which no column of a file may take
+_TAKEN = frozenset(("data", "section", "frame_index", "x", "y", "z", "kx", "ky"))
+
 #: Where the JSON of an MRCZ by our writer keeps what the header can't tell of the labels.
 LABELS_KEY = "mrc_xarray"
 #: Attributes that the engine sets, and that a writer needs not keep.
@@ -54,6 +82,15 @@ OWN_ATTRS = frozenset(
         *("voltage_kV", "c3_mm", "gain_e_per_DN"),
     )
 )
+
+
+# attributes that say how pixels are decoded, or are ours
+_RESERVED = OWN_ATTRS | {
+    *("scale_factor", "add_offset", "_FillValue", "missing_value", "valid_min", "valid_max"),
+    *("valid_range", "flag_values", "dtype", "units", "calendar", "coordinates", "grid_mapping"),
+    *("long_name", "standard_name", "axis", "positive", "compress", "formula_terms", "_Unsigned"),
+}
+_ATTRS_WITH_UNIT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 
 
 def to_dataset(
@@ -89,8 +126,9 @@ def to_dataset(
     kept = _kept_labels(file) if dims is None else None
     if kept is not None:
         dims, leading = kept.dims, kept.leading
-    array = StackArray(source, file.sections, tuple(n for _, n in leading), mmap)
-    roles = [role for role, _ in leading] + list(file.axes[1:])
+    sizes = tuple(n for _, n in leading)
+    array = StackArray(source, file.sections, sizes, mmap, file.frame_index)
+    roles = [*(role for role, _ in leading), *file.frame]
     if file.sections.mode.samples:
         roles.append("rgb")
     names = _names(roles, dims)
@@ -101,17 +139,19 @@ def to_dataset(
         _attrs(file),
         {"preferred_chunks": preferred_chunks(tuple(names.values()), array)},
     )
-    coords = {
+    along = tuple(names[role] for role, _ in leading)
+    coords = _per_section(file, along, array)
+    if file.layout.kind == "image_stack":
+        numbers = np.arange(file.sections.shape[0], dtype=np.int64).reshape(array.leading)
+        coords["section"] = xr.Variable(along, numbers, {"long_name": "section in the file"})
+    if file.frame_index is not None:
+        told = {"long_name": "frame in the file, -1 where none was recorded"}
+        coords["frame_index"] = xr.Variable(along, file.frame_index, told)
+    coords |= {
         names[role]: _positions(names[role], role, file, size, units)
         for role, size in zip(roles, array.shape, strict=True)
-        if role in file.voxel
+        if role in file.voxel or role in file.steps
     }
-    if file.layout.kind == "image_stack":
-        coords["section"] = xr.Variable(
-            tuple(names[role] for role, _ in leading),
-            np.arange(file.sections.shape[0], dtype=np.int64).reshape(array.leading),
-            {"long_name": "section in the file"},
-        )
     if kept is not None:
         coords = kept.coords | coords
         data.attrs = kept.attrs | data.attrs
@@ -149,6 +189,23 @@ def length_unit(name: object) -> float | None:
     return None if unit is None else 1 / UNITS[unit]
 
 
+def attrs_of(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Return what is told of the whole file: by its name, with its units beside it."""
+    attrs: dict[str, Any] = {}
+    for name, (told, unit) in values.items():
+        value, unit = converted(name, told, unit)
+        if name in _ATTRS_WITH_UNIT:
+            attrs[_ATTRS_WITH_UNIT[name]] = float(value)
+            continue
+        if isinstance(value, np.datetime64):
+            value = str(value)
+        key = f"{name}_" if name in _RESERVED or name.startswith(("mrc_", "mrcz_")) else name
+        attrs[key] = int(value) if isinstance(value, bool) else value
+        if unit:
+            attrs[f"{key}_units"] = unit
+    return attrs
+
+
 def spacing(positions: np.ndarray[Any, Any], stored: float | None) -> float | None:
     """Return the step of regular positions; of a single one, the step that it had.
 
@@ -162,8 +219,9 @@ def spacing(positions: np.ndarray[Any, Any], stored: float | None) -> float | No
     if len(positions) < 2:
         return None if stored is None else float(stored)
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    # positions that went through float32 are regular to its precision only
-    tolerance = 1e-3 * abs(step) + 1e-6 * float(np.abs(positions).max())
+    # positions that are or were float32 are regular to its precision only
+    rounding = 2e-7 * float(np.abs(positions).max())
+    tolerance = 1e-3 * abs(step) + min(rounding, 0.1 * abs(step))
     regular = np.allclose(np.diff(positions), step, rtol=0, atol=tolerance)
     return float(abs(step)) if regular and step else None
 
@@ -214,7 +272,7 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
         sizes = dict(zip(dims, shape, strict=True))
         coords = {}
         for name, coord in kept["coords"].items():
-            values = np.array(coord["data"], coord["dtype"])
+            values = values_from_json(coord["data"], coord["dtype"])
             along = tuple(map(str, coord["dims"]))
             if values.shape == tuple(sizes[dim] for dim in along) and name != "data":
                 coords[str(name)] = xr.Variable(along, values, dict(coord["attrs"]))
@@ -229,18 +287,91 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
     return _Kept(dims, leading, coords, attrs)
 
 
+def values_to_json(values: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Return what JSON can hold of an array, and its dtype: numbers as they are, else text."""
+    if values.dtype.kind == "m":
+        return {"dtype": str(values.dtype), "data": values.view(np.int64).tolist()}
+    if values.dtype.kind == "M":
+        return {"dtype": str(values.dtype), "data": values.astype(str).tolist()}
+    if values.dtype.kind == "c":
+        pairs = np.stack([values.real, values.imag], axis=-1)
+        return {"dtype": str(values.dtype), "data": pairs.tolist()}
+    if values.dtype.kind in "iub" or values.dtype.name in ("float16", "float32", "float64"):
+        return {"dtype": str(values.dtype), "data": values.tolist()}
+    text = np.array([str(value) for value in values.reshape(-1)], dtype=str)
+    return {"dtype": "str", "data": text.reshape(values.shape).tolist()}
+
+
+def values_from_json(data: Any, dtype: str) -> np.ndarray[Any, Any]:
+    """Return the array that `values_to_json` kept."""
+    wanted = np.dtype(dtype)
+    if wanted.kind == "m":
+        return np.array(data, np.int64).view(wanted)
+    if wanted.kind == "c":
+        pairs = np.array(data, np.float64)
+        return (pairs[..., 0] + 1j * pairs[..., 1]).astype(wanted)
+    return np.array(data, wanted)
+
+
 def _positions(dim: str, axis: str, file: MrcFile, size: int, units: str) -> xr.Variable:
     """Return the coordinate of a spatial dimension: where its voxels are."""
-    scale = UNITS[units]
-    voxel, first = file.voxel[axis], file.origin[axis]
-    attrs = {"units": units, "long_name": f"{axis} position", "spacing": voxel * scale}
-    return xr.Variable((dim,), (first + np.arange(size) * voxel) * scale, attrs)
+    name = f"{axis} position"
+    if axis in file.voxel:
+        step, first = file.voxel[axis] * UNITS[units], file.origin[axis] * UNITS[units]
+    else:
+        (size_as_told, told_in), first = file.steps[axis], 0.0
+        if told_in.startswith("1/"):
+            # a diffraction pattern's, which `units` is not for
+            step, units, name = size_as_told, told_in, f"{axis} spatial frequency"
+        else:
+            step = size_as_told * _factor(told_in, units)
+    attrs = {"units": units, "long_name": name, "spacing": step}
+    return xr.Variable((dim,), first + np.arange(size) * step, attrs)
 
 
-def _attrs(file: MrcFile) -> dict[str, str | float]:
+def _per_section(
+    file: MrcFile, along: tuple[str, ...], array: StackArray
+) -> dict[str, xr.Variable]:
+    """Return what is told of each section, along the dimensions that count the sections."""
+    coords = {}
+    for column in file.columns:
+        values, unit = converted(column.name, column.values, column.units)
+        if file.frame_index is not None:
+            # behind the last value stands what a position without a frame has
+            gap = with_gaps(values[:1], np.zeros(1, np.bool_))
+            values = np.concatenate([values, gap])[file.frame_index]
+        else:
+            values = values[: math.prod(array.leading)].reshape(array.leading)
+        attrs = {"units": unit} if unit else {}
+        if column.long_name:
+            attrs["long_name"] = column.long_name
+        name = f"{column.name}_" if column.name in _TAKEN else column.name
+        coords[name] = xr.Variable(along, values, attrs)
+    return coords
+
+
+def converted(name: str, value: Any, unit: str) -> tuple[Any, str]:
+    """Return a value, or an array of them, in the units that its name has here."""
+    wanted = COLUMN_UNITS.get(name)
+    if wanted is None or not unit or unit == wanted:
+        return value, unit
+    factor = _factor(unit, wanted)
+    return (value, unit) if factor is None else (value * factor, wanted)
+
+
+def _factor(unit: str, wanted: str) -> Any:
+    """Return what turns one unit into another; None where they measure other things."""
+    kinds = [next((k for k, units in _SCALES.items() if u in units), None) for u in (unit, wanted)]
+    if kinds[0] is None or kinds[0] != kinds[1]:
+        return None
+    scale = _SCALES[kinds[0]]
+    return scale[unit] / scale[wanted]
+
+
+def _attrs(file: MrcFile) -> dict[str, Any]:
     """Return what must outlast arithmetic and files: flat, and of types that netCDF stores."""
     header = file.header
-    attrs: dict[str, str | float] = {
+    attrs: dict[str, Any] = {
         # a path need not be text
         "mrc_source": file.name.encode(errors="backslashreplace").decode(),
         "mrc_layout": file.layout.kind,
@@ -270,4 +401,4 @@ def _attrs(file: MrcFile) -> dict[str, str | float]:
             "gain_e_per_DN": header.gain,
         }
         attrs |= {key: v for key, v in measured.items() if v and math.isfinite(v)}
-    return attrs
+    return attrs | attrs_of(file.values)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -21,12 +22,9 @@ from mrc_xarray.format.header import HEADER_SIZE, N_LABELS, PLACES, UNDETERMINED
 from mrc_xarray.format.modes import MODES
 from mrc_xarray.format.recognition import guess_byteorder
 from mrc_xarray.format.statistics import Statistics
-from mrc_xarray.heading import Wanted
+from mrc_xarray.plan import Plan
 from mrc_xarray.sink import InPlace
 from mrc_xarray.source import LocalSource, filesystem
-
-if TYPE_CHECKING:
-    from mrc_xarray.writer import Plan
 
 __all__ = ["edit_header", "plan_in_place"]
 
@@ -76,6 +74,10 @@ def edit_header(
         before = None
     header = Header.parse(file.head, guess_byteorder(file.head, file.size, MODES))
     header = header.replaced(**{name: _typed(name, value) for name, value in fields.items()})
+    version = Header.parse(file.head, header.byteorder).label[0]
+    if "label" in fields and version.startswith("MRCZ") and header.label[0] != version:
+        # mrcz tells by it how to read MZ
+        header = header.replaced(label=(version, *header.label)[:N_LABELS])
     if "label" in fields and "nlabl" not in fields:
         header = header.replaced(nlabl=sum(bool(text) for text in header.label))
     try:
@@ -89,17 +91,18 @@ def edit_header(
     now = {problem.message(file.name) for problem in after.problems}
     if before is not None and now - before:
         raise MrcError("the file was left as it is: " + "; ".join(sorted(now - before)))
-    InPlace(file.name, file.size).finish(header.encode())
+    InPlace(file.name, file.size, file.head).finish(header.encode())
 
 
 def plan_in_place(
     data: xr.DataArray,
     target: str | os.PathLike[str],
-    wanted: Wanted,
+    number: int | None,
     region: Mapping[str, slice] | None,
     append_dim: str | None,
     *,
     is_labelled: bool,
+    is_lazy: bool,
     statistics: bool | Literal["quick"],
 ) -> tuple[xr.DataArray, Plan]:
     """Plan to fill a region of an existing file, or to append to it.
@@ -108,12 +111,14 @@ def plan_in_place(
     ----------
     data : DataArray
     target : path
-    wanted : Wanted
-        Its mode alone counts: the rest is the file's.
+    number : int or None
+        The user's mode.
     region, append_dim, statistics
         As for `mrc_xarray.to_mrc`.
     is_labelled : bool
         Whether the dimensions of `data` have the user's names, rather than ours for an array.
+    is_lazy : bool
+        Whether the pixels have yet to be read.
 
     Returns
     -------
@@ -126,10 +131,8 @@ def plan_in_place(
     MrcError
         If the file is compressed, or the data do not fit it.
     """
-    from mrc_xarray.writer import Plan
-
     source = _Live.open(target)
-    if data.chunks is not None and _source(data) == source.name:
+    if is_lazy and _source(data) == source.name:
         raise MrcError(
             f"{source.name}: the data are read from it lazily, and would change underfoot; "
             "load() them first"
@@ -150,15 +153,15 @@ def plan_in_place(
             f"({', '.join(dims)}); they must be the same"
         )
     mode = file.sections.mode
-    if wanted.mode is None and not np.can_cast(data.dtype, mode.decoded):
+    if 0 in data.shape:
+        raise MrcError(f"the data have the shape {data.shape}; accepted: none of them 0")
+    if number is None and not np.can_cast(data.dtype, mode.decoded):
         raise MrcError(
             f"{source.name}: the data are {data.dtype}, and the file is {mode.decoded_name} "
             f"(MODE {mode.number}); mode={mode.number} casts what is in its range"
         )
-    if wanted.mode not in (None, mode.number):
-        raise MrcError(
-            f"{source.name}: mode is {wanted.mode}, and the file has MODE {mode.number}"
-        )
+    if number not in (None, mode.number):
+        raise MrcError(f"{source.name}: mode is {number!r}, and the file has MODE {mode.number}")
     header, known = file.header, None
     start = [0] * len(dims)
     if append_dim is not None:
@@ -175,7 +178,7 @@ def plan_in_place(
                 f"{source.name}: two pixels of 4 bits share a byte: region= must have whole rows"
             )
     plan = Plan(
-        InPlace(source.name, source.size),
+        InPlace(source.name, source.size, source.head, grows=append_dim is not None),
         header.replaced(**UNDETERMINED),
         b"",
         mode,
@@ -224,8 +227,9 @@ class _Live:
     def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
         return contextlib.nullcontext(self.read)
 
-    def has_beside(self, suffix: str) -> bool:
-        return os.path.exists(self.name + suffix)
+    def read_beside(self, name: str) -> bytes | None:
+        # an .mdoc or info file tells the layout
+        return LocalSource.open(self.name).read_beside(name)
 
 
 def _source(data: xr.DataArray) -> str | None:
@@ -256,7 +260,7 @@ def _region(
         if not isinstance(part, slice) or part.step not in (None, 1):
             raise MrcError(f"{name}: region[{dim!r}] is {part!r}; accepted: a slice of step 1")
         first, stop, _ = part.indices(n)
-        beyond = part.stop is not None and part.stop > n
+        beyond = any(at is not None and not -n <= at <= n for at in (part.start, part.stop))
         if beyond or stop - first != size:
             raise MrcError(
                 f"{name}: region[{dim!r}] is {part.start}:{part.stop} of {n}, and the data have "
@@ -320,9 +324,9 @@ def _typed(name: str, value: Any) -> Any:
         if kind == "int":
             return operator.index(value)
         if kind == "float":
-            return float(value)
+            return _finite(value)
         if kind == "XYZ":
-            return XYZ(*map(float, value))
+            return XYZ(*map(_finite, value))
         if name == "label":
             if isinstance(value, str) or len(value) > N_LABELS:
                 raise TypeError("accepted: up to ten texts")
@@ -334,6 +338,12 @@ def _typed(name: str, value: Any) -> Any:
         return tuple(map(float, value))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is {value!r}: {error}") from None
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(value):
+        raise TypeError("accepted: finite numbers")
+    return float(value)
 
 
 def _text(value: Any) -> str:

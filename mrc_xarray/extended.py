@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from mrc_xarray.dataset import attrs_of, converted
 from mrc_xarray.format import extended as records
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import HEADER_SIZE, Header
+from mrc_xarray.format.metadata import Column
 from mrc_xarray.source import open_source
 
-__all__ = ["Extended", "carried", "given", "header_of", "metadata_of", "read_again"]
+__all__ = ["Extended", "carried", "fields", "given", "header_of", "metadata_of", "read_again"]
 
 # bytes of one number in the records that follow the file's byte order
 _WORDS = {"SERI": 2, "AGAR": 4, "FEI": 4}
@@ -35,8 +37,8 @@ class Extended:
     raw : bytes
     counts : dict
         NINT and NREAL, where the records need them.
-    columns : tuple of str
-        Names of the coordinates that the records tell.
+    coords, attrs : dict
+        What the records tell of the sections and of the file, as the engine opens it.
     lost : tuple of str
         Why it is not the old one's, if that could not be kept.
     """
@@ -44,7 +46,8 @@ class Extended:
     exttyp: str = ""
     raw: bytes = b""
     counts: dict[str, int] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
+    coords: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
 
 
@@ -82,6 +85,49 @@ def read_again(attrs: Mapping[Any, Any]) -> bytes:
     if not same or len(raw) < HEADER_SIZE + size:
         raise MrcError(f"{source.name}: the file changed since it was opened")
     return raw[HEADER_SIZE:]
+
+
+def fields(data: xr.DataArray) -> xr.Dataset:
+    """Decode the extended header's records of the sections that data have.
+
+    Parameters
+    ----------
+    data : DataArray
+
+    Returns
+    -------
+    Dataset
+        A variable for each field, with its units as in the file: along the dimensions that count
+        the sections, or without a dimension where it is one value for the file.
+
+    Raises
+    ------
+    OSError, MrcError
+        As `read_again`.
+    """
+    found, raw = header_of(data.attrs), read_again(data.attrs)
+    if found is None or not raw:
+        return xr.Dataset()
+    numbers = data.coords.get("section")
+    if numbers is None:
+        numbers = xr.DataArray(np.arange(found.nz), dims="section")
+        numbers = numbers if found.nz > 1 else numbers[0]
+    along, shape, sections = numbers.dims, numbers.shape, numbers.values.reshape(-1)
+    told = records.read(found, raw, sections, extended_size=len(raw))
+    variables = {
+        column.name: xr.Variable(along, column.values.reshape(shape), _attrs(column))
+        for column in told.columns
+    }
+    variables |= {
+        name: xr.Variable((), value, {"units": units} if units else {})
+        for name, (value, units) in told.values.items()
+    }
+    return xr.Dataset(variables, {"section": numbers.variable})
+
+
+def _attrs(column: Column) -> dict[str, str]:
+    attrs = {"units": column.units, "long_name": column.long_name}
+    return {name: text for name, text in attrs.items() if text}
 
 
 def carried(
@@ -123,21 +169,56 @@ def carried(
         if header.byteorder != found.byteorder and kind in _WORDS:
             word = np.dtype(f"u{_WORDS[kind]}")
             cut = cut.view(word).byteswap().view(np.uint8)
-        columns = tuple(column.name for column in records.read(found, raw, sections).columns)
+        told = records.read(found, raw, sections, extended_size=len(raw))
+        coords = {c.name: converted(c.name, c.values, c.units)[0] for c in told.columns}
+        if not _holds(data, coords):
+            reason = "which the coordinates contradict, or lack"
+            return Extended(lost=(f"the extended header ({kind}), {reason}",))
+        # what varied in the whole file may not do so in these sections
+        coords |= {
+            name: np.full(len(sections), converted(name, value, units)[0])
+            for name, (value, units) in told.values.items()
+        }
         exttyp, counts = kind, {}
         if kind in ("SERI", "AGAR"):
             counts = {"nint": found.nint, "nreal": found.nreal}
         elif kind == "FEI":
             # from before EXTTYP: floats alone, whatever their count of integers says
             exttyp, counts = "AGAR", {"nint": 0, "nreal": size // 4}
-        return Extended(exttyp, cut.tobytes(), counts, columns)
+        return Extended(exttyp, cut.tobytes(), counts, coords, attrs_of(told.values))
     if kind == "CCP4":
-        return Extended("CCP4", raw) if is_same_grid and found.ispg == header.ispg else Extended()
+        if not is_same_grid or found.ispg != header.ispg:
+            # operators of another grid would be wrong, and so are gone without a word
+            return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
+        told = records.read(found, raw, extended_size=len(raw))
+        return Extended("CCP4", raw, attrs=attrs_of(told.values))
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
     is_whole = sections is not None and np.array_equal(sections, np.arange(found.nz))
     if is_whole and all(found[name] == header[name] for name in grid):
         return Extended(found.exttyp, raw)
     return Extended(lost=(f"the extended header ({kind or 'of no known kind'})",))
+
+
+def _holds(data: xr.DataArray, told: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Tell whether records say the same of the sections as the coordinates do, or nearly.
+
+    They don't where files were joined, whose sections have the same numbers, or where the user
+    knows better. A sidecar's numbers may have more digits.
+    """
+    present = {name: values for name, values in told.items() if name in data.coords}
+    if told and not present:
+        return False
+    for name, values in present.items():
+        found = data.coords[name].values.reshape(-1)
+        if found.shape != values.shape or (found.dtype.kind == "f") != (values.dtype.kind == "f"):
+            return False
+        if found.dtype.kind != "f":
+            same = np.array_equal(found, values)
+        else:
+            same = np.allclose(found, values, rtol=0.01, atol=0.05, equal_nan=True)
+        if not same and found.dtype.kind != "M":
+            return False
+    return True
 
 
 def given(extended_header: bytes | tuple[str, bytes]) -> Extended:

@@ -6,7 +6,9 @@ import datetime
 import enum
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import os
+import struct
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from mrc_xarray import extended
-from mrc_xarray.dataset import LABELS_KEY, OWN_ATTRS, length_unit, spacing
+from mrc_xarray.dataset import LABELS_KEY, OWN_ATTRS, length_unit, spacing, values_to_json
 from mrc_xarray.format import geometry
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import N_LABELS, XYZ, Header
@@ -25,6 +27,10 @@ from mrc_xarray.format.recognition import BYTE_ORDERS
 __all__ = ["Heading", "Wanted", "make_heading"]
 
 _AXES = "xyz"
+# dimensions of ours that count sections
+_COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_repeat"}
+# a warning is to be read
+_MOST_NAMES = 10
 _SKEW = slice(96, 148)
 # mrcz tells by it how to read MZ
 _MRCZ_LABEL = "MRCZ0.6.0"
@@ -143,43 +149,54 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
         # of another grid the cell would not be the one that the symmetry is of
         cell = {f: getattr(found, f) for f in ("ispg", "cella", "mx", "my", "mz")}
         header = header.replaced(**cell)
-    sections = _sections(data, roles)
-    if wanted.extended_header is None:
-        try:
-            carried = extended.carried(data, header, sections, is_same_grid=is_same_grid)
-        except Exception as error:
-            # of whatever store the data came from
-            carried = extended.Extended()
-            lost.append(f"the extended header, which can't be read again ({error})")
-        else:
-            lost += carried.lost
-    else:
-        carried = extended.given(wanted.extended_header)
-
+    carried = _extended_header(data, header, roles, wanted, is_same_grid)
     dims = _dimensions(data, roles, header, len(carried.raw), name)
-    coords = _others(data, roles, grids, carried.columns)
-    attrs = [str(key) for key in data.attrs if key not in OWN_ATTRS]
+    coords, attrs = _untold(data, roles, grids, carried)
     metadata = {} if wanted.codec == 0 else extended.metadata_of(data.attrs)
     metadata |= wanted.metadata or {}
-    if wanted.codec and (dims or coords or attrs):
-        metadata[LABELS_KEY] = _labels(data, coords, attrs)
+    if wanted.codec and wanted.extended_header is None and (metadata or dims or coords or attrs):
+        # the JSON of an MRCZ takes the place of records, and holds all that these tell
+        if carried.raw:
+            lost.append(f"the extended header's bytes ({carried.exttyp}), as JSON is in its place")
+        carried = extended.Extended(lost=carried.lost)
+        coords, attrs = _untold(data, roles, grids, carried)
+        metadata[LABELS_KEY], unheld = _labels(data, coords, attrs)
+        lost += [f"{_listed(unheld)}, for which JSON has no form"] if unheld else []
     else:
         lost += [dims] if dims else []
-        lost += [f"the coordinates {', '.join(coords)}"] if coords else []
-        lost += [f"the attributes {', '.join(attrs)}"] if attrs else []
-        if wanted.codec == 0 and wanted.metadata is None and extended.metadata_of(data.attrs):
+        lost += [f"the coordinates {_listed(coords)}"] if coords else []
+        lost += [f"the attributes {_listed(attrs)}"] if attrs else []
+        if wanted.metadata is None and extended.metadata_of(data.attrs):
             lost.append("the metadata; metadata=data.mrc.metadata writes them as JSON")
+    lost += carried.lost
     # without any JSON, rosettasciio can't read an MRCZ
     if metadata or (wanted.codec and not carried.raw):
-        if carried.raw:
-            lost.append(f"the extended header of type {carried.exttyp}, as JSON is in its place")
         carried = extended.Extended("json", _json(metadata))
-    header = header.replaced(
-        nsymbt=len(carried.raw),
-        exttyp=carried.exttyp if carried.raw else header.exttyp,
-        **carried.counts,
-    )
+    header = header.replaced(nsymbt=len(carried.raw), **carried.counts)
+    if not _has_skew(header):
+        header = header.replaced(exttyp=carried.exttyp if carried.raw else "")
+    try:
+        header.encode()
+    except (struct.error, OverflowError) as error:
+        raise MrcError(
+            f"{name}: a size, a position or another number is more than a header can hold: {error}"
+        ) from error
     return Heading(header, carried.raw, mode, tuple(lost))
+
+
+def _extended_header(
+    data: xr.DataArray, header: Header, roles: _Roles, wanted: Wanted, is_same_grid: bool
+) -> extended.Extended:
+    if wanted.extended_header is not None:
+        return extended.given(wanted.extended_header)
+    sections = _sections(data, roles)
+    try:
+        return extended.carried(data, header, sections, is_same_grid=is_same_grid)
+    except Exception as error:
+        # whatever the store of the data raises
+        return extended.Extended(
+            lost=(f"the extended header, which can't be read again ({error})",)
+        )
 
 
 def _roles(data: xr.DataArray) -> _Roles:
@@ -188,6 +205,11 @@ def _roles(data: xr.DataArray) -> _Roles:
     is_rgb = len(dims) > 2 and dims[-1] == "rgb" and data.sizes["rgb"] == 3
     if is_rgb:
         dims.pop()
+    if misplaced := _COUNTING & set(dims[-2:]):
+        raise MrcError(
+            f"the dimensions are ({', '.join(dims)}), and rows and columns come last: "
+            f"data.transpose({', '.join(map(repr, sorted(misplaced)))}, ...) puts them there"
+        )
     if len(dims) < 2 or 0 in data.shape:
         shape = ", ".join(f"{dim}: {n}" for dim, n in data.sizes.items())
         raise MrcError(
@@ -259,23 +281,48 @@ def _grid(data: xr.DataArray, dim: str, step: float | None) -> _Grid:
     if unit is None:
         return _Grid(step, 0.0, is_told=False)
     note = "" if units else f"{dim} has no units, and is taken as ångström"
-    if step is None and coord.ndim:
-        found = spacing(values, coord.attrs.get("spacing"))
+    is_told = True
+    if coord.ndim:
+        found = spacing(coord.values, _stored_spacing(data, dim, coord))
         decreases = len(values) > 1 and values[-1] < values[0]
-        if decreases or not np.isfinite(values).all() or (found is None and len(values) > 1):
-            what, hint = "is not regular", f"voxel_size={{{dim!r}: ...}} gives its step in Å, or "
-            if found is not None and decreases:
-                what, hint = "decreases", f"data.sortby({dim!r}) turns it, or "
+        hint = f"voxel_size={{{dim!r}: ...}} gives its step in Å, or "
+        what = "is not regular" if found is None and len(values) > 1 else ""
+        if decreases:
+            what, hint = "decreases", f"data.sortby({dim!r}) turns it, or "
+        if (what and step is None) or decreases:
             raise MrcError(
                 f"the coordinate {dim} {what}, and an MRC file can't say so: {hint}"
                 f"data.drop_vars({dim!r}) leaves it out"
             )
-        if found is None:
-            # of a single voxel the position alone tells no size
-            return _Grid(None, 0.0, is_told=False)
-        step = found * unit
+        is_told = found is not None or len(values) == 1
+        step = found * unit if step is None and found is not None else step
     first = float(values[0]) * unit
-    return _Grid(step, first if math.isfinite(first) else 0.0, note=note)
+    if step is None and coord.ndim:
+        # of a single voxel the position alone tells no size
+        return _Grid(None, 0.0, is_told=False)
+    if not abs(first) < geometry.FARTHEST:
+        return _Grid(step, 0.0, is_told=False, note=f"{dim} begins at {first:g} Å, beyond 10 cm")
+    return _Grid(step, first, is_told, note)
+
+
+def _stored_spacing(data: xr.DataArray, dim: str, coord: xr.DataArray) -> Any:
+    """Return the voxel size that a single position had when it was opened, if it still holds."""
+    stored = coord.attrs.get("spacing")
+    found = extended.header_of(data.attrs)
+    if coord.size > 1 or not isinstance(stored, float | int) or found is None:
+        return stored
+    axes, _ = geometry.axis_names(found)
+    if dim not in axes:
+        return stored
+    # where voxels were averaged, the position lies between those of the file
+    sizes = dict(zip(axes, (found.nz, found.ny, found.nx), strict=True))
+    voxel, _ = geometry.voxel_size(found, (dim,), sizes)
+    first, _ = geometry.origin(found, axes, voxel, sizes)
+    unit = length_unit(coord.attrs.get("units"))
+    if dim not in voxel or unit is None:
+        return stored
+    n = (float(coord.values[0]) * unit - first[dim]) / voxel[dim]
+    return stored if abs(n - round(n)) < 0.01 else None
 
 
 def _header(
@@ -315,7 +362,8 @@ def _header(
     if not carries_skew:
         for field, key in (("voltage", "voltage_kV"), ("c3", "c3_mm"), ("gain", "gain_e_per_DN")):
             value = getattr(wanted, field)
-            value = data.attrs.get(key) if value is None else value
+            if value is None and isinstance(data.attrs.get(key), float | int):
+                value = data.attrs[key]
             if value is not None:
                 values[field] = float(value)
     if mode.number == 0 and mode.decoded == "u1":
@@ -413,6 +461,7 @@ def _dimensions(
         name=name,
         section_axis=roles.axes[0],
         extended_size=extended_size,
+        evidence="an .mdoc is beside the file" if os.path.exists(name + ".mdoc") else "",
     )
     opened = [*(dim for dim, _ in arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
     dims = [str(dim) for dim in data.dims]
@@ -429,31 +478,67 @@ def _dimensions(
     return f"the dimensions ({', '.join(dims)}), which open as ({', '.join(opened)}){hint}"
 
 
-def _others(
-    data: xr.DataArray, roles: _Roles, grids: dict[str, _Grid], held: Iterable[str]
-) -> list[str]:
-    """Return the names of the coordinates that the header does not tell."""
+def _untold(
+    data: xr.DataArray, roles: _Roles, grids: dict[str, _Grid], carried: extended.Extended
+) -> tuple[list[str], list[str]]:
+    """Return the names of the coordinates and attributes that neither header nor records tell."""
     told = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_told}
-    told |= {"section", *held}
-    return [str(name) for name in data.coords if name not in told]
+    told |= {name for name, values in carried.coords.items() if _is_told(data, name, values)}
+    if extended.header_of(data.attrs) is not None:
+        # the sections have other numbers in the new file
+        told.add("section")
+    coords = [str(name) for name in data.coords if name not in told]
+    attrs = [
+        str(key)
+        for key, value in data.attrs.items()
+        if key not in OWN_ATTRS
+        and not (key in carried.attrs and np.array_equal(carried.attrs[key], value))
+    ]
+    return coords, attrs
 
 
-def _labels(data: xr.DataArray, coords: list[str], attrs: list[str]) -> dict[str, Any]:
-    """Return what the JSON keeps of the labels, for `dataset` to bring back."""
+def _is_told(data: xr.DataArray, name: str, values: np.ndarray[Any, Any]) -> bool:
+    """Tell whether a coordinate is what the records say."""
+    if name not in data.coords:
+        return True
+    found = data.coords[name].values.reshape(-1)
+    if found.shape != values.shape or found.dtype.kind != values.dtype.kind:
+        return False
+    return np.array_equal(found, values, equal_nan=found.dtype.kind in "fM")
+
+
+def _listed(names: list[str]) -> str:
+    """Return some of many names."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _labels(
+    data: xr.DataArray, coords: list[str], attrs: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the JSON keeps of the labels, for `dataset` to bring back, and what it can't."""
     kept: dict[str, Any] = {"dims": [str(dim) for dim in data.dims], "shape": list(data.shape)}
-    kept["coords"] = {}
+    kept["coords"], kept["attrs"], unheld = {}, {}, []
+    by_text = {str(key): value for key, value in data.attrs.items()}
     for name in coords:
         coord = data.coords[name]
-        values = coord.values
-        text = values.dtype.kind not in "iufb"
-        kept["coords"][name] = {
-            "dims": [str(dim) for dim in coord.dims],
-            "dtype": str(values.dtype) if values.dtype.kind in "iufbmM" else "str",
-            "data": (values.astype(str) if text else values).tolist(),
-            "attrs": {str(key): value for key, value in coord.attrs.items()},
-        }
-    kept["attrs"] = {key: data.attrs[key] for key in attrs}
-    return kept
+        held = {str(key): value for key, value in coord.attrs.items() if _has_form(value)}
+        dims = [str(dim) for dim in coord.dims]
+        kept["coords"][name] = {"dims": dims, "attrs": held, **values_to_json(coord.values)}
+    for key in attrs:
+        if _has_form(by_text[key]):
+            kept["attrs"][key] = by_text[key]
+        else:
+            unheld.append(key)
+    return kept, unheld
+
+
+def _has_form(value: Any) -> bool:
+    try:
+        json.dumps(value, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _json(metadata: Mapping[str, Any]) -> bytes:

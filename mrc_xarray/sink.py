@@ -12,14 +12,22 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from mrc_xarray.format.errors import MrcError
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["ByteSink", "InPlace", "NewFile", "Upload", "open_sink"]
+__all__ = ["ByteSink", "InPlace", "NewFile", "Upload", "exclusive", "open_sink"]
 
 Part: TypeAlias = "tuple[int, Any]"
 
@@ -46,6 +54,10 @@ class ByteSink(Protocol):
     def discard(self) -> None:
         """Remove what was written, if `finish` did not succeed."""
 
+    @property
+    def note(self) -> str:
+        """What a failure means for the file."""
+
 
 @dataclass(frozen=True)
 class NewFile:
@@ -71,7 +83,9 @@ class NewFile:
         # a link stays, and what it leads to is replaced
         path = os.path.realpath(os.path.expanduser(path))
         folder, name = os.path.split(path)
-        part = os.path.join(folder, f".{name[:200]}.{uuid.uuid4().hex[:12]}.part")
+        # a name may have 255 bytes
+        short = os.fsdecode(os.fsencode(name)[:200])
+        part = os.path.join(folder, f".{short}.{uuid.uuid4().hex[:12]}.part")
         sink = cls(path, overwrite, part)
         sink._check()
         return sink
@@ -104,6 +118,10 @@ class NewFile:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.part)
 
+    @property
+    def note(self) -> str:
+        return _untouched(self.name)
+
     def _check(self) -> None:
         try:
             found = os.stat(self.name)
@@ -114,6 +132,8 @@ class NewFile:
             return
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(21, "Is a directory", self.name)
+        if not stat.S_ISREG(found.st_mode):
+            raise MrcError(f"{self.name}: not a regular file, but a pipe, socket or device")
         if not self.overwrite:
             raise FileExistsError(17, "File exists, and overwrite is not asked for", self.name)
 
@@ -127,27 +147,46 @@ class InPlace:
     name : str
         The path.
     size : int
-        Bytes that it has now.
+        Bytes that it has when that is planned.
+    before : bytes
+        The header then.
+    grows : bool
+        Whether sections are added, so that nobody else may do so in the meantime.
     """
 
     name: str
     size: int
+    before: bytes = field(repr=False)
+    grows: bool = False
 
     def begin(self, size: int) -> None:
-        pass
+        if self.grows and not self._is_as_planned():
+            raise MrcError(f"{self.name}: the file changed since this was planned; do it again")
 
     def write(self, parts: Iterable[Part]) -> None:
         _write(self.name, parts)
 
     def finish(self, head: bytes) -> None:
+        """Write those bytes of the header that change: others may have changed the rest."""
+        if self.grows and not self._is_as_planned():
+            raise MrcError(f"{self.name}: the file changed while sections were added to it")
         # the header tells of the pixels, and must not before they are there
         _write(self.name, [], sync=True)
-        if head:
-            _write(self.name, [(0, head)], sync=True)
+        pairs = zip(head, self.before, strict=True)
+        changed = [i for i, (new, old) in enumerate(pairs) if new != old]
+        if changed:
+            _write(self.name, [(i, head[i : i + 1]) for i in changed], sync=True)
 
     def discard(self) -> None:
-        if os.path.getsize(self.name) > self.size:
+        if self.grows and os.path.getsize(self.name) > self.size and self._is_as_planned():
             os.truncate(self.name, self.size)
+
+    @property
+    def note(self) -> str:
+        return f"{self.name} was being changed in place, and its header was not"
+
+    def _is_as_planned(self) -> bool:
+        return _begins_with(self.name, self.before)
 
 
 @dataclass(frozen=True)
@@ -213,6 +252,10 @@ class Upload:
     def discard(self) -> None:
         self.spool.discard()
 
+    @property
+    def note(self) -> str:
+        return _untouched(self.name)
+
     def _is_there(self, head: bytes) -> bool:
         try:
             return bool(self.fs.cat_file(self.path, start=0, end=len(head)) == head)
@@ -243,6 +286,28 @@ def open_sink(
     if fs is None:
         return NewFile.at(path, overwrite)
     return Upload.at(fs, path, os.fsdecode(target), overwrite)
+
+
+@contextlib.contextmanager
+def exclusive(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep others that ask for the same from a file on a disk, until this is done."""
+    from mrc_xarray.source import filesystem
+
+    fs, path = filesystem(os.fsdecode(target))
+    if fcntl is None or fs is not None:
+        yield
+        return
+    fd = os.open(os.path.expanduser(path), os.O_RDWR)
+    try:
+        # it goes with the process that has it, however that ends
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _untouched(name: str) -> str:
+    return f"{name} was not written; what was there before is untouched"
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

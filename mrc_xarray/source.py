@@ -36,6 +36,10 @@ Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | B
 Request: TypeAlias = tuple[int, memoryview]
 
 _MiB = 1024**2
+# what is longer is no text that belongs to an image
+_LONGEST_SIDECAR = 256 * _MiB
+# what a store is asked for beside a Direct Electron movie
+_MOVIES_SIDECARS = ("_info.txt", "_scan_coordinates.csv")
 # Python names it since 3.13; the number is Linux's on x86 and ARM
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
@@ -92,12 +96,21 @@ class ByteSource(Protocol):
     def map(self) -> mmap.mmap | None:
         """Map the file, writable without touching it; None where it can't be mapped."""
 
-    def has_beside(self, suffix: str) -> bool:
-        """Tell whether a file with this name and `suffix` behind it is there, if that is cheap."""
+    def read_beside(self, name: str) -> bytes | None:
+        """Return the content of the file of that name in the same folder; None if there is none.
+
+        Also None where looking would cost a request that is seldom worth it.
+        """
+
+    def names_beside(self) -> list[str]:
+        """Return the names of the files in the same folder."""
+
+    def beside(self, name: str) -> str:
+        """Return the path or URL of the file of that name in the same folder."""
 
 
-class _Walked:
-    """What sources have in common for a walk through blocks."""
+class _Alone:
+    """What sources have in common that have nothing beside them, and no quicker way to walk."""
 
     access: ClassVar[Access]
 
@@ -110,6 +123,15 @@ class _Walked:
 
     def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
         return contextlib.nullcontext(self.read)
+
+    def read_beside(self, name: str) -> bytes | None:
+        return None
+
+    def names_beside(self) -> list[str]:
+        return []
+
+    def beside(self, name: str) -> str:
+        return name
 
 
 def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
@@ -166,7 +188,8 @@ def filesystem(
     path : str
         The name there.
     """
-    if ("://" not in target and "::" not in target) or os.path.exists(target):
+    # "::" alone may stand in a name, and "://" can't
+    if "://" not in target or os.path.exists(target):
         return None, target
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
@@ -180,7 +203,7 @@ def filesystem(
 
 
 @dataclass(frozen=True)
-class LocalSource(_Walked):
+class LocalSource(_Alone):
     """A file on a disk, or on a file system that all workers share."""
 
     access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * _MiB, batch=8 * _MiB)
@@ -245,8 +268,18 @@ class LocalSource(_Walked):
                 # before 3.13 a map keeps a descriptor, and a process may have so many
                 return None
 
-    def has_beside(self, suffix: str) -> bool:
-        return os.path.exists(self.name + suffix)
+    def read_beside(self, name: str) -> bytes | None:
+        path = self.beside(name)
+        if not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            return file.read(_LONGEST_SIDECAR)
+
+    def names_beside(self) -> list[str]:
+        return os.listdir(os.path.dirname(self.name))
+
+    def beside(self, name: str) -> str:
+        return os.path.join(os.path.dirname(self.name), name)
 
     @contextlib.contextmanager
     def _checked(self) -> Iterator[int]:
@@ -262,7 +295,7 @@ class LocalSource(_Walked):
 
 
 @dataclass(frozen=True)
-class StoreSource(_Walked):
+class StoreSource(_Alone):
     """A file in a store that fsspec knows."""
 
     # 64 MiB under way keep a fast store busy, and bound the memory of a large load
@@ -317,8 +350,32 @@ class StoreSource(_Walked):
     def map(self) -> None:
         return None
 
-    def has_beside(self, suffix: str) -> bool:
-        return False
+    def read_beside(self, name: str) -> bytes | None:
+        # other sidecars are rarer than the requests that would look for them
+        if not self.path.endswith("_movie.mrc") or not name.endswith(_MOVIES_SIDECARS):
+            return None
+        fs = self._filesystem()
+        try:
+            found: bytes = fs.cat_file(_sibling(self.path, name), start=0, end=_LONGEST_SIDECAR)
+        except FileNotFoundError:
+            return None
+        return found
+
+    def names_beside(self) -> list[str]:
+        fs = self._filesystem()
+        try:
+            listed = fs.ls(fs._parent(self.path), detail=False)
+        except (OSError, NotImplementedError):
+            # most HTTP servers list nothing
+            return []
+        return [path.rstrip("/").rpartition("/")[2] for path in listed]
+
+    def beside(self, name: str) -> str:
+        # in a chain like simplecache::s3://bucket/key, the first URL names the file
+        parts = self.name.split("::")
+        at = next((i for i, part in enumerate(parts) if "://" in part), 0)
+        parts[at] = _sibling(parts[at], name)
+        return "::".join(parts)
 
     def _filesystem(self) -> AbstractFileSystem:
         fs = self._here.get(os.getpid())
@@ -340,7 +397,7 @@ class StoreSource(_Walked):
 
 
 @dataclass(frozen=True)
-class MemorySource(_Walked):
+class MemorySource(_Alone):
     """Bytes that are already in memory."""
 
     access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * _MiB, batch=8 * _MiB)
@@ -363,11 +420,8 @@ class MemorySource(_Walked):
     def map(self) -> None:
         return None
 
-    def has_beside(self, suffix: str) -> bool:
-        return False
 
-
-class FileObjectSource(_Walked):
+class FileObjectSource(_Alone):
     """An open file that has no name to open it by again, such as a member of an archive.
 
     It has one position, so that reads wait for each other, and it can't go to another process.
@@ -409,9 +463,6 @@ class FileObjectSource(_Walked):
     def map(self) -> None:
         return None
 
-    def has_beside(self, suffix: str) -> bool:
-        return False
-
     @contextlib.contextmanager
     def _position(self) -> Iterator[None]:
         """Hold the file, and leave it where the user had it."""
@@ -421,6 +472,12 @@ class FileObjectSource(_Walked):
                 yield
             finally:
                 self._file.seek(before)
+
+
+def _sibling(path: str, name: str) -> str:
+    """Return the path or URL of another file in the same folder of a store."""
+    folder, slash, _ = path.rpartition("/")
+    return folder + slash + name
 
 
 def _adjacent(requests: Sequence[Request], longest: int) -> list[list[Request]]:

@@ -416,3 +416,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
     assert int(done.stdout) / 1024 < 100
     ds = xr.open_dataset(f"{large}.mrc", engine="mrc") if suffix == ".mrc" else None
     assert ds is None or ds.data.shape == shape
+
+
+@pytest.mark.parametrize("inside", ["", "inner.zarr"])
+def test_zarr_is_not_converted_onto_itself(source: Path, tmp_path: Path, inside: str) -> None:
+    store = tmp_path / "a.zarr"
+    assert convert(source, store, "--quiet") == 0
+    before = opened(store).load()
+    assert convert(store, store / inside, "--quiet", "--overwrite") == 1
+    xr.testing.assert_identical(opened(store).load(), before)

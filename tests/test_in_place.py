@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ def test_region_of_permuted_axes_is_told_by_name(path: Path) -> None:
 
 def test_region_keeps_the_rest_of_the_file(path: Path) -> None:
     extended = bytes(range(160))
-    options = {"extended": extended, "exttyp": b"MRCO", "labels": (b"old",), "origin": (1, 2, 3)}
+    options = {"extended": extended, "exttyp": b"CCP4", "labels": (b"old",), "origin": (1, 2, 3)}
     path.write_bytes(before := by_hand.mrc(PIXELS, dmin=-5, dmax=5, dmean=1, rms=2, **options))
     to_mrc(~PIXELS[3:5], path, region={"z": slice(3, 5)})
     after = path.read_bytes()
@@ -620,7 +621,7 @@ def test_fields_are_mended_and_nothing_else(
     path: Path, edit: dict[str, Any], changed: dict[str, Any], byteorder: str
 ) -> None:
     before = by_hand.mrc(
-        PIXELS, byteorder=byteorder, extended=b"kept" * 20, exttyp=b"MRCO", labels=(b"old",)
+        PIXELS, byteorder=byteorder, extended=b"kept" * 20, exttyp=b"CCP4", labels=(b"old",)
     )
     path.write_bytes(before)
     assert edit_header(path, **edit) is None
@@ -766,3 +767,49 @@ def test_what_a_change_in_place_would_ignore_is_refused(path: Path, ignored: Any
     with pytest.raises(ValueError, match="all else is the file's"):
         to_mrc(PIXELS, path, region={"z": slice(0, 8)}, **ignored)
     assert path.read_bytes() == before
+
+
+def test_appends_at_the_same_time_wait_for_each_other(path: Path) -> None:
+    to_mrc(np.zeros((12, 10), "i2"), path)
+    with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("ignore", MrcWarning)
+        jobs = [
+            pool.submit(to_mrc, np.full((1, 12, 10), n, "i2"), path, append_dim="image")
+            for n in range(1, 9)
+        ]
+        for job in jobs:
+            job.result()
+    assert sorted(read(path)[:, 0, 0]) == list(range(9))
+
+
+def test_appends_that_were_planned_together_do_not_overwrite(path: Path) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS))
+    tasks = [
+        to_mrc(np.full((1, 12, 10), n, "i2"), path, append_dim="z", compute=False) for n in (1, 2)
+    ]
+    tasks[0].compute()
+    before = path.read_bytes()
+    with pytest.raises(MrcError, match="changed since this was planned"):
+        tasks[1].compute()
+    assert path.read_bytes() == before
+
+
+def test_region_leaves_what_others_change_in_the_header(path: Path) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS, dmin=-5, dmax=5, dmean=1, rms=2))
+    fill = to_mrc(~PIXELS[:2], path, region={"z": slice(0, 2)}, compute=False)
+    to_mrc(PIXELS[:3], path, append_dim="z")
+    edit_header(path, voxel_size=3)
+    fill.compute()
+    with mrcfile.open(path) as mrc:
+        assert mrc.header.nz == 11
+        assert float(mrc.voxel_size.x) == 3
+        assert mrc.header.dmax < mrc.header.dmin
+        np.testing.assert_array_equal(mrc.data[:2], ~PIXELS[:2])
+        np.testing.assert_array_equal(mrc.data[8:], PIXELS[:3])
+
+
+def test_label_of_an_mrcz_stays_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrcz"
+    to_mrc(xr.DataArray(np.zeros((3, 2, 8, 8), "f4"), dims=("image", "channel", "y", "x")), path)
+    edit_header(path, label=["new"])
+    assert xr.open_dataarray(path, engine="mrc").dims == ("image", "channel", "y", "x")

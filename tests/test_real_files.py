@@ -19,12 +19,12 @@ DIRECT_ELECTRON = "direct_electron/20241021_00405"
 FILES = {
     "EMD-3197.map": ("z", "y", "x"),
     "fei-extended.mrc": ("y", "x"),
-    f"{DIRECT_ELECTRON}_movie.mrc": ("image", "y", "x"),
+    f"{DIRECT_ELECTRON}_movie.mrc": ("scan_y", "scan_x", "ky", "kx"),
     f"{DIRECT_ELECTRON}_final.mrc": ("y", "x"),
     f"{DIRECT_ELECTRON}_ext1_Ext 1.mrc": ("y", "x"),
     f"{DIRECT_ELECTRON}_0_Virt 0_sum.mrc": ("y", "x"),
     f"{DIRECT_ELECTRON}_1_Virt 1_sum.mrc": ("y", "x"),
-    "direct_electron/Custom_movie.mrc": ("image", "y", "x"),
+    "direct_electron/Custom_movie.mrc": ("repeat", "scan_y", "scan_x", "ky", "kx"),
 }
 
 
@@ -35,8 +35,12 @@ def test_values(real_file: RealFile, name: str, chunks: dict[str, int] | None) -
     with mrcfile.open(path) as mrc, xr.open_dataset(path, engine="mrc", chunks=chunks) as ds:
         assert ds.data.dims == FILES[name]
         assert ds.data.dtype == mrc.data.dtype
-        np.testing.assert_array_equal(ds.data.values.squeeze(), mrc.data.squeeze())
-        assert ds.data.size == mrc.data.size
+        found = ds.data.values
+        if "frame_index" in ds:
+            # a custom scan, which did not go everywhere
+            order = np.argsort(ds.frame_index.values, axis=None)[-len(mrc.data) :]
+            found = found.reshape(-1, *found.shape[-2:])[order]
+        np.testing.assert_array_equal(found.reshape(mrc.data.shape), mrc.data)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,8 +74,8 @@ def test_emdb_map_has_its_place(real_file: RealFile) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("direct_electron")])
 def test_direct_electron_knows_no_voxel_size(real_file: RealFile, name: str) -> None:
     with xr.open_dataset(real_file(name), engine="mrc", strict=True) as ds:
-        assert ds.mrc.voxel_size == {}
         assert not {"x", "y"} & set(ds.coords)
+        assert not {"x", "y"} & set(ds.mrc.voxel_size)
 
 
 def test_scan(real_file: RealFile) -> None:
@@ -80,8 +84,9 @@ def test_scan(real_file: RealFile) -> None:
         frames = mrc.data.copy()
     shape = (8, len(frames) // 8)
     with xr.open_dataset(path, engine="mrc", scan_shape=shape, chunks={}) as ds:
-        assert ds.data.dims == ("scan_y", "scan_x", "y", "x")
-        image = ds.data.mean(("y", "x"))
+        # the info file says that the frames are diffraction patterns
+        assert ds.data.dims == ("scan_y", "scan_x", "ky", "kx")
+        image = ds.data.mean(("ky", "kx"))
         np.testing.assert_allclose(image, frames.mean((1, 2)).reshape(shape))
 
 

@@ -119,9 +119,10 @@ def test_source_survives_pickling_unless_it_is_a_file_object(source: Any) -> Non
 
 
 def test_source_knows_no_sidecar_but_beside_a_local_file(source: Any, path: Path) -> None:
-    assert not source.has_beside(".mdoc")
-    path.with_name("volume.mrc.mdoc").write_text("")
-    assert source.has_beside(".mdoc") == isinstance(source, LocalSource)
+    assert source.read_beside("volume.mrc.mdoc") is None
+    path.with_name("volume.mrc.mdoc").write_text("T = series")
+    found = source.read_beside("volume.mrc.mdoc")
+    assert found == (b"T = series" if isinstance(source, LocalSource) else None)
 
 
 # local files ------------------------------------------------------------------------------------

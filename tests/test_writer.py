@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 import struct
 import tempfile
@@ -92,7 +93,10 @@ def labelled(
 
 
 def opened(path: Path, **options: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="mrc", **options)
+    with warnings.catch_warnings():
+        # of extended headers of no known kind, which opening tells
+        warnings.filterwarnings("ignore", ".*[Ee]xt", MrcWarning)
+        return xr.open_dataset(path, engine="mrc", **options)
 
 
 def field(path: Path, name: str, byteorder: str = "<") -> Any:
@@ -1325,6 +1329,7 @@ def test_source_that_is_gone_is_no_error(path: Path, tmp_path: Path) -> None:
         (("SERI", b"\1\2" * 6), b"SERI", b"\1\2" * 6),
     ],
 )
+@unwarned
 def test_extended_header_by_argument(
     path: Path, tmp_path: Path, given: Any, exttyp: bytes | None, content: bytes
 ) -> None:
@@ -1574,3 +1579,216 @@ def test_many_small_sections_are_written_quickly(path: Path, n: int) -> None:
     mrc_xarray.to_mrc(lazy, path)
     assert sum(counts.values()) == 2
     check_plain(path, pixels)
+
+
+# what a review found ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize(
+    ("mode", "limit"), [(0, 128), (1, 2**15), (6, 2**16), (7, 2**31), (8, 2**32)]
+)
+@unwarned
+def test_no_integer_overflows(path: Path, dtype: str, mode: int, limit: int) -> None:
+    for value in (float(limit), np.inf):
+        with np.errstate(over="ignore"):
+            pixels = np.full((4, 4), value, dtype)
+        with pytest.raises(MrcError, match="can't hold"):
+            mrc_xarray.to_mrc(pixels, path, mode=mode)
+    assert not path.exists()
+
+
+def test_two_writes_of_the_same_data_are_two(path: Path) -> None:
+    data = da.ones((2, 4, 4), dtype="f4", chunks=(1, 4, 4))
+    mrc_xarray.create(path, (4, 4, 4), "f4")
+    regions = [{"z": slice(0, 2)}, {"z": slice(2, 4)}]
+    tasks = [mrc_xarray.to_mrc(data, path, region=r, compute=False) for r in regions]
+    dask.compute(*tasks)
+    assert (opened(path).data == 1).all()
+
+
+def test_skew_and_symmetry_are_carried_together(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.mrc"
+    raw = bytearray(by_hand.mrc(noise((3, 4, 5)), extended=b"X,  Y,  Z".ljust(80)))
+    skew = struct.pack("<i12f", 1, *range(2, 14))
+    raw[96:148] = skew
+    source.write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        mrc_xarray.to_mrc(opened(source).data * 2, path)
+    assert path.read_bytes()[96:148] == skew
+    assert path.read_bytes()[1024:1104] == raw[1024:1104]
+
+
+@unwarned
+def test_records_of_joined_files_are_not_mixed_up(path: Path, tmp_path: Path) -> None:
+    angles = []
+    parts = []
+    for name, tilts in (("a", (10, 20, 30)), ("b", (-60, -50, -40))):
+        source = tmp_path / f"{name}.st"
+        records = b"".join(struct.pack("<h", 100 * tilt) for tilt in tilts)
+        source.write_bytes(
+            by_hand.mrc(noise((3, 4, 5)), extended=records, exttyp=b"SERI", nint=2, nreal=1)
+        )
+        parts.append(opened(source).data)
+        angles += tilts
+    joined = xr.concat(parts, "image")
+    assert joined.tilt_angle.values.tolist() == angles
+    mrc_xarray.to_mrc(joined, path)
+    assert field(path, "nsymbt") == 0
+
+
+def test_records_that_the_user_corrects_are_dropped_aloud(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.st", tmp_path / "b.mrcs"
+    records = b"".join(struct.pack("<h", 100 * tilt) for tilt in (10, 20, 30))
+    source.write_bytes(
+        by_hand.mrc(noise((3, 4, 5)), extended=records, exttyp=b"SERI", nint=2, nreal=1)
+    )
+    data = opened(source).data.assign_coords(tilt_angle=("image", [1.0, 2.0, 3.0]))
+    with pytest.warns(MrcWarning, match="tilt_angle.*contradict"):
+        mrc_xarray.to_mrc(data, path)
+
+
+@pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
+def test_averaged_to_one_voxel_the_size_is_unknown(tmp_path: Path, suffix: str) -> None:
+    source, path = tmp_path / "a.mrc", tmp_path / f"b{suffix}"
+    source.write_bytes(by_hand.mrc(noise((4, 4, 4)), cella=(8, 8, 8)))
+    one = opened(source).data.coarsen(z=4).mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        mrc_xarray.to_mrc(one, path, mode=2)
+    assert field(path, "cella")[2] == 0
+    mrc_xarray.to_mrc(opened(source).data[1:2], path, overwrite=True)
+    assert field(path, "cella")[2] == 2
+
+
+def test_irregular_positions_far_away_are_refused(path: Path) -> None:
+    x = 1e7 + np.array([0, 10, 20, 35, 40, 50.0])
+    coords = {"x": ("x", x, {"units": "angstrom"})}
+    data = xr.DataArray(noise((4, 6)), dims=("y", "x"), coords=coords)
+    with pytest.raises(MrcError, match="x is not regular"):
+        mrc_xarray.to_mrc(data, path)
+
+
+def test_decreasing_positions_are_refused_whatever_the_voxel_size(path: Path) -> None:
+    x = ("x", np.arange(6)[::-1] * 10.0, {"units": "angstrom"})
+    data = xr.DataArray(noise((4, 6)), dims=("y", "x"), coords={"x": x})
+    with pytest.raises(MrcError, match="x decreases"):
+        mrc_xarray.to_mrc(data, path, voxel_size=10)
+
+
+def test_positions_beyond_any_stage_are_told(path: Path) -> None:
+    x = ("x", 1e12 + np.arange(6.0), {"units": "angstrom"})
+    data = xr.DataArray(noise((4, 6)), dims=("y", "x"), coords={"x": x})
+    with pytest.warns(MrcWarning, match="beyond 10 cm"):
+        mrc_xarray.to_mrc(data, path)
+
+
+@pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
+@pytest.mark.parametrize("columns", [3, 9])
+def test_blocks_of_another_shape_are_refused(tmp_path: Path, suffix: str, columns: int) -> None:
+    block = dask.delayed(np.ones)((4, 5, columns), "f4")
+    data = da.from_delayed(block, (4, 5, 6), "f4")
+    with pytest.raises(MrcError, match="its chunks say"):
+        mrc_xarray.to_mrc(data, tmp_path / f"a{suffix}")
+
+
+def test_masked_data(path: Path) -> None:
+    pixels = np.ma.masked_less(noise((4, 5)), 0)
+    with pytest.raises(MrcError, match="masked"):
+        mrc_xarray.to_mrc(da.ma.masked_less(da.from_array(pixels.data), 0), path)
+    # xarray fills arrays in memory
+    mrc_xarray.to_mrc(pixels, path)
+    np.testing.assert_array_equal(opened(path).data, pixels.filled(np.nan))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2"])
+def test_compressed_streams_are_refused(path: Path, suffix: str) -> None:
+    with pytest.raises(MrcError, match="compressed stream"):
+        mrc_xarray.to_mrc(noise((4, 5)), f"{path}{suffix}")
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MrcError, match="not a regular file"):
+        mrc_xarray.to_mrc(noise((4, 5)), tmp_path / "pipe", overwrite=True)
+
+
+def test_colons_in_a_name(tmp_path: Path) -> None:
+    mrc_xarray.to_mrc(noise((4, 5)), tmp_path / "a::b.mrc")
+    assert os.listdir(tmp_path) == ["a::b.mrc"]
+
+
+def test_volume_beside_an_mdoc_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.mrc.mdoc").write_text("[ZValue = 0]\n")
+    with pytest.warns(MrcWarning, match="layout='volume'"):
+        mrc_xarray.to_mrc(noise((3, 4, 5)), tmp_path / "a.mrc")
+
+
+def test_numbers_beyond_float32_are_refused_at_once(path: Path) -> None:
+    with pytest.raises(MrcError, match="more than a header can hold"):
+        mrc_xarray.to_mrc(
+            da.ones((4, 5)).map_blocks(lambda b: 1 / 0, dtype="f4"), path, voltage=1e39
+        )
+
+
+def test_rows_and_columns_come_last(path: Path) -> None:
+    data = xr.DataArray(noise((3, 4, 5)), dims=("y", "x", "image"))
+    with pytest.raises(MrcError, match=r"data.transpose\('image', ...\)"):
+        mrc_xarray.to_mrc(data, path)
+
+
+def test_arrays_in_memory_are_not_copied(path: Path, tmp_path: Path) -> None:
+    """Such as a map of a file that is larger than memory."""
+    np.save(tmp_path / "a.npy", np.zeros((64, 256, 1024), "f4"))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    tracemalloc.start()
+    try:
+        mrc_xarray.to_mrc(mapped, path, statistics=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < mapped.nbytes / 8
+
+
+@pytest.mark.parametrize(("chunks", "suffix"), [((64, 64, 4), ".mrc"), ((64, 8, 512), ".mrcz")])
+def test_memory_of_chunks_that_cut(tmp_path: Path, chunks: Any, suffix: str) -> None:
+    """Thin chunks are joined, and no larger than they must be."""
+    data = da.zeros((64, 512, 512), dtype="f4", chunks=chunks)
+    tracemalloc.start()
+    try:
+        mrc_xarray.to_mrc(data, tmp_path / f"a{suffix}", statistics=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * data.nbytes
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([1, 2, 3], "m8[s]"),
+        np.array(["2024-01-01", "NaT", "2025-01-01"], "M8[ns]"),
+        np.array([1 + 2j, 3, 4]),
+        np.array([True, False, True]),
+        np.array(["a", "b", "c"]),
+    ],
+    ids=str,
+)
+def test_coordinates_of_any_kind_come_back(tmp_path: Path, values: Any) -> None:
+    data = xr.DataArray(
+        noise((3, 4, 5)), dims=("tilt", "y", "x"), coords={"c": ("tilt", values)}
+    ).assign_attrs(note="kept")
+    mrc_xarray.to_mrc(data, tmp_path / "a.mrcz")
+    again = opened(tmp_path / "a.mrcz").data
+    assert again.dims == data.dims
+    np.testing.assert_array_equal(again.c, values)
+    assert again.c.dtype.kind == values.dtype.kind
+    assert again.attrs["note"] == "kept"
+
+
+def test_what_json_can_not_hold_is_told(tmp_path: Path) -> None:
+    data = xr.DataArray(noise((4, 5)), dims=("y", "x"), attrs={"good": 1, "bad": {1, 2}})
+    with pytest.warns(MrcWarning, match="bad, for which JSON has no form"):
+        mrc_xarray.to_mrc(data, tmp_path / "a.mrcz")
+    assert opened(tmp_path / "a.mrcz").data.attrs["good"] == 1

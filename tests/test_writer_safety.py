@@ -810,7 +810,7 @@ def test_file_url_is_as_safe_as_a_path(tmp_path: Path, suffix: str, before: byte
     assert names(tmp_path) == [path.name]
 
 
-# a cluster may run a task again -------------------------------------------------------------------
+# a cluster may run a task again ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 8])

@@ -9,11 +9,22 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from mrc_xarray.format import geometry
+from mrc_xarray.format.beside import (
+    NamedBytes,
+    SidecarChoice,
+    Step,
+    read_records,
+    read_sidecar,
+    read_tilt_list,
+)
 from mrc_xarray.format.compression import CODECS
-from mrc_xarray.format.errors import MrcError, MrcWarning, Problem
+from mrc_xarray.format.errors import Finding, MrcError, MrcWarning, Problem
 from mrc_xarray.format.header import HEADER_SIZE, PLACES, Header
 from mrc_xarray.format.layout import Layout, arrange
+from mrc_xarray.format.metadata import Column, Value
 from mrc_xarray.format.modes import EMAN2_MODES, MODES, PER_CODEC, Mode, mode0_sign
 from mrc_xarray.format.placing import Bytes, place_blocks, place_rows
 from mrc_xarray.format.recognition import (
@@ -31,11 +42,15 @@ __all__ = [
     "MrcError",
     "MrcFile",
     "MrcWarning",
+    "NamedBytes",
     "Problem",
+    "SidecarChoice",
     "looks_like_mrc",
     "read",
 ]
 
+# Direct Electron's key for the pixels of movies whose electrons are counted
+_COUNTED = "Autosave Counted Movie Pixel Format"
 #: Opening reads this much at once: the header, and in most files all that follows before pixels.
 FIRST_READ = 64 * 1024
 
@@ -63,8 +78,19 @@ class MrcFile:
     mode0 : str or None
         By which evidence 8-bit data are signed or not, where MODE is 0.
     metadata : mapping or None
-        The JSON that mrcz writes.
-    problems : tuple of Problem
+        The JSON that mrcz writes, or a sidecar's own keys.
+    frame : tuple of str
+        What rows and columns are: the last two of `axes`, or ``"ky"`` and ``"kx"``.
+    steps : mapping of str to Step
+        Distances that the header does not tell, by dimension, in the units of who does.
+    frame_index : ndarray of int64, or None
+        The section at each position of `layout`, and -1 where there is none; None where they
+        are in its order.
+    columns : tuple of Column
+        One value a section, from the extended header and sidecars.
+    values : mapping of str to Value
+        One value for the file.
+    problems : tuple of Finding
         What was repaired or assumed.
     """
 
@@ -77,7 +103,12 @@ class MrcFile:
     origin: Mapping[str, float]
     mode0: str | None
     metadata: Mapping[str, Any] | None
-    problems: tuple[Problem, ...]
+    frame: tuple[str, str]
+    steps: Mapping[str, Step]
+    frame_index: np.ndarray[Any, np.dtype[np.int64]] | None
+    columns: tuple[Column, ...]
+    values: Mapping[str, Value]
+    problems: tuple[Finding, ...]
 
 
 def read(
@@ -90,7 +121,8 @@ def read(
     mode0: str = "auto",
     convention: str = "ccpem",
     byteorder: str = "auto",
-    look_beside: bool = True,
+    metadata_file: SidecarChoice = "auto",
+    scan_file: SidecarChoice = "auto",
     truncated: str = "error",
     strict: bool = False,
 ) -> MrcFile:
@@ -99,8 +131,8 @@ def read(
     Parameters
     ----------
     source : Bytes
-    look_beside : bool
-        Whether sidecars may be looked for.
+    metadata_file, scan_file : "auto", NamedBytes or None
+        Sidecars: to be looked for, these, or none.
     layout, scan_shape, sections_per_frame, origin, mode0, convention, byteorder, truncated, strict
         As for the engine; see `mrc_xarray.backend`.
 
@@ -125,7 +157,7 @@ def read(
     modes = EMAN2_MODES if convention == "eman2" else MODES
     order = BYTE_ORDERS.get(byteorder) or guess_byteorder(head, source.size, modes)
     header = Header.parse(head, order)
-    problems = _marks(header, chosen=byteorder != "auto")
+    problems: list[Finding] = [*_marks(header, chosen=byteorder != "auto")]
     mode = _mode(header, name, modes)
     evidence = None
     if mode.number == 0 and convention == "ccpem":
@@ -150,24 +182,48 @@ def read(
 
     axes, more = geometry.axis_names(header)
     problems += more
-    arranged = arrange(
-        header,
-        n_sections,
-        name=name,
-        section_axis=axes[0],
-        extended_size=extended_size,
-        layout=layout,
-        scan_shape=scan_shape,
-        sections_per_frame=sections_per_frame,
-        has_mdoc=lambda: look_beside and source.has_beside(".mdoc"),
-    )
-    # whole volumes or frames of a trimmed file
-    n_sections = prod(n for _, n in arranged.leading)
-    sections = dataclasses.replace(sections, shape=(n_sections, *sections.shape[1:]))
-    spatial = [axis for axis, _ in arranged.leading if axis in axes] + list(axes[1:])
+    records, steps = read_records(source, header, head, extended_size, n_sections)
+    beside = read_sidecar(source, metadata_file, scan_file, n_sections)
+    is_said = layout != "auto" or scan_shape is not None or sections_per_frame is not None
+    if not is_said:
+        problems += beside.scan_problems
+    if beside.scan is not None and not is_said:
+        arranged = Layout("scan", "a sidecar tells of the scan", beside.scan.dims)
+    else:
+        arranged = arrange(
+            header,
+            n_sections,
+            name=name,
+            section_axis=axes[0],
+            extended_size=extended_size,
+            layout=layout,
+            scan_shape=scan_shape,
+            sections_per_frame=sections_per_frame,
+            evidence=beside.evidence,
+        )
+        if arranged.kind == "image_stack" and metadata_file == "auto" and not beside.is_told:
+            beside = beside.over(read_tilt_list(source, header.nz))
+    beside = beside.over(records)
+    if mode.number == 0 and mode0 == "auto" and beside.keys.get(_COUNTED) == "uint8":
+        evidence = f"{_COUNTED} is uint8"
+        mode = dataclasses.replace(mode, stored="uint8", decoded="uint8")
+        sections = dataclasses.replace(sections, mode=mode)
+    problems += beside.problems
+    frame_index = beside.scan.frame_index if beside.scan and arranged.kind == "scan" else None
+    if scan_shape is not None:
+        frame_index = None
+    if frame_index is None:
+        # whole volumes or frames of a trimmed file
+        n_sections = prod(n for _, n in arranged.leading)
+        sections = dataclasses.replace(sections, shape=(n_sections, *sections.shape[1:]))
+    frame = ("ky", "kx") if beside.is_diffraction else axes[1:]
+    steps = steps | dict(beside.steps)
+    spatial = [axis for axis in (*(axis for axis, _ in arranged.leading), *frame) if axis in axes]
     sizes = dict(zip(axes, shape[:3], strict=True))
-    voxel, more = geometry.voxel_size(header, spatial, sizes)
-    problems += more
+    # a sidecar's word goes before the header's, and the header's before that of its records
+    voxel, more = geometry.voxel_size(header, [a for a in spatial if a not in beside.steps], sizes)
+    problems += [problem for problem in more if not geometry.is_of(problem, set(steps))]
+    steps = {axis: step for axis, step in steps.items() if axis not in voxel}
     position, more = geometry.origin(header, axes, voxel, sizes, origin)
     problems += more
 
@@ -182,7 +238,12 @@ def read(
         voxel,
         position,
         evidence,
-        metadata,
+        metadata if metadata is not None else dict(beside.keys) or None,
+        frame,
+        steps,
+        frame_index,
+        tuple(column for column in beside.columns),
+        beside.values,
         tuple(problems),
     )
 

@@ -181,7 +181,9 @@ def encoder(compressor: str) -> int:
         If there is no such codec, or what has it is not installed.
     """
     name = compressor.removeprefix("blosc2:")
-    known = [codec for codec in CODECS.values() if codec in (*_CHUNK_CODECS, "lz4hc")]
+    known = ["blosclz", "lz4", "lz4hc", "zlib", "zstd"]
+    if "snappy" in _blosc().cnames:
+        known.append("snappy")
     if name not in known:
         raise MrcError(
             f"compressor is {compressor!r}; accepted: 'auto', None, "

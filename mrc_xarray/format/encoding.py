@@ -122,7 +122,8 @@ def _within(pixels: Array, mode: Mode, held: np.dtype[Any]) -> Array:
         info = np.iinfo(held)
         least, most = (0, 15) if mode.number == 101 else (int(info.min), int(info.max))
         if parts.dtype.kind == "f":
-            parts = np.rint(parts)
+            # in float32 the largest integers are none, and would be rounded up beyond the range
+            parts = np.rint(parts.astype(np.float64))
     else:
         most = float(np.finfo(held).max)
         least = -most

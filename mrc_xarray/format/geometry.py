@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from mrc_xarray.format.errors import Problem
 from mrc_xarray.format.header import PLACES, Header
 
-__all__ = ["axis_names", "origin", "voxel_size"]
+__all__ = ["FARTHEST", "axis_names", "is_of", "origin", "voxel_size"]
 
 _AXES = "xyz"
-# 10 cm in Å: no microscope's stage goes further, so that what does is garbage
-_FARTHEST = 1e9
+#: 10 cm in Å: no microscope's stage goes further, so that what does is garbage
+FARTHEST = 1e9
 _INTERVALS = ("MX", "MY", "MZ")
 
 
@@ -102,6 +102,11 @@ def voxel_size(
     return voxel, problems
 
 
+def is_of(problem: Problem, axes: set[str]) -> bool:
+    """Tell whether a problem that `voxel_size` found is one of these axes'."""
+    return problem.field[-1].lower() in axes
+
+
 def origin(
     header: Header,
     names: tuple[str, str, str],
@@ -135,7 +140,7 @@ def origin(
         return zero, []
     problems: list[Problem] = []
     if choice in ("auto", "origin") and not header.is_old_style:
-        usable = all(abs(value) < _FARTHEST for value in header.origin)
+        usable = all(abs(value) < FARTHEST for value in header.origin)
         if not usable and voxel:
             problems.append(
                 Problem(

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mrc_xarray.format import extended
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import Header
 
-__all__ = ["LAYOUTS", "Layout", "arrange", "stem_and_suffix"]
+__all__ = ["COMPRESSED_SUFFIXES", "LAYOUTS", "Layout", "arrange", "stem_and_suffix"]
 
 LAYOUTS = ("image", "image_stack", "volume", "volume_stack")
 
 _VOLUME_SUFFIXES = (".rec", ".map", ".ccp4")
 _STACK_SUFFIXES = (".mrcs", ".st", ".ali", ".preali")
-_COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lzma")
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lzma")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def arrange(
     layout: str = "auto",
     scan_shape: tuple[int, int] | None = None,
     sections_per_frame: int | None = None,
-    has_mdoc: Callable[[], bool] = lambda: False,
+    evidence: str = "",
 ) -> Layout:
     """Tell what the `n_sections` sections of a file are.
 
@@ -71,8 +70,8 @@ def arrange(
         Bytes of the extended header that are really there.
     layout, scan_shape, sections_per_frame
         The user's arguments, which win over the header.
-    has_mdoc : callable
-        Looks for an .mdoc beside the file; called where that decides.
+    evidence : str
+        How a sidecar tells that the sections are images of a stack; empty if none does.
 
     Returns
     -------
@@ -98,7 +97,7 @@ def arrange(
         )
     per_volume = sections_per_frame or header.mz
     if layout == "auto":
-        kind, rule = _by_rule(header, name, sections_per_frame, extended_size, has_mdoc)
+        kind, rule = _by_rule(header, name, sections_per_frame, extended_size, evidence)
     else:
         kind, rule = layout, "the argument layout="
 
@@ -127,7 +126,7 @@ def _by_rule(
     name: str,
     sections_per_frame: int | None,
     extended_size: int,
-    has_mdoc: Callable[[], bool],
+    evidence: str,
 ) -> tuple[str, str]:
     """Return the first layout that fits, and the rule that it fitted."""
     suffix = stem_and_suffix(name)[1]
@@ -140,7 +139,7 @@ def _by_rule(
         return "image", "2: NZ is 1, and ISPG is 0 or CELLA.z is not positive"
     if suffix in _VOLUME_SUFFIXES:
         return "volume", f"3: the name ends in {suffix}"
-    for holds, evidence in (
+    for holds, told in (
         (header.is_direct_electron, "a Direct Electron server wrote the file"),
         (
             extended.has_records(header, extended_size),
@@ -150,9 +149,9 @@ def _by_rule(
         (suffix in _STACK_SUFFIXES, f"the name ends in {suffix}"),
     ):
         if holds:
-            return "image_stack", f"4: {evidence}"
-    if has_mdoc():
-        return "image_stack", "4: an .mdoc is beside the file"
+            return "image_stack", f"4: {told}"
+    if evidence:
+        return "image_stack", f"4: {evidence}"
     if header.ispg >= 1 or header.mz == header.nz:
         return "volume", "5: ISPG is 1 or more, or MZ equals NZ"
     return "image_stack", "6: nothing says that it is a volume"
@@ -166,7 +165,7 @@ def stem_and_suffix(name: str) -> tuple[str, str]:
         url = next(part for part in name.split("::") if "://" in part)
         path = url.split("?")[0].split("#")[0]
     stem, suffix = os.path.splitext(path)
-    if suffix.lower() in _COMPRESSED_SUFFIXES:
+    if suffix.lower() in COMPRESSED_SUFFIXES:
         stem, suffix = os.path.splitext(stem)
     return stem, suffix.lower()
 

@@ -114,7 +114,7 @@ def with_gaps(
     """
     if values.dtype.kind in "iub" and not present.all():
         values = values.astype(np.float64)
-    missing: Any = {"f": np.nan, "M": np.datetime64("NaT"), "U": ""}.get(values.dtype.kind)
+    missing: Any = {"f": np.nan, "M": np.datetime64("NaT", "us"), "U": ""}.get(values.dtype.kind)
     return values.copy() if missing is None else np.where(present, values, missing)
 
 

@@ -159,7 +159,7 @@ def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = 
         )
     if number not in MODES:
         known = ", ".join(map(str, MODES))
-        raise MrcError(f"mode is {number}; accepted: {known}")
+        raise MrcError(f"mode is {number!r}; accepted: {known}")
     mode = MODES[number]
     numeric = dtype.kind in ("biufc" if mode.decoded == "c8" else "biuf")
     if is_rgb != bool(mode.samples) or not numeric or (is_rgb and dtype.name != "uint8"):

@@ -45,8 +45,11 @@ class Bytes(Protocol):
     def fetching(self) -> AbstractContextManager[Callable[[int, int], Any]]:
         """Make `read` quicker for many short reads one after the other."""
 
-    def has_beside(self, suffix: str) -> bool:
-        """Tell whether a file with this name and `suffix` behind it is there; only if cheap."""
+    def read_beside(self, name: str) -> bytes | None:
+        """Return the content of the file of that name in the same folder; None if there is none.
+
+        Also None where looking would cost a request that is seldom worth it.
+        """
 
 
 def place_rows(

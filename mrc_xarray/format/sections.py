@@ -24,6 +24,8 @@ __all__ = ["Blocks", "Contiguous", "Packed4Bit", "Pick", "Piece", "Sections", "i
 # bytes of a section, and ranges, for which one long read beats many short ones
 _SMALL = 64 * 1024
 _MANY = 4096
+# sections whose rows are decoded together
+_TOGETHER = 64
 
 #: A selection along one dimension: a slice with a positive step, or sorted indices.
 Pick: TypeAlias = "slice | npt.NDArray[np.intp]"
@@ -32,20 +34,25 @@ Numbers: TypeAlias = "range | npt.NDArray[np.intp]"
 
 
 class Piece(NamedTuple):
-    """One byte range to read, and where its rows go.
+    """Whole rows of one section or of some that follow each other, and where they go.
 
     Attributes
     ----------
-    offset, nbytes : int
-        Of the range, which holds whole rows.
+    offset : int
+        First byte.
+    nbytes : int
+        Of all of its rows.
     section : int
         The first that it covers.
     n_sections : int
-        How many, each with equally many rows.
+        How many, each with the same rows.
     rows : slice, ndarray of int or None
         Which of the decoded rows are wanted; None for all.
     at : tuple of slice
         Sections and rows of the result.
+    step : int
+        Bytes from a section's first row to that of the next, where they are apart; 0 where the
+        piece is one byte range.
     """
 
     offset: int
@@ -54,6 +61,14 @@ class Piece(NamedTuple):
     n_sections: int
     rows: Pick | None
     at: tuple[slice, slice]
+    step: int = 0
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return offset and length of each byte range."""
+        if not self.step:
+            return [(self.offset, self.nbytes)]
+        nbytes = self.nbytes // self.n_sections
+        return [(self.offset + i * self.step, nbytes) for i in range(self.n_sections)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +160,16 @@ class Sections:
             first, n = int(band[0]), int(band[-1] - band[0]) + 1
             picked = None if (np.diff(band) == 1).all() else band - first
             ranges.append((first * row_bytes, n * row_bytes, picked, along))
-        for i, number in enumerate(numbers):
-            start = self.offset + int(number) * section_bytes
-            for offset, nbytes, picked, along in ranges:
-                at = (slice(i, i + 1), along)
-                yield Piece(start + offset, nbytes, int(number), 1, picked, at)
+        # together, as each piece has a cost of its own, which is that of reading some 100 KiB
+        together = max(1, min(longest // sum(nbytes for _, nbytes, *_ in ranges), _TOGETHER))
+        for start, stop in _runs(numbers):
+            for i in range(start, stop, together):
+                j = min(i + together, stop)
+                first = int(numbers[i])
+                for offset, nbytes, picked, along in ranges:
+                    offset += self.offset + first * section_bytes
+                    at = (slice(i, j), along)
+                    yield Piece(offset, (j - i) * nbytes, first, j - i, picked, at, section_bytes)
 
     def decode(
         self, raw: npt.NDArray[np.uint8], piece: Piece, out: npt.NDArray[Any] | None = None

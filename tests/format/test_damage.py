@@ -225,7 +225,8 @@ def test_what_is_assumed_instead(fields: dict[str, Any], positions: list[float])
 )
 @pytest.mark.filterwarnings("ignore:.*NSYMBT.*:mrc_xarray.MrcWarning")
 def test_nsymbt_is_found_by_the_size(said: int, there: int) -> None:
-    raw = by_hand.mrc(DATA, extended=b"\xee" * there, nsymbt=said)
+    # text, as symmetry records are
+    raw = by_hand.mrc(DATA, extended=b"X" * there, exttyp=b"CCP4", nsymbt=said)
     ds = opened(raw)
     np.testing.assert_array_equal(ds.data, DATA)
     assert ("mrc_repairs" in ds.data.attrs) == (said != there)
@@ -338,7 +339,7 @@ def test_trim_to_less_than_a_volume_says_what_to_do() -> None:
 
 
 def test_trim_behind_an_extended_header() -> None:
-    raw = by_hand.mrc(DATA, extended=b"\xee" * 100, exttyp=b"CCP4")[:-1]
+    raw = by_hand.mrc(DATA, extended=b"X" * 100, exttyp=b"CCP4")[:-1]
     with pytest.warns(MrcWarning, match="1 whole"):
         np.testing.assert_array_equal(opened(raw, truncated="trim").data, DATA[:1])
 

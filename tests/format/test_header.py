@@ -42,8 +42,8 @@ class Claimed:
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.head[offset : offset + nbytes]
 
-    def has_beside(self, suffix: str) -> bool:
-        return False
+    def read_beside(self, name: str) -> None:
+        return None
 
 
 def by_mrcfile(path: Path, order: str) -> np.recarray:

@@ -166,7 +166,9 @@ def test_rule_by_program(tmp_path: Path, case: str) -> None:
 def test_mdoc_beside_the_file_makes_a_stack(tmp_path: Path) -> None:
     path = tmp_path / "series.mrc"
     path.write_bytes(imod())
-    (tmp_path / "series.mrc.mdoc").write_text("PixelSpacing = 1\n\n[ZValue = 0]\nTiltAngle = 0\n")
+    (tmp_path / "series.mrc.mdoc").write_text(
+        "".join(f"[ZValue = {n}]\nTiltAngle = {n}\n" for n in range(6))
+    )
     with xr.open_dataset(path, engine="mrc") as ds:
         assert ds.data.dims == STACK
         assert ".mdoc" in ds.data.attrs["mrc_layout_rule"]
@@ -287,8 +289,8 @@ def test_suffix_of_a_path_or_url(name: str, dims: tuple[str, ...]) -> None:
         def read(self, offset: int, nbytes: int) -> bytes:
             return hand(ispg=0, mz=1)[offset : offset + nbytes]
 
-        def has_beside(self, suffix: str) -> bool:
-            return False
+        def read_beside(self, name: str) -> None:
+            return None
 
     file = format.read(Named())
     assert tuple(role for role, _ in file.layout.leading) == dims[:-2]

@@ -1,0 +1,73 @@
+"""IMOD's lists of tilt angles, ``.rawtlt`` as recorded and ``.tlt`` as refined: one a line."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from mrc_xarray.format.errors import SidecarProblem
+from mrc_xarray.format.layout import stem_and_suffix
+from mrc_xarray.format.metadata import Column, Metadata
+from mrc_xarray.format.sidecar.text import clip, decode, lines, number
+
+__all__ = ["names", "read"]
+
+_ACTION = "The tilt angles are left out."
+
+
+def names(image: str) -> tuple[str, ...]:
+    """Return the names that the list for an image can have, best first.
+
+    A raw stack has its angles as recorded, an aligned one as the alignment refined them; the
+    files of a reconstruction have none.
+    """
+    stem, suffix = stem_and_suffix(image)
+    if suffix in (".rec", ".map", ".ccp4"):
+        return ()
+    base = re.sub(r"_(pre)?ali\Z", "", stem)
+    is_aligned = suffix in (".ali", ".preali") or base != stem
+    kinds = (".tlt", ".rawtlt") if is_aligned else (".rawtlt", ".tlt")
+    return tuple(base + kind for kind in kinds)
+
+
+def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
+    """Read a list of tilt angles.
+
+    Parameters
+    ----------
+    raw : bytes
+        The list's: one angle a line, degrees; blank lines are passed over.
+    name : str
+        The list's, for messages.
+    image : str
+        The image's, which does not matter here.
+    n_sections : int
+        Sections in the image, and so angles in the list.
+
+    Returns
+    -------
+    Metadata
+        One column, ``tilt_angle``, in degrees; none where a line is no angle, or their number is
+        not that of the sections: an angle left out would move all that follow.
+    """
+    angles = []
+    for line, text in lines(decode(raw)):
+        angle = number(text)
+        if angle is None:
+            problem = SidecarProblem(
+                name, line, "the tilt angle", clip(text), "a number of degrees", _ACTION
+            )
+            return Metadata(problems=(problem,))
+        angles.append(angle)
+    if len(angles) != n_sections:
+        problem = SidecarProblem(
+            name,
+            0,
+            "the number of tilt angles",
+            str(len(angles)),
+            f"one for each section of the image, {n_sections}",
+            _ACTION,
+        )
+        return Metadata(problems=(problem,))
+    return Metadata((Column("tilt_angle", np.array(angles, np.float64), "degree"),))

@@ -1,0 +1,206 @@
+"""What is written where, and the tasks that write it: in any process, and perhaps twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mrc_xarray.format.compression import encode_block
+from mrc_xarray.format.encoding import cast, pack, runs
+from mrc_xarray.format.errors import MrcError
+from mrc_xarray.format.header import HEADER_SIZE, Header
+from mrc_xarray.format.modes import Mode
+from mrc_xarray.format.statistics import Statistics
+from mrc_xarray.sink import ByteSink
+
+__all__ = [
+    "Plan",
+    "append_blocks",
+    "begin",
+    "compress_block",
+    "finish_mrcz",
+    "finish_plain",
+    "join",
+    "turn",
+    "write_block",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+#: First element of each block along each dimension, and behind the last its end.
+Edges: TypeAlias = tuple[npt.NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is written where; the same for all tasks.
+
+    Attributes
+    ----------
+    sink : ByteSink
+    header : Header
+        Without what only the pixels tell.
+    extended : bytes
+    mode : Mode
+    shape : tuple of int, (*leading, n_rows, n_columns, *samples)
+        Of the file's pixels.
+    start : tuple of int
+        Where the data begin in them.
+    statistics : bool or "quick"
+    known : Statistics or None
+        Those of the pixels that the file has already; None where these are changed.
+    compressor : str or None
+    clevel : int
+    offset : int
+        First byte of the pixels.
+    """
+
+    sink: ByteSink
+    header: Header
+    extended: bytes
+    mode: Mode
+    shape: tuple[int, ...]
+    start: tuple[int, ...]
+    statistics: bool | Literal["quick"] = True
+    known: Statistics | None = field(default_factory=Statistics)
+    compressor: str | None = None
+    clevel: int = 1
+    offset: int = HEADER_SIZE
+
+    @property
+    def n_leading(self) -> int:
+        """Dimensions that count sections."""
+        return len(self.shape) - 2 - len(self.mode.samples)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, before any compression."""
+        n_sections, n_rows, n_columns = self.header.nz, self.header.ny, self.header.nx
+        return self.offset + n_sections * n_rows * self.mode.row_bytes(n_columns)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the pixels are to be measured."""
+        return bool(self.statistics) and self.known is not None and self.mode.decoded != "c8"
+
+
+def begin(plan: Plan) -> Plan:
+    """Make the file, and give the plan to those that write to it."""
+    plan.sink.begin(0 if plan.compressor else plan.size)
+    return plan
+
+
+def write_block(block: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...] = ()) -> Array:
+    """Write a block at its own place; return its statistics as the one element of an array."""
+    at = _place(plan, block, edges, block_id)
+    values = cast(block, plan.mode)
+    measured = _measured(plan, values, at)
+    n_outer = plan.n_leading + 1
+    row = plan.mode.row_bytes(plan.header.nx)
+    first_byte = at[n_outer] * row // plan.header.nx
+    stored = pack(values, plan.mode, plan.header.byteorder)
+    plan.sink.write(
+        (plan.offset + offset, part)
+        for offset, part in runs(stored, (*plan.shape[:n_outer], row), (*at[:n_outer], first_byte))
+    )
+    return _one(measured, block.ndim)
+
+
+def compress_block(
+    block: Array, turn: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...] = ()
+) -> Array:
+    """Compress the sections of a block; return statistics and bytes as one element."""
+    del turn
+    at = _place(plan, block, edges, block_id)
+    values = cast(block, plan.mode)
+    measured = _measured(plan, values, at)
+    stored = pack(values, plan.mode, plan.header.byteorder)
+    assert plan.compressor is not None
+    blocks = [
+        encode_block(
+            section,
+            compressor=plan.compressor,
+            level=plan.clevel,
+            typesize=np.dtype(plan.mode.stored).itemsize,
+        )
+        for section in stored.reshape(-1, *stored.shape[-2:])
+    ]
+    return _one((measured, blocks), block.ndim)
+
+
+def turn(appended: Any) -> Array:
+    """Let a block begin, when one some way ahead of it is in the file."""
+    del appended
+    return np.zeros(())
+
+
+def append_blocks(
+    plan: Plan, compressed: Array, before: tuple[int, Statistics] | None
+) -> tuple[int, Statistics]:
+    """Write blocks behind the others, and return where they end."""
+    end, statistics = (plan.offset, Statistics()) if before is None else before
+    measured, blocks = compressed.item()
+    parts = []
+    for block in blocks:
+        parts.append((end, block))
+        end += len(block)
+    plan.sink.write(parts)
+    return end, statistics.joined(measured)
+
+
+def join(blocks: list[Any]) -> Statistics:
+    """Join the statistics of blocks, or joined ones."""
+    joined = Statistics()
+    for block in blocks:
+        joined = joined.joined(block.item() if isinstance(block, np.ndarray) else block)
+    return joined
+
+
+def finish_plain(plan: Plan, measured: Statistics) -> None:
+    """Write the header, which tells of the pixels, and make the file last."""
+    known = Statistics() if plan.known is None else plan.known
+    fields = known.joined(measured).fields() if plan.measures else Statistics().fields()
+    plan.sink.finish(plan.header.replaced(**fields).encode() + plan.extended)
+
+
+def finish_mrcz(plan: Plan, appended: tuple[int, Statistics]) -> None:
+    """Write the header, which tells of the pixels and of the blocks, and make the file last."""
+    end, measured = appended
+    header = plan.header.replaced(packed_bytes=end - plan.offset, **measured.fields())
+    plan.sink.finish(header.encode() + plan.extended)
+
+
+def _place(plan: Plan, block: Array, edges: Edges, block_id: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the first element of a block in the file."""
+    if isinstance(block, np.ma.MaskedArray):
+        raise MrcError("the data are masked, and an MRC file can't say where; fill them first")
+    declared = tuple(
+        int(along[i + 1] - along[i]) for along, i in zip(edges, block_id, strict=True)
+    )
+    if block.shape != declared:
+        raise MrcError(
+            f"a block of the dask array has the shape {block.shape}, and its chunks say "
+            f"{declared}; they must be the same"
+        )
+    return tuple(
+        first + int(along[i]) for first, along, i in zip(plan.start, edges, block_id, strict=True)
+    )
+
+
+def _measured(plan: Plan, values: Array, at: tuple[int, ...]) -> Statistics:
+    if not plan.measures:
+        return Statistics()
+    if plan.statistics == "quick":
+        if any(at[: plan.n_leading]):
+            return Statistics()
+        values = values[(0,) * plan.n_leading]
+    return Statistics.of(values)
+
+
+def _one(result: Any, ndim: int) -> Array:
+    """Wrap a block's result as the one element of an array."""
+    wrapped = np.empty((1,) * ndim, object)
+    wrapped[(0,) * ndim] = result
+    return wrapped

@@ -1,0 +1,349 @@
+"""A Direct Electron acquisition as a tree: the movie, and the images beside it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import de_by_hand as de
+import fsspec
+import numpy as np
+import pytest
+import servers
+import xarray as xr
+
+from mrc_xarray import MrcError, MrcWarning
+from mrc_xarray.backend import MrcBackendEntrypoint
+
+Array = np.ndarray[Any, Any]
+MOVIE = f"{de.STEM}_movie.mrc"
+SCAN, FRAME = (3, 4), (5, 9)
+
+
+def image(number: int, shape: tuple[int, int], **fields: Any) -> tuple[bytes, Array]:
+    """Return an image whose pixels tell which it is, and they themselves."""
+    pixels = de.frames(1, "f4", shape)[0] + 1000 * number
+    return de.movie(pixels[None], **fields), pixels
+
+
+# file's name behind the movie's stem → group, shape and dimensions
+IMAGES: dict[str, tuple[str, tuple[int, int], tuple[str, str]]] = {
+    "0_Virt #0_total_sum": ("virtual/Virt #0", SCAN, ("scan_y", "scan_x")),
+    "1_ADF in_centroid_amplitude": ("virtual/ADF in", SCAN, ("scan_y", "scan_x")),
+    "virt 2_wide_sum": ("virtual/wide", (6, 8), ("wide_y", "wide_x")),
+    "3_turned_sum": ("virtual/turned", (4, 3), ("turned_y", "turned_x")),
+    "ext1_Ext #1": ("external/Ext #1", SCAN, ("scan_y", "scan_x")),
+    "ext2": ("external/ext2", (12, 16), ("ext2_y", "ext2_x")),
+    "final": ("final", FRAME, ("ky", "kx")),
+}
+
+
+def write(folder: Path, changed: dict[str, Any] | None = None, n: int = 12) -> dict[str, Array]:
+    """Write an acquisition, and return the images by their group."""
+    de.write(folder, de.frames(n), changed)
+    pixels = {}
+    for number, (name, (group, shape, _)) in enumerate(IMAGES.items()):
+        raw, pixels[group] = image(number, shape)
+        (folder / f"{de.STEM}_{name}.mrc").write_bytes(raw)
+    # another acquisition, and files that are no images of this one
+    (folder / "20250102_00008_final.mrc").write_bytes(image(9, FRAME)[0])
+    (folder / f"{de.STEM}_notes.txt").write_text("nothing")
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def acquired(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Array]]:
+    folder = tmp_path_factory.mktemp("acquired")
+    return folder / MOVIE, write(folder)
+
+
+def check(tree: xr.DataTree, pixels: dict[str, Array]) -> None:
+    groups = {group.lstrip("/") for group in tree.groups}
+    assert groups == {"", "virtual", "external", *pixels}
+    assert tree["data"].dims == ("scan_y", "scan_x", "ky", "kx")
+    np.testing.assert_array_equal(tree["data"].values.reshape(12, *FRAME), de.frames(12))
+    dims = {group: dims for group, _, dims in IMAGES.values()}
+    for group, expected in pixels.items():
+        assert tree[group]["data"].dims == dims[group]
+        np.testing.assert_array_equal(tree[group]["data"], expected)
+
+
+@pytest.mark.parametrize("chunks", [None, {}, "auto"], ids=str)
+@pytest.mark.parametrize("options", [{"engine": "mrc"}, {}, {"engine": MrcBackendEntrypoint}])
+def test_tree(
+    acquired: tuple[Path, dict[str, Array]], options: dict[str, Any], chunks: Any
+) -> None:
+    path, pixels = acquired
+    with xr.open_datatree(path, chunks=chunks, **options) as tree:
+        check(tree, pixels)
+        for node in tree.subtree:
+            for variable in node.data_vars.values():
+                assert (variable.chunks is None) == (chunks is None)
+
+
+def test_groups(acquired: tuple[Path, dict[str, Array]]) -> None:
+    path, pixels = acquired
+    groups = xr.open_groups(path, engine="mrc")
+    assert list(groups) == ["/", *(f"/{group}" for group in pixels)]
+    for group, expected in pixels.items():
+        np.testing.assert_array_equal(groups[f"/{group}"].data, expected)
+    check(xr.DataTree.from_dict(groups), pixels)
+
+
+def test_one_group(acquired: tuple[Path, dict[str, Array]]) -> None:
+    path, _ = acquired
+    ds = xr.open_dataset(path, engine="mrc")
+    assert list(ds.data_vars) == ["data"]
+    assert ds.data.dims == ("scan_y", "scan_x", "ky", "kx")
+    xr.testing.assert_identical(xr.open_datatree(path, engine="mrc").to_dataset(), ds)
+
+
+def test_children_have_the_movies_coordinates(acquired: tuple[Path, dict[str, Array]]) -> None:
+    path, pixels = acquired
+    tree = xr.open_datatree(path, engine="mrc")
+    shared = tree["virtual/Virt #0"].to_dataset()
+    np.testing.assert_array_equal(shared.scan_x, [0, 20, 40, 60])
+    np.testing.assert_array_equal(shared.scan_y, [0, 30, 60])
+    assert shared.data.sel(scan_x=40, scan_y=30) == pixels["virtual/Virt #0"][1, 2]
+    assert {"kx", "ky"} <= set(tree["final"].to_dataset().coords)
+    assert not tree["final"].to_dataset(inherit=False).coords
+    assert not tree["external/ext2"].to_dataset(inherit=False).coords
+    # what is selected at the root is selected below
+    part = tree.isel(scan_y=slice(1, 3), scan_x=[0, 3], missing_dims="ignore")
+    assert part["virtual/ADF in/data"].sizes == {"scan_y": 2, "scan_x": 2}
+    assert part["external/ext2/data"].sizes == {"ext2_y": 12, "ext2_x": 16}
+    sums = tree["data"].sum(("ky", "kx")) + tree["external/Ext #1/data"]
+    expected = de.frames(12).reshape(*SCAN, *FRAME).sum((2, 3)) + pixels["external/Ext #1"]
+    np.testing.assert_array_equal(sums, expected)
+
+
+def test_children_keep_their_own_attributes(acquired: tuple[Path, dict[str, Array]]) -> None:
+    path, _ = acquired
+    tree = xr.open_datatree(path, engine="mrc")
+    for name, (group, shape, _) in IMAGES.items():
+        data = tree[group]["data"]
+        assert data.attrs["mrc_layout"] == "image"
+        assert data.attrs["mrc_source"].endswith(f"{de.STEM}_{name}.mrc")
+        assert (data.mrc.header.ny, data.mrc.header.nx) == shape
+
+
+def test_repeats_share_rows_and_columns(tmp_path: Path) -> None:
+    pixels = write(tmp_path, {"Scan - Repeats": 2}, 24)
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
+    assert tree["data"].dims == ("repeat", "scan_y", "scan_x", "ky", "kx")
+    assert tree["virtual/ADF in/data"].dims == ("scan_y", "scan_x")
+    np.testing.assert_array_equal(tree["virtual/ADF in/data"], pixels["virtual/ADF in"])
+
+
+def test_custom_scan(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = de.write(tmp_path, de.frames(8), de.XY_FILE, de.POSITIONS)
+    tree = xr.open_datatree(path, engine="mrc", chunks={})
+    assert tree["frame_index"].dims == ("repeat", "scan_y", "scan_x")
+    assert tree["external/Ext #1/data"].dims == ("scan_y", "scan_x")
+    np.testing.assert_array_equal(tree["data"], de.dense(de.frames(8)))
+
+
+def test_movie_that_is_no_scan_shares_only_its_frame(tmp_path: Path) -> None:
+    pixels = write(tmp_path)
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", metadata_file=None)
+    assert tree["data"].dims == ("image", "y", "x")
+    assert tree["virtual/ADF in/data"].dims == ("ADF in_y", "ADF in_x")
+    assert tree["final/data"].dims == ("y", "x")
+    np.testing.assert_array_equal(tree["final/data"], pixels["final"])
+
+
+def test_arguments_are_the_movies(tmp_path: Path) -> None:
+    write(tmp_path)
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", scan_shape=(6, 2), units="nm")
+    assert tree["data"].sizes == {"scan_y": 6, "scan_x": 2, "ky": 5, "kx": 9}
+    assert tree["virtual/ADF in/data"].dims == ("ADF in_y", "ADF in_x")
+    with pytest.raises(TypeError, match="unknown arguments: no_such"):
+        xr.open_datatree(tmp_path / MOVIE, engine="mrc", no_such=1)
+    with pytest.raises(TypeError, match=r"write scan_shape=\(y, x\)"):
+        xr.open_datatree(tmp_path / MOVIE, engine="mrc", navigation_shape=(2, 6))
+
+
+def test_own_names_of_dimensions_are_shared(tmp_path: Path) -> None:
+    pixels = write(tmp_path)
+    dims = ("row", "column", "v", "u")
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", dims=dims)
+    assert tree["data"].dims == dims
+    assert tree["final/data"].dims == ("v", "u")
+    assert tree["virtual/ADF in/data"].dims == ("row", "column")
+    np.testing.assert_array_equal(tree["virtual/ADF in/data"], pixels["virtual/ADF in"])
+
+
+def test_units_are_of_all_coordinates(tmp_path: Path) -> None:
+    write(tmp_path)
+    raw, _ = image(1, (6, 8), cella=(80, 60, 0))
+    (tmp_path / f"{de.STEM}_virt 2_wide_sum.mrc").write_bytes(raw)
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", units="nm")
+    coordinate = tree["virtual/wide/wide_x"]
+    assert (coordinate.attrs["units"], coordinate.attrs["spacing"]) == ("nm", 1)
+    assert coordinate.values.tolist() == list(range(8))
+
+
+def test_drop_variables(acquired: tuple[Path, dict[str, Array]]) -> None:
+    tree = xr.open_datatree(acquired[0], engine="mrc", drop_variables=["scan_x"])
+    assert "scan_x" not in tree.coords
+    assert tree["virtual/ADF in/data"].dims == ("scan_y", "scan_x")
+
+
+def test_images_of_several_repeats(tmp_path: Path) -> None:
+    """One image with a section for each repeat does not keep the movie from being opened."""
+    write(tmp_path, {"Scan - Repeats": 2}, 24)
+    pixels = de.frames(2, "f4", SCAN)
+    (tmp_path / f"{de.STEM}_1_ADF in_centroid_amplitude.mrc").write_bytes(de.movie(pixels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
+    np.testing.assert_array_equal(tree["data"].values.reshape(24, *FRAME), de.frames(24))
+    np.testing.assert_array_equal(tree["virtual/ADF in/data"], pixels)
+
+
+def test_image_that_is_damaged_is_named(tmp_path: Path) -> None:
+    """An error or a warning, but never silence."""
+    write(tmp_path)
+    (tmp_path / f"{de.STEM}_ext2.mrc").write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MrcWarning)
+        with pytest.raises((MrcError, MrcWarning), match="ext2"):
+            xr.open_datatree(tmp_path / MOVIE, engine="mrc")
+
+
+@pytest.mark.parametrize("name", ["data", "final", "scan_x", "a.b", "µ %20"])
+def test_any_name_of_a_detector(tmp_path: Path, name: str) -> None:
+    de.write(tmp_path, de.frames(12))
+    raw, pixels = image(1, (6, 8))
+    (tmp_path / f"{de.STEM}_ext1_{name}.mrc").write_bytes(raw)
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
+    np.testing.assert_array_equal(tree["data"].values.reshape(12, *FRAME), de.frames(12))
+    (child,) = [node for node in tree.subtree if node.path not in ("/", "/external")]
+    np.testing.assert_array_equal(child["data"], pixels)
+
+
+def test_detectors_of_one_name(tmp_path: Path) -> None:
+    de.write(tmp_path, de.frames(12))
+    expected = []
+    for number, calculation in enumerate(("sum", "mean")):
+        raw, pixels = image(number, SCAN)
+        (tmp_path / f"{de.STEM}_{number}_BF_{calculation}.mrc").write_bytes(raw)
+        expected.append(pixels)
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
+    for child, pixels in zip(tree["virtual"].children.values(), expected, strict=True):
+        np.testing.assert_array_equal(child["data"], pixels)
+
+
+# a tree of one ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [MOVIE, "volume.mrc", "final.mrc"])
+def test_file_without_neighbours(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(by_hand.mrc(de.frames(3)))
+    tree = xr.open_datatree(path, engine="mrc")
+    assert tree.groups == ("/",)
+    xr.testing.assert_identical(tree.to_dataset(), xr.open_dataset(path, engine="mrc"))
+    (tmp_path / f"{de.STEM}_final.mrc").write_bytes(image(1, FRAME)[0])
+    (tmp_path / "volume_final.mrc").write_bytes(image(1, FRAME)[0])
+    groups = ("/", "/final") if name == MOVIE else ("/",)
+    assert xr.open_datatree(path, engine="mrc").groups == groups
+
+
+def test_file_objects(acquired: tuple[Path, dict[str, Array]], tmp_path: Path) -> None:
+    path, pixels = acquired
+    with path.open("rb") as file:
+        check(xr.open_datatree(file, engine="mrc"), pixels)
+    other = tmp_path / "other.bin"
+    other.write_bytes(path.read_bytes())
+    with other.open("rb") as file:
+        assert xr.open_datatree(file, engine="mrc").groups == ("/",)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        xr.open_datatree(tmp_path / MOVIE, engine="mrc")
+
+
+# closing, and files -----------------------------------------------------------------------------
+
+
+def test_close(tmp_path: Path) -> None:
+    pixels = write(tmp_path)
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
+    tree.close()
+    # nothing was open: what is left of a closed tree still reads
+    np.testing.assert_array_equal(tree["final/data"], pixels["final"])
+    with xr.open_datatree(tmp_path / MOVIE, engine="mrc") as tree:
+        tree.load()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    check(tree, pixels)
+
+
+def test_zarr(acquired: tuple[Path, dict[str, Array]], tmp_path: Path) -> None:
+    path, pixels = acquired
+    tree = xr.open_datatree(path, engine="mrc", chunks={})
+    tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
+    with xr.open_datatree(tmp_path / "tree.zarr", engine="zarr", consolidated=False) as again:
+        check(again, pixels)
+
+
+# stores -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory(acquired: tuple[Path, dict[str, Array]]) -> Iterator[str]:
+    fs = fsspec.filesystem("memory")
+    fs.pipe({f"/tree/{file.name}": file.read_bytes() for file in acquired[0].parent.iterdir()})
+    yield f"memory://tree/{MOVIE}"
+    fs.rm("/tree", recursive=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "simplecache::"])
+def test_memory(acquired: tuple[Path, dict[str, Array]], memory: str, prefix: str) -> None:
+    for chunks in (None, {}):
+        check(xr.open_datatree(prefix + memory, engine="mrc", chunks=chunks), acquired[1])
+
+
+def test_s3(acquired: tuple[Path, dict[str, Array]]) -> None:
+    path, pixels = acquired
+    with servers.s3_server() as s3:
+        for file in path.parent.iterdir():
+            s3.put(f"folder/{file.name}", file.read_bytes())
+        url, options = s3.url(f"folder/{MOVIE}"), {"storage_options": s3.storage_options}
+        check(xr.open_datatree(url, engine="mrc", **options), pixels)
+        alone = s3.put(f"alone/{MOVIE}", path.read_bytes())
+        assert xr.open_datatree(alone, engine="mrc", **options).groups == ("/",)
+
+
+def test_http_server_without_listing(acquired: tuple[Path, dict[str, Array]]) -> None:
+    """Most servers list no folders: then the movie is all that can be found."""
+    path, _ = acquired
+    with servers.http_server(path.parent) as server, warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        tree = xr.open_datatree(server.url(MOVIE), engine="mrc")
+        np.testing.assert_array_equal(tree["data"].values.reshape(12, *FRAME), de.frames(12))
+
+
+# the real files ---------------------------------------------------------------------------------
+
+
+def test_real_acquisition(real_file: Callable[[str], Path]) -> None:
+    path = real_file("direct_electron/20241021_00405_movie.mrc")
+    tree = xr.open_datatree(path, engine="mrc")
+    names = {
+        "virtual/Virt 0": "0_Virt 0_sum", "virtual/Virt 1": "1_Virt 1_sum",
+        "external/Ext 1": "ext1_Ext 1", "final": "final",
+    }  # fmt: skip
+    assert {group.lstrip("/") for group in tree.groups} == {"", "virtual", "external", *names}
+    for group, name in names.items():
+        raw = path.with_name(f"20241021_00405_{name}.mrc").read_bytes()
+        expected = np.frombuffer(raw[1024:], "<f4").reshape(4, 8)
+        np.testing.assert_array_equal(tree[group]["data"], expected)
+        dims = ("ky", "kx") if group == "final" else ("scan_y", "scan_x")
+        assert tree[group]["data"].dims == dims
