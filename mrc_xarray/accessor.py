@@ -76,13 +76,13 @@ class MrcAccessor:
         OSError, MrcError
             As `extended_header`.
         """
-        return extended.fields(self._data())
+        return extended.fields(self._required())
 
     def plot_slices(self, at: Mapping[str, float] | None = None, **options: Any) -> Any:
         """Draw three orthogonal slices: see `mrc_xarray.plot.plot_slices`, for all arguments."""
         from mrc_xarray.plot import plot_slices
 
-        return plot_slices(self._data(), at, **options)
+        return plot_slices(self._required(), at, **options)
 
     def to_file(self, target: str | os.PathLike[str], **options: Any) -> Any:
         """Write the data to an MRC or MRCZ file: see `mrc_xarray.to_mrc`, for all arguments."""
@@ -102,6 +102,13 @@ class MrcAccessor:
     def _attrs(self) -> dict[Any, Any]:
         data = self._data()
         return {} if data is None else data.attrs
+
+    def _required(self) -> xr.DataArray:
+        data = self._data()
+        if data is None:
+            raise AttributeError("the Dataset has no variable that was opened with engine='mrc'")
+        found: xr.DataArray = data
+        return found
 
     def _data(self) -> Any:
         """Return the variable that came from the file; None where a Dataset has none."""

@@ -10,25 +10,23 @@ import os
 import struct
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mrc_xarray import extended
-from mrc_xarray.dataset import LABELS_KEY, OWN_ATTRS, length_unit, spacing, values_to_json
+from mrc_xarray.dataset import LABELS_KEY, OWN_ATTRS, values_to_json
 from mrc_xarray.format import geometry
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import N_LABELS, XYZ, Header
 from mrc_xarray.format.layout import arrange
 from mrc_xarray.format.modes import PER_CODEC, STANDARD, Mode, mode_for
 from mrc_xarray.format.recognition import BYTE_ORDERS
+from mrc_xarray.roles import AXES, Grid, Roles, find_grids, find_roles
 
 __all__ = ["Heading", "Wanted", "make_heading"]
 
-_AXES = "xyz"
-# dimensions of ours that count sections
-_COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_repeat"}
 # a warning is to be read
 _MOST_NAMES = 10
 _SKEW = slice(96, 148)
@@ -73,48 +71,6 @@ class Heading:
     lost: tuple[str, ...]
 
 
-class _Roles(NamedTuple):
-    """What each dimension is.
-
-    Attributes
-    ----------
-    kind : str
-        The layout.
-    leading : tuple of str
-        Dimensions that count sections.
-    axes : tuple of {"x", "y", "z"}
-        What sections, rows and columns run along.
-    spatial : dict of str to str
-        Of those axes that the layout has, the dimension.
-    is_rgb : bool
-    """
-
-    kind: str
-    leading: tuple[str, ...]
-    axes: tuple[str, str, str]
-    spatial: dict[str, str]
-    is_rgb: bool
-
-
-class _Grid(NamedTuple):
-    """Where the voxels are along one axis, in Å.
-
-    Attributes
-    ----------
-    voxel : float or None
-    first : float
-    is_told : bool
-        Whether this is all that the coordinate tells.
-    note : str
-        What was assumed.
-    """
-
-    voxel: float | None
-    first: float
-    is_told: bool = True
-    note: str = ""
-
-
 def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
     """Find the header that tells what the labels of data tell.
 
@@ -133,10 +89,10 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
     """
     if wanted.byteorder not in BYTE_ORDERS:
         raise ValueError(f"byteorder is {wanted.byteorder!r}; accepted: 'little', 'big'")
-    roles = _roles(data)
+    roles = find_roles(data)
     mode = mode_for(data.dtype, wanted.mode, is_rgb=roles.is_rgb)
     found = extended.header_of(data.attrs)
-    grids = _grids(data, roles, wanted.voxel_size)
+    grids = find_grids(data, roles, wanted.voxel_size)
     header = _header(data, roles, grids, mode, found, wanted)
     lost = [grid.note for grid in grids.values() if grid.note]
     if header.lskflg == 1 and {wanted.voltage, wanted.c3, wanted.gain} != {None}:
@@ -170,7 +126,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
             lost.append("the metadata; metadata=data.mrc.metadata writes them as JSON")
     lost += carried.lost
     # without any JSON, rosettasciio can't read an MRCZ
-    if metadata or (wanted.codec and not carried.raw):
+    if wanted.extended_header is None and (metadata or (wanted.codec and not carried.raw)):
         carried = extended.Extended("json", _json(metadata))
     header = header.replaced(nsymbt=len(carried.raw), **carried.counts)
     if not _has_skew(header):
@@ -185,7 +141,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
 
 
 def _extended_header(
-    data: xr.DataArray, header: Header, roles: _Roles, wanted: Wanted, is_same_grid: bool
+    data: xr.DataArray, header: Header, roles: Roles, wanted: Wanted, is_same_grid: bool
 ) -> extended.Extended:
     if wanted.extended_header is not None:
         return extended.given(wanted.extended_header)
@@ -199,136 +155,10 @@ def _extended_header(
         )
 
 
-def _roles(data: xr.DataArray) -> _Roles:
-    """Tell what each dimension is, by its name, or by its place where the name is the user's."""
-    dims = [str(dim) for dim in data.dims]
-    is_rgb = len(dims) > 2 and dims[-1] == "rgb" and data.sizes["rgb"] == 3
-    if is_rgb:
-        dims.pop()
-    if misplaced := _COUNTING & set(dims[-2:]):
-        raise MrcError(
-            f"the dimensions are ({', '.join(dims)}), and rows and columns come last: "
-            f"data.transpose({', '.join(map(repr, sorted(misplaced)))}, ...) puts them there"
-        )
-    if len(dims) < 2 or 0 in data.shape:
-        shape = ", ".join(f"{dim}: {n}" for dim, n in data.sizes.items())
-        raise MrcError(
-            f"the data have the shape ({shape}); accepted: two dimensions or more, none empty"
-        )
-    *leading, rows, columns = dims
-    named = [dim for dim in (rows, columns) if dim in _AXES]
-    row_axis = rows if rows in _AXES else next(a for a in "yxz" if a not in named)
-    column_axis = (
-        columns if columns in _AXES else next(a for a in "xyz" if a not in (*named, row_axis))
-    )
-    section_axis = next(a for a in _AXES if a not in (row_axis, column_axis))
-    spatial = {row_axis: rows, column_axis: columns}
-    said = data.attrs.get("mrc_layout")
-
-    kind = "image_stack"
-    if not leading:
-        kind = "image"
-    elif len(leading) == 1:
-        if leading[0] == section_axis or (
-            leading[0] != "image" and said != "image_stack" and (said == "volume" or not named)
-        ):
-            kind = "volume"
-    elif len(leading) == 2 and (
-        leading[1] == section_axis or (said == "volume_stack" and "image" not in leading)
-    ):
-        kind = "volume_stack"
-    if kind in ("volume", "volume_stack"):
-        spatial[section_axis] = leading[-1]
-    return _Roles(kind, tuple(leading), (section_axis, row_axis, column_axis), spatial, is_rgb)
-
-
-def _grids(
-    data: xr.DataArray, roles: _Roles, voxel_size: float | Mapping[str, float] | None
-) -> dict[str, _Grid]:
-    """Return where the voxels are, for the spatial axes and those that were selected away."""
-    if isinstance(voxel_size, Mapping):
-        given = {str(dim): float(step) for dim, step in voxel_size.items()}
-    else:
-        given = {} if voxel_size is None else dict.fromkeys(roles.spatial, float(voxel_size))
-    unknown = set(given) - set(roles.spatial) - set(roles.spatial.values())
-    if unknown:
-        raise MrcError(
-            f"voxel_size names {', '.join(map(repr, sorted(unknown)))}; accepted: "
-            f"{', '.join(map(repr, roles.spatial.values()))}"
-        )
-    grids = {}
-    for axis in _AXES:
-        dim = roles.spatial.get(axis, axis)
-        step = given.get(dim, given.get(axis))
-        if step is not None and not (math.isfinite(step) and step > 0):
-            raise MrcError(f"voxel_size is {step}; accepted: a length in Å, above 0")
-        if axis in roles.spatial:
-            grids[axis] = _grid(data, dim, step)
-        elif axis in data.coords and data.coords[axis].ndim == 0:
-            # what is left of a section that was selected
-            grids[axis] = _grid(data, axis, None)
-    return grids
-
-
-def _grid(data: xr.DataArray, dim: str, step: float | None) -> _Grid:
-    # asked for, xarray would make up a coordinate
-    if dim not in data.coords or data.coords[dim].dtype.kind not in "iuf":
-        return _Grid(step, 0.0, is_told=dim not in data.coords)
-    coord = data.coords[dim]
-    values = np.atleast_1d(coord.values).astype(np.float64)
-    units = coord.attrs.get("units")
-    unit = 1.0 if units is None else length_unit(units)
-    if unit is None:
-        return _Grid(step, 0.0, is_told=False)
-    note = "" if units else f"{dim} has no units, and is taken as ångström"
-    is_told = True
-    if coord.ndim:
-        found = spacing(coord.values, _stored_spacing(data, dim, coord))
-        decreases = len(values) > 1 and values[-1] < values[0]
-        hint = f"voxel_size={{{dim!r}: ...}} gives its step in Å, or "
-        what = "is not regular" if found is None and len(values) > 1 else ""
-        if decreases:
-            what, hint = "decreases", f"data.sortby({dim!r}) turns it, or "
-        if (what and step is None) or decreases:
-            raise MrcError(
-                f"the coordinate {dim} {what}, and an MRC file can't say so: {hint}"
-                f"data.drop_vars({dim!r}) leaves it out"
-            )
-        is_told = found is not None or len(values) == 1
-        step = found * unit if step is None and found is not None else step
-    first = float(values[0]) * unit
-    if step is None and coord.ndim:
-        # of a single voxel the position alone tells no size
-        return _Grid(None, 0.0, is_told=False)
-    if not abs(first) < geometry.FARTHEST:
-        return _Grid(step, 0.0, is_told=False, note=f"{dim} begins at {first:g} Å, beyond 10 cm")
-    return _Grid(step, first, is_told, note)
-
-
-def _stored_spacing(data: xr.DataArray, dim: str, coord: xr.DataArray) -> Any:
-    """Return the voxel size that a single position had when it was opened, if it still holds."""
-    stored = coord.attrs.get("spacing")
-    found = extended.header_of(data.attrs)
-    if coord.size > 1 or not isinstance(stored, float | int) or found is None:
-        return stored
-    axes, _ = geometry.axis_names(found)
-    if dim not in axes:
-        return stored
-    # where voxels were averaged, the position lies between those of the file
-    sizes = dict(zip(axes, (found.nz, found.ny, found.nx), strict=True))
-    voxel, _ = geometry.voxel_size(found, (dim,), sizes)
-    first, _ = geometry.origin(found, axes, voxel, sizes)
-    unit = length_unit(coord.attrs.get("units"))
-    if dim not in voxel or unit is None:
-        return stored
-    n = (float(coord.values[0]) * unit - first[dim]) / voxel[dim]
-    return stored if abs(n - round(n)) < 0.01 else None
-
-
 def _header(
     data: xr.DataArray,
-    roles: _Roles,
-    grids: dict[str, _Grid],
+    roles: Roles,
+    grids: dict[str, Grid],
     mode: Mode,
     found: Header | None,
     wanted: Wanted,
@@ -351,8 +181,8 @@ def _header(
         intervals["z"] = 1
     voxel = {axis: grid.voxel or 0.0 for axis, grid in grids.items() if axis in roles.spatial}
     # FORMAT: MRCZ; where MZ is no interval, the cell has all sections
-    cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in _AXES)
-    origin = (grids[axis].first if axis in grids else 0.0 for axis in _AXES)
+    cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in AXES)
+    origin = (grids[axis].first if axis in grids else 0.0 for axis in AXES)
     ispg = {"volume": 1, "volume_stack": 401}.get(roles.kind, 0)
 
     carries_skew = found is not None and _has_skew(found) and roles.kind == "volume"
@@ -380,9 +210,9 @@ def _header(
         mz=intervals["z"],
         cella=XYZ(*cella),
         cellb=found.cellb if found is not None and _has_angles(found) else header.cellb,
-        mapc=_AXES.index(column_axis) + 1,
-        mapr=_AXES.index(row_axis) + 1,
-        maps=_AXES.index(section_axis) + 1,
+        mapc=AXES.index(column_axis) + 1,
+        mapr=AXES.index(row_axis) + 1,
+        maps=AXES.index(section_axis) + 1,
         ispg=ispg,
         origin=XYZ(*origin),
         nlabl=len(labels),
@@ -419,7 +249,7 @@ def _has_angles(found: Header) -> bool:
     return all(math.isfinite(angle) and 0 < angle < 180 for angle in found.cellb)
 
 
-def _is_same_grid(found: Header, header: Header, roles: _Roles) -> bool:
+def _is_same_grid(found: Header, header: Header, roles: Roles) -> bool:
     """Tell whether the new file has the voxels of the old one, where they were."""
     if roles.kind not in ("volume", "volume_stack"):
         return False
@@ -441,7 +271,7 @@ def _is_same_grid(found: Header, header: Header, roles: _Roles) -> bool:
     )
 
 
-def _sections(data: xr.DataArray, roles: _Roles) -> np.ndarray[Any, Any] | None:
+def _sections(data: xr.DataArray, roles: Roles) -> np.ndarray[Any, Any] | None:
     """Return the number in the source of each section, in order; None where that is unknown."""
     coord = data.coords.get("section")
     leading = [dim for dim in data.dims if str(dim) in roles.leading]
@@ -452,7 +282,7 @@ def _sections(data: xr.DataArray, roles: _Roles) -> np.ndarray[Any, Any] | None:
 
 
 def _dimensions(
-    data: xr.DataArray, roles: _Roles, header: Header, extended_size: int, name: str
+    data: xr.DataArray, roles: Roles, header: Header, extended_size: int, name: str
 ) -> str:
     """Return what becomes of the dimensions, if they change, and how to open them as they are."""
     arranged = arrange(
@@ -479,7 +309,7 @@ def _dimensions(
 
 
 def _untold(
-    data: xr.DataArray, roles: _Roles, grids: dict[str, _Grid], carried: extended.Extended
+    data: xr.DataArray, roles: Roles, grids: dict[str, Grid], carried: extended.Extended
 ) -> tuple[list[str], list[str]]:
     """Return the names of the coordinates and attributes that neither header nor records tell."""
     told = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_told}

@@ -672,3 +672,16 @@ def test_mrcz_writes_at_the_same_time(path: Path, tmp_path: Path) -> None:
     for written in (path, other):
         np.testing.assert_array_equal(read_by_mrcz(written)[0], pixels)
         np.testing.assert_array_equal(opened(written, layout="volume").data, pixels)
+
+
+def test_extended_header_by_argument_stands(tmp_path: Path) -> None:
+    """Instead of JSON, which is what an MRCZ has there otherwise."""
+    source, path = tmp_path / "a.mrcz", tmp_path / "b.mrcz"
+    pixels = np.arange(60, dtype="i2").reshape(3, 4, 5)
+    mrc_xarray.to_mrc(pixels, source, metadata={"who": "me"})
+    with pytest.warns(MrcWarning, match="metadata"):
+        mrc_xarray.to_mrc(
+            xr.open_dataarray(source, engine="mrc"), path, extended_header=("CCP4", b"X" * 80)
+        )
+    assert path.read_bytes()[1024:1104] == b"X" * 80
+    np.testing.assert_array_equal(mrcz.readMRC(str(path))[0], pixels)
