@@ -340,11 +340,11 @@ def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
     task = written(plan, _as_dask(data))
     if not compute:
         return task
+    # data that are here already need no cluster
+    options = {"scheduler": "threads"} if data.chunks is None and _has_client() else {}
     try:
-        with _threads():
-            # data that are here already need no cluster
-            here = data.chunks is None and _has_client()
-            task.compute(**({"scheduler": "threads"} if here else {}))
+        with _own_threads(task, options) as own:
+            task.compute(**options, **own)
     except BaseException as error:
         plan.sink.discard()
         error.add_note(plan.sink.note)
@@ -353,23 +353,24 @@ def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
 
 
 @contextlib.contextmanager
-def _threads() -> Iterator[None]:
+def _own_threads(task: Delayed, options: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Give dask threads that are done when this is, where it would use its own.
 
     After an error, dask's own go on with what they have begun, and would write to a file that is
     being removed, or cut back.
     """
-    from dask import config
+    from dask import config, threaded
+    from dask.base import get_scheduler
 
-    if config.get("pool", None) is not None:
-        yield
+    get = get_scheduler(collections=[task], **options)
+    if get is not threaded.get or config.get("pool", None) is not None:
+        yield {}
         return
     pool = ThreadPoolExecutor(config.get("num_workers", None) or cores())
     # who presses Ctrl-C does not want to wait
     waits = True
     try:
-        with config.set(pool=pool):
-            yield
+        yield {"pool": pool}
     except KeyboardInterrupt:
         waits = False
         raise
