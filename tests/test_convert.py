@@ -398,7 +398,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells the peak there")
-@suffixes
+@pytest.mark.parametrize("suffix", [".mrcz", ".zarr"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None:
     shape = (64, 1024, 1024)
     small, large = tmp_path / "small.mrc", tmp_path / "large.mrc"

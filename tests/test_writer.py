@@ -1538,21 +1538,20 @@ def generated(shape: tuple[int, ...], chunks: Any, dtype: str = "i2") -> da.Arra
 
 
 @pytest.mark.parametrize(
-    "chunks", [(2, 1024, 1024), (4, 512, 1024), (4, 1024, 512)], ids=["whole", "rows", "columns"]
+    "chunks", [(1, 1024, 1024), (2, 512, 1024), (2, 1024, 512)], ids=["whole", "rows", "columns"]
 )
 @kinds
 def test_memory_of_a_write_is_a_few_chunks(tmp_path: Path, chunks: Any, suffix: str) -> None:
-    lazy = generated((128, 1024, 1024), chunks)
-    assert lazy.nbytes == 256 * MiB
+    lazy = generated((64, 1024, 1024), chunks)
+    assert lazy.nbytes == 128 * MiB
     path = tmp_path / f"result{suffix}"
     with dask.config.set(scheduler="threads", num_workers=2):
         used = peak(lambda: mrc_xarray.to_mrc(lazy, path))
     assert used < 0.2 * lazy.nbytes
-    np.testing.assert_array_equal(opened(path).data[77], lazy[77])
+    np.testing.assert_array_equal(opened(path).data[57], lazy[57])
 
 
-@pytest.mark.parametrize("chunks", [None, {}])
-@pytest.mark.parametrize("mode", [None, 2])
+@pytest.mark.parametrize(("chunks", "mode"), [(None, None), ({}, 2)])
 @kinds
 def test_memory_of_a_copy_is_a_few_chunks(
     tmp_path: Path, chunks: Any, mode: int | None, suffix: str

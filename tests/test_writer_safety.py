@@ -710,7 +710,7 @@ def test_store_gets_the_same_file_as_a_disk(
     check_oracle(path, PIXELS)
 
 
-@kinds
+@pytest.mark.parametrize("suffix", [".mrc"])
 def test_large_file_goes_to_s3_in_parts(
     s3: S3Store, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
