@@ -10,13 +10,19 @@ from mrc_xarray.format.errors import MrcError, MrcWarning
 
 if TYPE_CHECKING:
     from mrc_xarray.editing import edit_header
+    from mrc_xarray.validation import validate
     from mrc_xarray.writer import create, to_mrc
 
-__all__ = ["MrcError", "MrcWarning", "accessor", "create", "edit_header", "to_mrc"]
+__all__ = ["MrcError", "MrcWarning", "accessor", "create", "edit_header", "to_mrc", "validate"]
 __version__ = "0.1.0"
 
 # who only reads need not wait for them
-_LAZY = {"create": "writer", "edit_header": "editing", "to_mrc": "writer"}
+_LAZY = {
+    "create": "writer",
+    "edit_header": "editing",
+    "to_mrc": "writer",
+    "validate": "validation",
+}
 
 
 def __getattr__(name: str) -> Any:

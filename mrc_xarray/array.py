@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,9 @@ from xarray.core import indexing
 
 from mrc_xarray.format.sections import Pick, Piece, Sections, is_whole
 from mrc_xarray.source import ByteSource
+from mrc_xarray.source.base import cores
 
-__all__ = ["StackArray", "cores", "preferred_chunks"]
+__all__ = ["StackArray", "preferred_chunks"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -93,7 +93,7 @@ class StackArray(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Array:
         result: Array = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+            key, self.shape, indexing.IndexingSupport.OUTER, self.read
         )
         return result
 
@@ -101,7 +101,7 @@ class StackArray(BackendArray):
         """Read in a thread, since neither files nor decoders can wait asynchronously."""
         return await asyncio.to_thread(self.__getitem__, key)
 
-    def _read(self, key: tuple[Any, ...]) -> Array:
+    def read(self, key: tuple[Any, ...]) -> Array:
         """Return the outer selection `key`, of ints, forward slices and sorted arrays."""
         n_leading = len(self.leading)
         picks = [_as_pick(k, n) for k, n in zip(key, self.shape, strict=True)]
@@ -272,14 +272,6 @@ def _scratch(nbytes: int) -> npt.NDArray[np.uint8]:
         _kept.memory = np.empty(_KEPT, np.uint8)
     memory: npt.NDArray[np.uint8] = _kept.memory
     return memory[:nbytes]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _as_pick(key: Any, n: int) -> Pick:

@@ -6,10 +6,11 @@ be quick, and must not import dask or fsspec.
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
@@ -18,7 +19,8 @@ from mrc_xarray import format
 from mrc_xarray.dataset import to_dataset
 from mrc_xarray.format.errors import MrcWarning, warn
 from mrc_xarray.format.layout import stem_and_suffix
-from mrc_xarray.source import Target, open_source
+from mrc_xarray.source import Target, open_decoded, open_source
+from mrc_xarray.source.codecs import first_bytes
 
 __all__ = ["MrcBackendEntrypoint"]
 
@@ -142,9 +144,10 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         """
         if unknown:
             raise TypeError(_unknown_arguments(unknown))
-        source = open_source(filename_or_obj, storage_options)
+        source, head = open_decoded(filename_or_obj, storage_options, salvages=truncated == "trim")
         file = format.read(
             source,
+            head,
             layout=layout,
             scan_shape=scan_shape,
             sections_per_frame=sections_per_frame,
@@ -232,18 +235,22 @@ class MrcBackendEntrypoint(BackendEntrypoint):
                     # reading from a pipe would wait for its writer
                     return False
                 with open(path, "rb") as file:
-                    return format.looks_like_mrc(file.read(format.PLAUSIBLE_SIZE))
+                    return _begins_mrc(file)
             if isinstance(filename_or_obj, bytes | bytearray | memoryview):
-                return format.looks_like_mrc(bytes(filename_or_obj[: format.PLAUSIBLE_SIZE]))
+                return _begins_mrc(io.BytesIO(filename_or_obj))
             before = filename_or_obj.tell()
             try:
                 filename_or_obj.seek(0)
-                return format.looks_like_mrc(filename_or_obj.read(format.PLAUSIBLE_SIZE))
+                return _begins_mrc(filename_or_obj)
             finally:
                 filename_or_obj.seek(before)
         except Exception:
             # xarray asks every engine about every file, and any of them may be anything
             return False
+
+
+def _begins_mrc(file: BinaryIO) -> bool:
+    return format.looks_like_mrc(first_bytes(file, format.PLAUSIBLE_SIZE))
 
 
 def _sidecar(

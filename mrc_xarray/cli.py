@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 1 where something could not be done.
+        Exit status: 0, or 1 where something could not be done, or a file is not valid.
     """
     parser = argparse.ArgumentParser(
         prog="mrc-xarray", description="Electron-microscopy MRC files for xarray."
@@ -40,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     info.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
     info.add_argument("--json", action="store_true", help="for machines: one JSON list")
     info.set_defaults(run=_info)
+
+    validate = commands.add_parser("validate", help="tell what is wrong with MRC files")
+    validate.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
+    validate.add_argument("--data", action="store_true", help="look at the pixels, too")
+    validate.add_argument("--json", action="store_true", help="for machines: one JSON list")
+    validate.set_defaults(run=_validate)
 
     convert = commands.add_parser(
         "convert", help="convert between MRC, MRCZ, Zarr and netCDF, by the names' suffixes"
@@ -98,6 +104,27 @@ def _info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(summaries, indent=2, allow_nan=False))
     return int(len(summaries) < len(arguments.files))
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    names = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
+    reports: list[dict[str, Any]] = []
+    is_failed = False
+    for file in arguments.files:
+        try:
+            problems = mrc_xarray.validate(file, data=arguments.data)
+        except Exception as error:
+            _complain(error, file)
+            is_failed = True
+            continue
+        told = [{name: getattr(problem, name) for name in names} for problem in problems]
+        reports.append({"file": file, "valid": not problems, "problems": told})
+        if not arguments.json:
+            lines = [f"  {problem}" for problem in problems]
+            print("\n".join([f"{file}:{' valid' * (not problems)}", *lines]))
+    if arguments.json:
+        print(json.dumps(reports, indent=2, allow_nan=False))
+    return int(is_failed or not all(report["valid"] for report in reports))
 
 
 def _convert(arguments: argparse.Namespace) -> int:

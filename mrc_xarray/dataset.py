@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ LABELS_KEY = "mrc_xarray"
 OWN_ATTRS = frozenset(
     (
         *("mrc_source", "mrc_layout", "mrc_layout_rule", "mrc_header", "mrc_repairs"),
-        *("mrc_metadata", "mrc_extended_bytes", "mode0_assumption"),
+        *("mrc_metadata", "mrc_extended_bytes", "mrc_stream", "mode0_assumption"),
         *("mrcz_codec", "mrcz_chunk_version", "mrcz_blocks", "mrcz_ratio"),
         *("voltage_kV", "c3_mm", "gain_e_per_DN"),
     )
@@ -136,7 +137,7 @@ def to_dataset(
     data = xr.Variable(
         tuple(names.values()),
         indexing.LazilyIndexedArray(array),
-        _attrs(file),
+        _attrs(file, source),
         {"preferred_chunks": preferred_chunks(tuple(names.values()), array)},
     )
     along = tuple(names[role] for role, _ in leading)
@@ -266,6 +267,8 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
             len(shape) == len(dims) == len(set(dims))
             and math.prod(shape[:n_leading]) == file.sections.shape[0]
             and tuple(shape[n_leading:]) == file.sections.shape[1:]
+            and min(shape) > 0
+            and not {"data", "section"} & set(dims)
         )
         if not fits or n_leading < 0:
             return None
@@ -274,10 +277,14 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
         for name, coord in kept["coords"].items():
             values = values_from_json(coord["data"], coord["dtype"])
             along = tuple(map(str, coord["dims"]))
-            if values.shape == tuple(sizes[dim] for dim in along) and name != "data":
+            is_own = name not in sizes or along == (name,)
+            fits = values.shape == tuple(sizes[dim] for dim in along) and len(set(along)) == len(
+                along
+            )
+            if fits and is_own and name != "data":
                 coords[str(name)] = xr.Variable(along, values, dict(coord["attrs"]))
         attrs = dict(kept["attrs"])
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         # another program may have written anything there
         return None
     roles = [role for role, _ in file.layout.leading]
@@ -302,15 +309,34 @@ def values_to_json(values: np.ndarray[Any, Any]) -> dict[str, Any]:
     return {"dtype": "str", "data": text.reshape(values.shape).tolist()}
 
 
+# what `values_to_json` writes: of another dtype one element may be as large as it likes
+_STORED = re.compile(
+    r"u?int(8|16|32|64)|float(16|32|64)|complex(64|128)|bool|str"
+    r"|(datetime|timedelta)64\[[a-zA-Zμ]+\]"
+)
+# of texts, in all, when each is as long as the longest
+_MOST_LETTERS = 2**22
+
+
 def values_from_json(data: Any, dtype: str) -> np.ndarray[Any, Any]:
     """Return the array that `values_to_json` kept."""
+    if not _STORED.fullmatch(dtype):
+        raise ValueError(f"dtype is {dtype!r}")
     wanted = np.dtype(dtype)
     if wanted.kind == "m":
         return np.array(data, np.int64).view(wanted)
     if wanted.kind == "c":
         pairs = np.array(data, np.float64)
-        return (pairs[..., 0] + 1j * pairs[..., 1]).astype(wanted)
-    return np.array(data, wanted)
+        with np.errstate(all="ignore"):
+            return (pairs[..., 0] + 1j * pairs[..., 1]).astype(wanted)
+    if wanted.kind == "U":
+        # every element has the length of the longest
+        texts = np.array(data, object)
+        longest = max((len(str(text)) for text in texts.reshape(-1)), default=0)
+        if longest * texts.size > _MOST_LETTERS:
+            raise ValueError(f"{texts.size} texts of up to {longest} letters")
+    with np.errstate(all="ignore"):
+        return np.array(data, wanted)
 
 
 def _positions(dim: str, axis: str, file: MrcFile, size: int, units: str) -> xr.Variable:
@@ -326,7 +352,10 @@ def _positions(dim: str, axis: str, file: MrcFile, size: int, units: str) -> xr.
         else:
             step = size_as_told * _factor(told_in, units)
     attrs = {"units": units, "long_name": name, "spacing": step}
-    return xr.Variable((dim,), first + np.arange(size) * step, attrs)
+    with np.errstate(all="ignore"):
+        # a sidecar's step may be any number
+        positions = first + np.arange(size) * step
+    return xr.Variable((dim,), positions, attrs)
 
 
 def _per_section(
@@ -356,7 +385,8 @@ def converted(name: str, value: Any, unit: str) -> tuple[Any, str]:
     if wanted is None or not unit or unit == wanted:
         return value, unit
     factor = _factor(unit, wanted)
-    return (value, unit) if factor is None else (value * factor, wanted)
+    with np.errstate(all="ignore"):
+        return (value, unit) if factor is None else (value * factor, wanted)
 
 
 def _factor(unit: str, wanted: str) -> Any:
@@ -368,7 +398,7 @@ def _factor(unit: str, wanted: str) -> Any:
     return scale[unit] / scale[wanted]
 
 
-def _attrs(file: MrcFile) -> dict[str, Any]:
+def _attrs(file: MrcFile, source: ByteSource) -> dict[str, Any]:
     """Return what must outlast arithmetic and files: flat, and of types that netCDF stores."""
     header = file.header
     attrs: dict[str, Any] = {
@@ -378,6 +408,8 @@ def _attrs(file: MrcFile) -> dict[str, Any]:
         "mrc_layout_rule": file.layout.rule,
         "mrc_header": header.to_json(),
     }
+    if source.stream is not None:
+        attrs["mrc_stream"] = source.stream
     if file.mode0 is not None:
         attrs["mode0_assumption"] = f"{file.sections.dtype}: {file.mode0}"
     if file.problems:

@@ -212,6 +212,10 @@ class _Live:
         with open(source.name, "rb") as file:
             return cls(source.name, os.fstat(file.fileno()).st_size, file.read(HEADER_SIZE))
 
+    @property
+    def known_size(self) -> int:
+        return self.size
+
     def with_header(self, header: Header) -> _Live:
         try:
             return replace(self, head=header.encode())

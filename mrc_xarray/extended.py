@@ -19,7 +19,7 @@ from mrc_xarray.format import extended as records
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import HEADER_SIZE, Header
 from mrc_xarray.format.metadata import Column
-from mrc_xarray.source import open_source
+from mrc_xarray.source import open_decoded
 
 __all__ = ["Extended", "carried", "fields", "given", "header_of", "metadata_of", "read_again"]
 
@@ -78,8 +78,11 @@ def read_again(attrs: Mapping[Any, Any]) -> bytes:
     size, found = int(attrs.get("mrc_extended_bytes", 0)), header_of(attrs)
     if not size or found is None:
         return b""
-    source = open_source(attrs["mrc_source"])
-    raw = source.read(0, min(HEADER_SIZE + size, source.size))
+    source, raw = open_decoded(attrs["mrc_source"])
+    if len(raw) < HEADER_SIZE + size:
+        available = HEADER_SIZE + size if source.known_size is None else source.known_size
+        raw = source.read(0, min(HEADER_SIZE + size, available))
+    raw = raw[: HEADER_SIZE + size]
     head = raw[:HEADER_SIZE]
     same = len(head) == HEADER_SIZE and Header.parse(head, found.byteorder) == found
     if not same or len(raw) < HEADER_SIZE + size:

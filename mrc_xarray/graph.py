@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mrc_xarray.array import cores
 from mrc_xarray.plan import (
     Plan,
     append_blocks,
@@ -20,6 +19,7 @@ from mrc_xarray.plan import (
     turn,
     write_block,
 )
+from mrc_xarray.source.base import cores
 
 if TYPE_CHECKING:
     import dask.array

@@ -255,7 +255,7 @@ def _is_same_grid(found: Header, header: Header, roles: Roles) -> bool:
         return False
     if (found.nx, found.ny, found.nz) != (header.nx, header.ny, header.nz):
         return False
-    axes, _ = geometry.axis_names(found)
+    axes = geometry.axis_names(found)
     if axes != roles.axes or (roles.kind == "volume_stack") != (401 <= found.ispg <= 630):
         return False
     grids = []

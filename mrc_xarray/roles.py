@@ -175,7 +175,7 @@ def _stored_spacing(data: xr.DataArray, dim: str, coord: xr.DataArray) -> Any:
     found = extended.header_of(data.attrs)
     if coord.size > 1 or not isinstance(stored, float | int) or found is None:
         return stored
-    axes, _ = geometry.axis_names(found)
+    axes = geometry.axis_names(found)
     if dim not in axes:
         return stored
     # where voxels were averaged, the position lies between those of the file

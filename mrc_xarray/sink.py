@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 from mrc_xarray.format.errors import MrcError
 
@@ -27,7 +27,7 @@ except ImportError:
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["ByteSink", "InPlace", "NewFile", "Upload", "exclusive", "open_sink"]
+__all__ = ["ByteSink", "Encoded", "InPlace", "NewFile", "Upload", "exclusive", "open_sink"]
 
 Part: TypeAlias = "tuple[int, Any]"
 
@@ -87,11 +87,11 @@ class NewFile:
         short = os.fsdecode(os.fsencode(name)[:200])
         part = os.path.join(folder, f".{short}.{uuid.uuid4().hex[:12]}.part")
         sink = cls(path, overwrite, part)
-        sink._check()
+        sink.check()
         return sink
 
     def begin(self, size: int) -> None:
-        self._check()
+        self.check()
         # never cut: a cluster may do this again when the worker that did it is gone
         fd = os.open(self.part, os.O_WRONLY | os.O_CREAT | _BINARY, 0o666)
         try:
@@ -107,8 +107,13 @@ class NewFile:
         if not os.path.exists(self.part) and _begins_with(self.name, head):
             # a cluster may do this again when the worker that did it is gone
             return
-        self._check()
-        _write(self.part, [(0, head)], sync=True)
+        self.check()
+        _write(self.part, [(0, head)])
+        self.publish()
+
+    def publish(self) -> None:
+        """Make what was written last, under the name that it gets."""
+        _write(self.part, [], sync=True)
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(self.name, self.part)
         os.replace(self.part, self.name)
@@ -122,7 +127,8 @@ class NewFile:
     def note(self) -> str:
         return _untouched(self.name)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise OSError or MrcError where nothing may be written under the name."""
         try:
             found = os.stat(self.name)
         except FileNotFoundError:
@@ -190,6 +196,59 @@ class InPlace:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """A compressed file on a disk: written plainly first, and compressed in order at the end.
+
+    Attributes
+    ----------
+    target : NewFile
+    codec : str
+        By fsspec's names.
+    spool : NewFile
+        What is compressed.
+    """
+
+    target: NewFile
+    codec: str
+    spool: NewFile
+
+    @classmethod
+    def at(cls, path: str, codec: str, overwrite: bool) -> Encoded:
+        """Choose the temporary names; nothing is written yet."""
+        # beside the target, where there will be room, and where the workers of a cluster can write
+        return cls(NewFile.at(path, overwrite), codec, NewFile.at(path, overwrite))
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    def begin(self, size: int) -> None:
+        self.spool.begin(size)
+
+    def write(self, parts: Iterable[Part]) -> None:
+        self.spool.write(parts)
+
+    def finish(self, head: bytes) -> None:
+        if not os.path.exists(self.spool.part) and os.path.exists(self.name):
+            # a cluster may do this again when the worker that did it is gone
+            return
+        self.target.check()
+        self.spool.write([(0, head)])
+        with open(self.target.part, "wb") as file:
+            _copy(self.spool.part, file, self.codec, self.name)
+        self.target.publish()
+        self.spool.discard()
+
+    def discard(self) -> None:
+        self.spool.discard()
+        self.target.discard()
+
+    @property
+    def note(self) -> str:
+        return self.target.note
+
+
+@dataclass(frozen=True)
 class Upload:
     """A file in a store: written to a local disk first, then sent in order.
 
@@ -205,6 +264,8 @@ class Upload:
     fs : AbstractFileSystem
     path : str
         The name in the store.
+    codec : str or None
+        What compresses it on the way, by fsspec's names.
     """
 
     name: str
@@ -212,15 +273,23 @@ class Upload:
     spool: NewFile
     fs: AbstractFileSystem = field(repr=False)
     path: str
+    codec: str | None
 
     @classmethod
-    def at(cls, fs: AbstractFileSystem, path: str, name: str, overwrite: bool) -> Upload:
+    def at(
+        cls,
+        fs: AbstractFileSystem,
+        path: str,
+        name: str,
+        overwrite: bool,
+        codec: str | None = None,
+    ) -> Upload:
         """Choose the local file; nothing is written yet."""
         import dask
 
         folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
         spool = NewFile.at(os.path.join(folder, os.path.basename(path)), overwrite=True)
-        sink = cls(name, overwrite, spool, fs, path)
+        sink = cls(name, overwrite, spool, fs, path, codec)
         sink._check()
         return sink
 
@@ -232,7 +301,7 @@ class Upload:
         self.spool.write(parts)
 
     def finish(self, head: bytes) -> None:
-        if not os.path.exists(self.spool.part) and self._is_there(head):
+        if not os.path.exists(self.spool.part) and (self.codec or self._is_there(head)):
             return
         self._check()
         self.spool.write([(0, head)])
@@ -240,12 +309,8 @@ class Upload:
         own = type(self.fs)(
             *self.fs.storage_args, **self.fs.storage_options, skip_instance_cache=True
         )
-        with (
-            open(self.spool.part, "rb") as spooled,
-            own.transaction,
-            own.open(self.path, "wb") as file,
-        ):
-            shutil.copyfileobj(spooled, file, _COPIED)
+        with own.transaction, own.open(self.path, "wb") as file:
+            _copy(self.spool.part, file, self.codec, self.name)
         self.fs.invalidate_cache(self.path)
         self.discard()
 
@@ -270,22 +335,27 @@ class Upload:
 
 def open_sink(
     target: str | os.PathLike[str], storage_options: dict[str, Any] | None, overwrite: bool
-) -> NewFile | Upload:
-    """Find the sink for a new file.
+) -> NewFile | Encoded | Upload:
+    """Find the sink for a new file, which compresses it where its suffix says so.
 
     Raises
     ------
     FileExistsError
         If there is a file already, and it may not be replaced.
+    MrcError
+        If what compresses it is not installed.
     """
     from mrc_xarray.source import filesystem
+    from mrc_xarray.source.codecs import codec_of
 
     if not isinstance(target, str | os.PathLike):
         raise TypeError(f"can't write to {type(target).__name__}; accepted: a path or a URL")
-    fs, path = filesystem(os.fsdecode(target), storage_options)
-    if fs is None:
-        return NewFile.at(path, overwrite)
-    return Upload.at(fs, path, os.fsdecode(target), overwrite)
+    name = os.fsdecode(target)
+    codec = codec_of(name)
+    fs, path = filesystem(name, storage_options)
+    if fs is not None:
+        return Upload.at(fs, path, name, overwrite, codec)
+    return NewFile.at(path, overwrite) if codec is None else Encoded.at(path, codec, overwrite)
 
 
 @contextlib.contextmanager
@@ -308,6 +378,18 @@ def exclusive(target: str | os.PathLike[str]) -> Iterator[None]:
 
 def _untouched(name: str) -> str:
     return f"{name} was not written; what was there before is untouched"
+
+
+def _copy(path: str, file: BinaryIO, codec: str | None, name: str) -> None:
+    """Copy a file into one that is open, and compress it where there is a codec."""
+    from mrc_xarray.source.codecs import encoder
+
+    with open(path, "rb") as plain:
+        if codec is None:
+            shutil.copyfileobj(plain, file, _COPIED)
+            return
+        with encoder(codec, file, name) as encoded:
+            shutil.copyfileobj(plain, encoded, _COPIED)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

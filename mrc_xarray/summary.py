@@ -51,6 +51,7 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         "first_voxel": first,
         "units": {d: ds[d].attrs["units"] for d in first},
         "extended_header": {"type": header.exttyp.strip(" \0"), "nsymbt": header.nsymbt},
+        "stream": data.attrs.get("mrc_stream"),
         "compression": _compression(data),
         "labels": [text.strip() for text in header.label if text.strip(" \0")],
         "repaired_or_assumed": json.loads(data.attrs.get("mrc_repairs", "[]")),
@@ -86,6 +87,8 @@ def table(summary: dict[str, Any]) -> str:
     if extended["nsymbt"]:
         kind = extended["type"] or "unnamed"
         rows.append(("ext. header", f"{kind}, {_bytes(extended['nsymbt'])}"))
+    if summary["stream"]:
+        rows.append(("stream", f"{summary['stream']}, decoded as it is read"))
     if mrcz := summary["compression"]:
         told = "{codec}, chunk version {chunk_version}, ratio {ratio:.2f}, {blocks} blocks"
         rows.append(("compression", told.format(**mrcz)))

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from mrc_xarray.array import cores
 from mrc_xarray.editing import plan_in_place
 from mrc_xarray.format.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.format.errors import MrcError, warn
@@ -30,6 +29,7 @@ from mrc_xarray.heading import Wanted, make_heading
 from mrc_xarray.plan import Plan, begin, finish_plain
 from mrc_xarray.sink import exclusive, open_sink
 from mrc_xarray.source import filesystem
+from mrc_xarray.source.base import cores
 
 if TYPE_CHECKING:
     import dask.array
@@ -240,6 +240,8 @@ def create(
     """
     if filesystem(os.fsdecode(target))[0] is not None:
         raise MrcError(f"{os.fsdecode(target)}: only a file on a disk can be filled in place")
+    if os.fsdecode(target).lower().endswith(COMPRESSED_SUFFIXES):
+        raise MrcError(f"{os.fsdecode(target)}: a compressed stream can't be filled in place")
     # takes no memory, whatever its shape
     zeros = np.broadcast_to(np.zeros((), dtype), tuple(shape))
     data = _as_data_array(zeros if dims is None else xr.DataArray(zeros, dims=tuple(dims)))
@@ -272,10 +274,13 @@ def _plan_new(
     storage_options: dict[str, Any] | None,
 ) -> Plan:
     sink = open_sink(target, storage_options, overwrite)
-    if sink.name.lower().endswith(COMPRESSED_SUFFIXES):
-        raise MrcError(f"{sink.name}: a compressed stream can't be written in this version")
     if compressor == "auto":
         compressor = "zstd" if stem_and_suffix(sink.name)[1] == ".mrcz" else None
+    if compressor is not None and sink.name.lower().endswith(COMPRESSED_SUFFIXES):
+        raise MrcError(
+            f"{sink.name}: an MRCZ is compressed already; leave out the last suffix, or write a "
+            "plain MRC into the stream with compressor=None"
+        )
     if compressor is not None:
         wanted = dataclasses.replace(wanted, codec=encoder(compressor))
     heading = make_heading(data, sink.name, wanted)

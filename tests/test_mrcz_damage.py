@@ -52,7 +52,7 @@ def file(blocks: list[bytearray], extended: bytes = b"", **fields: Any) -> bytes
         "ispg": 0, "mx": 0, "my": 0, "mz": 0, "labels": (b"MRCZ0.6.0",),
         "nsymbt": len(extended), "packed_bytes": len(data),
     } | fields  # fmt: skip
-    return by_hand.header((N, NY, NX), 6006, **fields) + extended + data
+    return by_hand.header((N, NY, NX), fields.pop("mode", 6006), **fields) + extended + data
 
 
 def put(block: bytearray, field: str, value: int) -> None:
@@ -458,7 +458,7 @@ def test_section_that_no_block_can_hold_is_an_error(shape: tuple[int, int]) -> N
         opened(file(chunks(), nx=nx, ny=ny))
 
 
-@pytest.mark.parametrize("nx", [1, NX - 1, NX + 1, 2**20, 2**24])
+@pytest.mark.parametrize("nx", [1, NX - 1, NX + 1, 2**20])
 def test_no_block_of_the_promised_size_is_an_error(nx: int) -> None:
     """There is nothing to be read, and nothing that would justify to ask for memory."""
     with pytest.raises(MrcError, match=str(nx * NY * 2)):

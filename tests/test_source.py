@@ -22,7 +22,7 @@ import pytest
 import servers
 import xarray as xr
 
-import mrc_xarray.source
+import mrc_xarray.source.local
 from mrc_xarray import MrcError
 from mrc_xarray.source import FileObjectSource, LocalSource, MemorySource, StoreSource, open_source
 
@@ -138,20 +138,20 @@ def test_local_source_keeps_no_descriptor(path: Path) -> None:
 def test_local_reads_are_completed_where_the_system_gives_less(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preadv = mrc_xarray.source._preadv
+    preadv = mrc_xarray.source.local._preadv
     asked = []
 
     def stingy(fd: int, buffers: list[memoryview], offset: int) -> int:
         asked.append(offset)
         return preadv(fd, [buffers[0][:100]], offset)
 
-    monkeypatch.setattr(mrc_xarray.source, "_preadv", stingy)
+    monkeypatch.setattr(mrc_xarray.source.local, "_preadv", stingy)
     np.testing.assert_array_equal(values(path), DATA)
     assert 1024 + 100 in asked
 
 
 def test_local_reads_need_no_preadv(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mrc_xarray.source, "_preadv", mrc_xarray.source._seek_and_read)
+    monkeypatch.setattr(mrc_xarray.source.local, "_preadv", mrc_xarray.source.local._seek_and_read)
     np.testing.assert_array_equal(values(path), DATA)
 
 
@@ -191,7 +191,7 @@ def test_local_file_that_ends_while_it_is_read_is_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ds = xr.open_dataset(path, engine="mrc")
-    monkeypatch.setattr(mrc_xarray.source, "_preadv", lambda *request: 0)
+    monkeypatch.setattr(mrc_xarray.source.local, "_preadv", lambda *request: 0)
     with pytest.raises(MrcError, match="ended while it was read: 0 of 420 bytes from byte 1024"):
         ds.load()
 

@@ -1701,12 +1701,6 @@ def test_masked_data(path: Path) -> None:
     np.testing.assert_array_equal(opened(path).data, pixels.filled(np.nan))
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2"])
-def test_compressed_streams_are_refused(path: Path, suffix: str) -> None:
-    with pytest.raises(MrcError, match="compressed stream"):
-        mrc_xarray.to_mrc(noise((4, 5)), f"{path}{suffix}")
-
-
 def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(MrcError, match="not a regular file"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,6 +19,7 @@ from mrc_xarray.format.beside import (
     read_sidecar,
     read_tilt_list,
 )
+from mrc_xarray.format.checks import CHECKS, check
 from mrc_xarray.format.compression import CODECS
 from mrc_xarray.format.errors import Finding, MrcError, MrcWarning, Problem
 from mrc_xarray.format.header import HEADER_SIZE, PLACES, Header
@@ -37,6 +37,7 @@ from mrc_xarray.format.recognition import (
 from mrc_xarray.format.sections import Sections
 
 __all__ = [
+    "FIRST_READ",
     "PLAUSIBLE_SIZE",
     "Bytes",
     "MrcError",
@@ -113,6 +114,7 @@ class MrcFile:
 
 def read(
     source: Bytes,
+    head: bytes | None = None,
     *,
     layout: str = "auto",
     scan_shape: tuple[int, int] | None = None,
@@ -131,6 +133,8 @@ def read(
     Parameters
     ----------
     source : Bytes
+    head : bytes, optional
+        The first `FIRST_READ` bytes, where they are at hand.
     metadata_file, scan_file : "auto", NamedBytes or None
         Sidecars: to be looked for, these, or none.
     layout, scan_shape, sections_per_frame, origin, mode0, convention, byteorder, truncated, strict
@@ -151,27 +155,27 @@ def read(
     _check_choice("byteorder", byteorder, ("auto", *BYTE_ORDERS))
     _check_choice("truncated", truncated, ("error", "trim"))
     name = source.name
-    head = source.read(0, min(FIRST_READ, source.size))
-    refuse_foreign(name, head, source.size)
+    if head is None:
+        head = source.read(0, min(FIRST_READ, source.size))
+    refuse_foreign(name, head)
 
     modes = EMAN2_MODES if convention == "eman2" else MODES
-    order = BYTE_ORDERS.get(byteorder) or guess_byteorder(head, source.size, modes)
+    order = BYTE_ORDERS.get(byteorder) or guess_byteorder(head, source.known_size, modes)
     header = Header.parse(head, order)
-    problems: list[Finding] = [*_marks(header, chosen=byteorder != "auto")]
+    problems: list[Finding] = [*check(header, repaired=True)]
+    if byteorder != "auto" and header.stamped_byteorder:
+        problems = [problem for problem in problems if problem.code != "machine-stamp"]
     mode = _mode(header, name, modes)
     evidence = None
     if mode.number == 0 and convention == "ccpem":
         sign, evidence = mode0_sign(header)
         if mode0 != "auto":
             sign, evidence = mode0, "the argument mode0="
-        mode = dataclasses.replace(mode, stored=sign, decoded=sign)
+        mode = replace(mode, stored=sign, decoded=sign)
 
     shape = (header.nz, header.ny, header.nx, *mode.samples)
     if min(shape) < 1:
-        raise MrcError(
-            f"{name}: NX, NY, NZ (bytes 0–11) are {header.nx}, {header.ny}, {header.nz}; "
-            "accepted: 1 or more each. The file has no data, or its header is damaged."
-        )
+        raise MrcError.of(name, next(CHECKS["dimensions"](header)))
     place = place_blocks if header.mode >= PER_CODEC else place_rows
     sections, more = place(source, header, shape, mode, truncated)
     problems += more
@@ -180,8 +184,7 @@ def read(
     metadata, more = _json_metadata(source, header, head, extended_size)
     problems += more
 
-    axes, more = geometry.axis_names(header)
-    problems += more
+    axes = geometry.axis_names(header)
     records, steps = read_records(source, header, head, extended_size, n_sections)
     beside = read_sidecar(source, metadata_file, scan_file, n_sections)
     is_said = layout != "auto" or scan_shape is not None or sections_per_frame is not None
@@ -206,8 +209,8 @@ def read(
     beside = beside.over(records)
     if mode.number == 0 and mode0 == "auto" and beside.keys.get(_COUNTED) == "uint8":
         evidence = f"{_COUNTED} is uint8"
-        mode = dataclasses.replace(mode, stored="uint8", decoded="uint8")
-        sections = dataclasses.replace(sections, mode=mode)
+        mode = replace(mode, stored="uint8", decoded="uint8")
+        sections = replace(sections, mode=mode)
     problems += beside.problems
     frame_index = beside.scan.frame_index if beside.scan and arranged.kind == "scan" else None
     if scan_shape is not None:
@@ -215,7 +218,7 @@ def read(
     if frame_index is None:
         # whole volumes or frames of a trimmed file
         n_sections = prod(n for _, n in arranged.leading)
-        sections = dataclasses.replace(sections, shape=(n_sections, *sections.shape[1:]))
+        sections = replace(sections, shape=(n_sections, *sections.shape[1:]))
     frame = ("ky", "kx") if beside.is_diffraction else axes[1:]
     steps = steps | dict(beside.steps)
     spatial = [axis for axis in (*(axis for axis, _ in arranged.leading), *frame) if axis in axes]
@@ -253,50 +256,21 @@ def _check_choice(argument: str, value: str, accepted: tuple[str, ...]) -> None:
         raise ValueError(f"{argument} is {value!r}; accepted: {', '.join(map(repr, accepted))}")
 
 
-def _marks(header: Header, *, chosen: bool) -> list[Problem]:
-    """Check the MAP word and the machine stamp, which mrcfile refuses to do without.
-
-    A stamp of the other order is no problem where the caller has `chosen` the byte order.
-    """
-    problems = []
-    if not header.has_map_word:
-        problems.append(
-            Problem(
-                "MAP",
-                *PLACES["MAP"],
-                repr(header.map.ljust(4, "\0")),
-                "'MAP '",
-                "It is read as MRC all the same, as files from before 2000 have none.",
-                strict=True,
-            )
-        )
-    stamped = header.stamped_byteorder
-    if stamped != header.byteorder and not (chosen and stamped):
-        orders = {"<": "little-endian", ">": "big-endian"}
-        says = f"It says {orders[stamped]}, but the" if stamped else "The"
-        problems.append(
-            Problem(
-                "MACHST",
-                *PLACES["MACHST"],
-                header.machst.hex(" "),
-                "44 44 00 00 or 44 41 00 00 (little-endian), 11 11 00 00 (big-endian)",
-                f"{says} header makes sense as {orders[header.byteorder]}; byteorder= overrides.",
-                strict=True,
-            )
-        )
-    return problems
-
-
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
     codec, number = divmod(header.mode, PER_CODEC)
     mode = modes.get(number) if codec in CODECS else None
     if mode is not None and not (codec and number == 101):
         return mode
     known = ", ".join(map(str, modes))
-    raise MrcError(
-        f"{name}: MODE (bytes 12–15) is {header.mode}; known modes are {known}, and these with "
-        f"1000 to {max(CODECS)}000 added in an MRCZ. The file may be damaged, or not MRC."
+    problem = Problem(
+        "mode",
+        "MODE",
+        *PLACES["MODE"],
+        str(header.mode),
+        f"{known}, and these with 1000 to {max(CODECS)}000 added in an MRCZ",
+        "The file may be damaged, or not MRC.",
     )
+    raise MrcError.of(name, problem)
 
 
 def _json_metadata(
@@ -317,6 +291,7 @@ def _json_metadata(
     except (ValueError, RecursionError) as error:
         found = f"not JSON: {error}"
     problem = Problem(
+        "extended-header",
         "extended header",
         HEADER_SIZE,
         extended_size,

@@ -6,7 +6,7 @@ A sidecar's word goes before the header's, and the user's argument before both.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -15,10 +15,12 @@ import numpy as np
 from mrc_xarray.format import extended, scan
 from mrc_xarray.format.errors import Finding, SidecarProblem
 from mrc_xarray.format.header import HEADER_SIZE, Header
+from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
 from mrc_xarray.format.metadata import Column, Metadata, Value
 from mrc_xarray.format.placing import Bytes
 from mrc_xarray.format.sidecar import SIDECARS, Sidecar, acquisition, autodoc, sidecar_named
 from mrc_xarray.format.sidecar import direct_electron as de
+from mrc_xarray.format.sidecar.text import line_start
 
 __all__ = [
     "Beside",
@@ -73,7 +75,7 @@ class Beside:
         By dimension.
     problems : tuple of Finding
         Of the scan, apart, since they do not matter where the user says what the sections are.
-    scan_problems : tuple of Finding
+    scan_problems : tuple of SidecarProblem
     evidence : str
         How a sidecar tells that the sections are images of a stack; empty if none does.
     """
@@ -85,7 +87,7 @@ class Beside:
     is_diffraction: bool = False
     steps: Mapping[str, Step] = field(default_factory=dict)
     problems: tuple[Finding, ...] = ()
-    scan_problems: tuple[Finding, ...] = ()
+    scan_problems: tuple[SidecarProblem, ...] = ()
     evidence: str = ""
 
     @property
@@ -170,10 +172,11 @@ def read_sidecar(
         if not isinstance(scan_choice, NamedBytes):
             return Beside(problems=tuple(problems))
         coordinates, more = de.parse_coordinates(scan_choice.raw, scan_choice.name)
-        if coordinates is None:
-            return Beside(problems=tuple(problems), scan_problems=tuple(more))
-        arranged, more = scan.custom(coordinates, None, n_sections)
-        return Beside(scan=arranged, problems=tuple(problems), scan_problems=tuple(more))
+        arranged: scan.Scan | None = None
+        if coordinates is not None:
+            arranged, more = scan.custom(coordinates, None, n_sections)
+        scan_problems = _placed(more, scan_choice, code="scan")
+        return Beside(scan=arranged, problems=tuple(problems), scan_problems=scan_problems)
     if kind.kind == "direct_electron":
         return _direct_electron(source, found, scan_choice, image, n_sections)
     metadata = kind.read(found.raw, found.name, image, n_sections)
@@ -181,7 +184,7 @@ def read_sidecar(
         metadata.columns,
         metadata.values,
         _autodoc_keys(found) if kind.kind == "mdoc" else {},
-        problems=metadata.problems,
+        problems=_placed(metadata.problems, found),
         evidence=(
             "an .mdoc is beside the file"
             if choice == "auto"
@@ -197,12 +200,16 @@ def read_tilt_list(source: Bytes, n_sections: int) -> Metadata:
     found = _look(source, kind.names(image), problems)
     if found is None:
         return Metadata(problems=tuple(problems))
-    return kind.read(found.raw, found.name, image, n_sections)
+    metadata = kind.read(found.raw, found.name, image, n_sections)
+    return replace(metadata, problems=_placed(metadata.problems, found))
 
 
 def _base_name(source: Bytes) -> str:
     name = source.name.split("?")[0] if "://" in source.name else source.name
-    return posixpath.basename(name.replace("\\", "/"))
+    name = posixpath.basename(name.replace("\\", "/"))
+    stem, suffix = posixpath.splitext(name)
+    # what is beside a file is not named after what compresses it
+    return stem if suffix.lower() in COMPRESSED_SUFFIXES else name
 
 
 def _find(
@@ -284,8 +291,24 @@ def _direct_electron(
         scan=arranged,
         is_diffraction=info.is_diffraction,
         steps=steps,
-        problems=metadata.problems,
-        scan_problems=(*scan_problems, *more),
+        problems=_placed(metadata.problems, found),
+        scan_problems=_placed((*scan_problems, *more), found, beside, code="scan"),
+    )
+
+
+def _placed(
+    problems: Iterable[Finding], *files: NamedBytes | None, code: str | None = None
+) -> tuple[SidecarProblem, ...]:
+    """Say where in a sidecar the lines begin that something is wrong with."""
+    raw = {file.name: file.raw for file in files if file is not None}
+    return tuple(
+        replace(
+            problem,
+            code=code or problem.code,
+            offset=line_start(raw[problem.file], problem.line) if problem.line else None,
+        )
+        for problem in problems
+        if isinstance(problem, SidecarProblem)
     )
 
 

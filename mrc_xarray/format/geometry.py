@@ -19,30 +19,13 @@ FARTHEST = 1e9
 _INTERVALS = ("MX", "MY", "MZ")
 
 
-def axis_names(header: Header) -> tuple[tuple[str, str, str], list[Problem]]:
-    """Return which of x, y, z the sections, rows and columns run along.
-
-    Returns
-    -------
-    names : tuple of str
-        Of sections, rows and columns: slowest first.
-    problems : list of Problem
-        Where MAPC, MAPR and MAPS were no permutation of 1, 2, 3 and the usual one was assumed.
-    """
+def axis_names(header: Header) -> tuple[str, str, str]:
+    """Return which of x, y, z sections, rows and columns run along: the usual one by default."""
     numbers = (header.mapc, header.mapr, header.maps)
     if sorted(numbers) == [1, 2, 3]:
         columns, rows, sections = (_AXES[number - 1] for number in numbers)
-        return (sections, rows, columns), []
-    problem = Problem(
-        "MAPC, MAPR, MAPS",
-        PLACES["MAPC"][0],
-        12,
-        ", ".join(map(str, numbers)),
-        "a permutation of 1, 2, 3",
-        "1, 2, 3 are assumed: columns along x, rows along y, sections along z.",
-        strict=True,
-    )
-    return ("z", "y", "x"), [problem]
+        return sections, rows, columns
+    return "z", "y", "x"
 
 
 def voxel_size(
@@ -77,12 +60,14 @@ def voxel_size(
             intervals = sizes[axis]
         if cell == 0 or header.is_direct_electron:
             continue
+        code = "negative-cell" if cell < 0 else "cell"
         field, found, accepted = f"CELLA.{axis}", f"{cell:g}", "a finite length in Å, 0 if unknown"
         offset = PLACES["CELLA"][0] + 4 * index
         if math.isfinite(cell) and cell > 0:
             if intervals > 0:
                 voxel[axis] = cell / intervals
                 continue
+            code = "negative-field" if intervals < 0 else "cell"
             field, found, accepted = (
                 _INTERVALS[index],
                 str(intervals),
@@ -91,6 +76,7 @@ def voxel_size(
             offset = PLACES[field][0]
         problems.append(
             Problem(
+                code,
                 field,
                 offset,
                 4,
@@ -144,6 +130,7 @@ def origin(
         if not usable and voxel:
             problems.append(
                 Problem(
+                    "origin",
                     "ORIGIN",
                     *PLACES["ORIGIN"],
                     ", ".join(f"{value:g}" for value in header.origin),
@@ -166,6 +153,7 @@ def origin(
         if abs(start) > 10 * max(sizes[axis], intervals[axis]):
             problems.append(
                 Problem(
+                    "start",
                     field,
                     *PLACES[field],
                     str(start),

@@ -22,6 +22,8 @@ __all__ = ["Bytes", "place_blocks", "place_rows"]
 _LONGEST_EXTENDED_HEADER = 16 * 1024**2
 # walking through small blocks, a file is fetched by these steps
 _WALK_WINDOW = 4 * 1024**2
+# rows and columns of a compressed section, each with a coordinate; more in a larger file
+_LONGEST_ROW = 2**20
 
 
 class Bytes(Protocol):
@@ -34,6 +36,10 @@ class Bytes(Protocol):
     @property
     def size(self) -> int:
         """Length in bytes."""
+
+    @property
+    def known_size(self) -> int | None:
+        """The same; None where it takes decoding a whole stream to tell."""
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes from `offset`."""
@@ -58,11 +64,15 @@ def place_rows(
     """Find the rows of uncompressed sections, as many as are there."""
     kind = Packed4Bit if mode.number == 101 else Contiguous
     promised = kind(HEADER_SIZE, shape, mode, header.byteorder)
-    extended_size, problems = _extended_size(header, promised.nbytes, source.size)
+    size = source.size if truncated == "trim" else source.known_size
+    if size is None:
+        # to decode a stream takes longer than opening may: its header is believed until then
+        size = _promised_size(source.name, header, promised.nbytes)
+    extended_size, problems = _extended_size(header, promised.nbytes, size)
     offset = HEADER_SIZE + extended_size
     end = offset + promised.nbytes
-    whole = min(max(source.size - offset, 0) // promised.section_bytes, header.nz)
-    problems += _complete(source, header, whole, end, f"{end} bytes with ", truncated)
+    whole = min(max(size - offset, 0) // promised.section_bytes, header.nz)
+    problems += _complete(source.name, size, header, whole, end, f"{end} bytes with ", truncated)
     return kind(offset, (whole, *shape[1:]), mode, header.byteorder), problems
 
 
@@ -70,43 +80,50 @@ def place_blocks(
     source: Bytes, header: Header, shape: tuple[int, ...], mode: Mode, truncated: str
 ) -> tuple[Sections, list[Problem]]:
     """Find the blocks of an MRCZ, as many as are there."""
-    name, size = source.name, source.size
+    name = source.name
+    if source.known_size is None:
+        message = (
+            "this is an MRCZ inside of a compressed stream, whose blocks can't be found without "
+            "decoding it all: decompress it once, as an MRCZ is compressed already"
+        )
+        found, action = str(header.mode), message
+        problem = Problem("stream", "MODE", *PLACES["MODE"], found, "no MRCZ", action)
+        raise MrcError.of(name, problem, message)
+    size = source.known_size
     offset = HEADER_SIZE + header.nsymbt
     if not HEADER_SIZE <= offset <= size:
-        raise MrcError(
-            f"{name}: NSYMBT (bytes 92–95) is {header.nsymbt}; accepted: 0 to "
-            f"{size - HEADER_SIZE}, with the first block behind. The header is damaged."
-        )
+        accepted = f"0 to {size - HEADER_SIZE}, with the first block behind"
+        raise MrcError.of(name, _nsymbt(header, accepted, "The header is damaged."))
     section_bytes = mode.row_bytes(header.nx) * header.ny
     if section_bytes > LARGEST_BLOCK:
-        raise MrcError(
-            f"{name}: NX, NY (bytes 0–7) are {header.nx}, {header.ny}: a section of "
-            f"{section_bytes} bytes is more than a block can hold"
+        most = (
+            f"a section of up to {LARGEST_BLOCK} bytes, as it would be more than a block can hold"
         )
+        raise MrcError.of(name, _too_wide(header, most))
+    most_columns = max(_LONGEST_ROW, size)
+    if max(header.nx, header.ny) > most_columns:
+        raise MrcError.of(name, _too_wide(header, f"up to {most_columns} in this file"))
     # the header can't make the index larger than the file
     n_possible = min(header.nz, (size - offset) // BLOCK_HEADER_SIZE)
     index = _index(source, header, offset, n_possible, section_bytes)
-    problems = _complete(source, header, len(index.starts), index.end, "", truncated)
+    problems = _complete(name, size, header, len(index.starts), index.end, "", truncated)
     if len(index.damaged) == len(index.starts):
-        raise MrcError(
-            f"{name}: no block that decodes to {section_bytes} bytes, as NX, NY and MODE promise, "
+        accepted = f"chunks of blosc that decode to {section_bytes} bytes"
+        message = (
+            f"no block that decodes to {section_bytes} bytes, as NX, NY and MODE promise, "
             f"can be found from byte {offset} on. The file is damaged."
         )
+        problem = Problem("blocks", "blocks", offset, size - offset, "none", accepted, message)
+        raise MrcError.of(name, problem, message)
     if index.starts[0] > offset:
-        problems.append(
-            Problem(
-                "NSYMBT",
-                *PLACES["NSYMBT"],
-                str(header.nsymbt),
-                "the length of the extended header in bytes",
-                f"The first block is at byte {index.starts[0]}, and is read from there.",
-                strict=True,
-            )
-        )
+        accepted = "the length of the extended header in bytes"
+        action = f"The first block is at byte {index.starts[0]}, and is read from there."
+        problems.append(_nsymbt(header, accepted, action))
     if index.damaged:
         listed = ", ".join(map(str, index.damaged[:10])) + ", …" * (len(index.damaged) > 10)
         problems.append(
             Problem(
+                "blocks",
                 "blocks",
                 offset,
                 size - offset,
@@ -117,6 +134,11 @@ def place_blocks(
         )
     shape = (len(index.starts), *shape[1:])
     return Blocks(offset, shape, mode, header.byteorder, index, name), problems
+
+
+def _too_wide(header: Header, accepted: str) -> Problem:
+    found, action = f"{header.nx}, {header.ny}", "The header is damaged."
+    return Problem("dimensions", "NX, NY", 0, 8, found, accepted, action)
 
 
 def _index(
@@ -151,25 +173,41 @@ def _extended_size(header: Header, data_size: int, size: int) -> tuple[int, list
     impossible = said < 0 or (said > max(size, _LONGEST_EXTENDED_HEADER) and there > 0)
     if not (absent or impossible):
         return said, []
-    problem = Problem(
-        "NSYMBT",
-        *PLACES["NSYMBT"],
-        str(said),
-        "the length of the extended header in bytes",
-        f"By the file's size of {size} bytes it is taken as {max(there, 0)}.",
-        strict=True,
-    )
-    return max(there, 0), [problem]
+    accepted = f"{max(there, 0)}, the length of the extended header in bytes"
+    action = f"By the file's size of {size} bytes it is taken as {max(there, 0)}."
+    return max(there, 0), [_nsymbt(header, accepted, action)]
+
+
+def _promised_size(name: str, header: Header, data_size: int) -> int:
+    """Return the size that a header promises, unless it is clearly wrong."""
+    if 0 <= header.nsymbt <= _LONGEST_EXTENDED_HEADER:
+        return HEADER_SIZE + header.nsymbt + data_size
+    accepted = f"0 to {_LONGEST_EXTENDED_HEADER} in a compressed stream"
+    action = "Decompress the file: by its size it may be known what is right."
+    raise MrcError.of(name, _nsymbt(header, accepted, action))
+
+
+def _nsymbt(header: Header, accepted: str, action: str) -> Problem:
+    found = str(header.nsymbt)
+    return Problem("nsymbt", "NSYMBT", *PLACES["NSYMBT"], found, accepted, action)
 
 
 def _complete(
-    source: Bytes, header: Header, whole: int, end: int, bytes_and: str, truncated: str
+    name: str,
+    size: int,
+    header: Header,
+    whole: int,
+    end: int,
+    bytes_and: str,
+    truncated: str,
 ) -> list[Problem]:
     """Compare what the file has with what its header promises.
 
     Parameters
     ----------
-    source : Bytes
+    name : str
+    size : int
+        What the file has, in bytes.
     header : Header
     whole : int
         Whole sections that are there.
@@ -184,12 +222,12 @@ def _complete(
     MrcError
         If sections are missing, unless they may be left out.
     """
-    name, size = source.name, source.size
     if whole == header.nz:
         if size == end:
             return []
         return [
             Problem(
+                "extra-bytes",
                 "NX, NY, NZ, MODE",
                 0,
                 16,
@@ -201,16 +239,21 @@ def _complete(
     if truncated == "trim" and whole:
         return [
             Problem(
+                "truncated",
                 "NZ",
                 *PLACES["NZ"],
                 str(header.nz),
                 f"the number of sections; the file of {size} bytes has {whole} whole ones",
                 "They are opened, as truncated='trim' asks; of volumes and frames, whole ones.",
-                strict=True,
             )
         ]
     hint = "truncated='trim' opens the whole sections." if whole else "There is no whole section."
-    raise MrcError(
-        f"{name}: the file is truncated: it has {size} bytes with {whole} whole sections, and its "
+    message = (
+        f"the file is truncated: it has {size} bytes with {whole} whole sections, and its "
         f"header promises {bytes_and}{header.nz} sections. {hint}"
     )
+    accepted = (
+        f"{whole}: the file has {size} bytes, and its header promises {bytes_and}{header.nz}"
+    )
+    problem = Problem("truncated", "NZ", *PLACES["NZ"], str(header.nz), accepted, hint)
+    raise MrcError.of(name, problem, message)

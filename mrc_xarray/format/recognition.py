@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 
 from mrc_xarray.format.compression import CODECS
-from mrc_xarray.format.errors import MrcError
+from mrc_xarray.format.errors import MrcError, Problem
 from mrc_xarray.format.header import HEADER_SIZE, PLACES, ByteOrder, stamped_byteorder
 from mrc_xarray.format.modes import MODES, PER_CODEC, Mode
 
@@ -66,20 +66,32 @@ def _is_deltavision(head: bytes) -> bool:
     )
 
 
-def refuse_foreign(name: str, head: bytes, size: int) -> None:
-    """Raise MrcError where this is another kind of file, naming which."""
-    if not size:
-        raise MrcError(f"{name}: the file is empty (0 bytes)")
+def refuse_foreign(name: str, head: bytes) -> None:
+    """Raise MrcError where this is another kind of file, naming which.
+
+    `head` has the first 1024 bytes, or all.
+    """
+    if not head:
+        problem = _whole_file("empty", "0 bytes", "It is no MRC.")
+        raise MrcError.of(name, problem, "the file is empty (0 bytes)")
     kind = _foreign(head)
     if kind is None and len(head) >= HEADER_SIZE and _is_deltavision(head):
         kind = "a DeltaVision file (−16224 at bytes 96–97): open it with the package mrc"
     if kind is not None:
-        raise MrcError(f"{name}: this is {kind}")
-    if size < HEADER_SIZE:
-        raise MrcError(
-            f"{name}: the file has {size} bytes, and an MRC header alone has {HEADER_SIZE}; "
+        raise MrcError.of(name, _whole_file("foreign", kind, "It is no MRC."), f"this is {kind}")
+    if len(head) < HEADER_SIZE:
+        problem = _whole_file("short", f"{len(head)} bytes", "It is truncated, or not MRC.")
+        message = (
+            f"the file has {len(head)} bytes, and an MRC header alone has {HEADER_SIZE}; "
             "it is truncated, or not MRC"
         )
+        raise MrcError.of(name, problem, message)
+
+
+def _whole_file(code: str, found: str, action: str) -> Problem:
+    return Problem(
+        code, "the file", 0, 0, found, f"{HEADER_SIZE} bytes of header, and pixels", action
+    )
 
 
 def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> tuple[int, int]:
@@ -103,14 +115,14 @@ def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> t
     return positive + known + (sorted(axes) == [1, 2, 3]), section_bytes
 
 
-def guess_byteorder(head: bytes, size: int, modes: Mapping[int, Mode]) -> ByteOrder:
+def guess_byteorder(head: bytes, size: int | None, modes: Mapping[int, Mode]) -> ByteOrder:
     """Decide by plausibility; then by what fits the file's size; then by the machine stamp."""
     stamp = stamped_byteorder(head[PLACES["MACHST"][0] :])
 
     def evidence(order: ByteOrder) -> tuple[int, bool, bool, bool]:
         plausible, section_bytes = _plausibility(head, order, modes)
         # one section, so that a truncated file is still told right
-        fits = 0 < section_bytes <= size - HEADER_SIZE
+        fits = section_bytes > 0 and (size is None or section_bytes <= size - HEADER_SIZE)
         return plausible, fits, order == stamp, order == "<"
 
     return max(BYTE_ORDERS.values(), key=evidence)

@@ -19,6 +19,9 @@ __all__ = ["Scan", "arrange", "custom", "raster"]
 
 # positions of one scan: 512 MiB of frame numbers, and 8192 × 8192
 _MOST_POSITIONS = 2**26
+# where most were never visited, a typo in the coordinates is likelier than such a scan
+_MANY_POSITIONS = 2**20
+_VISITED = 256
 
 _SIZES = ("Scan - Size Y", "Scan - Size X")
 _ROI_SIZES = ("Scan - ROI Size Y", "Scan - ROI Size X")
@@ -177,13 +180,14 @@ def custom(
     sizes = [int(last) + 1 for last in positions.max(axis=0, initial=0)[::-1]]
     if info is not None:
         sizes, problems = _with_unvisited(info, sizes, coordinates.name)
-    if math.prod(sizes) > _MOST_POSITIONS:
-        return None, [_too_large(coordinates, sizes)]
+    most = min(_MOST_POSITIONS, max(_MANY_POSITIONS, _VISITED * n_frames))
+    if math.prod(sizes) > most:
+        return None, [_too_large(coordinates, sizes, most)]
     places = positions[:, 1] * sizes[1] + positions[:, 0]
     visits = _visits(places)
     repeated = [int(visits.max(initial=0)) + 1, *sizes]
-    if math.prod(repeated) > _MOST_POSITIONS:
-        return None, [_too_large(coordinates, repeated)]
+    if math.prod(repeated) > most:
+        return None, [_too_large(coordinates, repeated, most)]
     frame_index = np.full((repeated[0], math.prod(sizes)), -1, np.int64)
     frame_index[visits, places] = np.arange(n_frames)
     dims = _dims([*repeated, 1])
@@ -256,12 +260,12 @@ def _problem(info: Info, key: str, *, accepted: str, action: str) -> SidecarProb
     )
 
 
-def _too_large(coordinates: Coordinates, sizes: list[int]) -> SidecarProblem:
+def _too_large(coordinates: Coordinates, sizes: list[int], most: int) -> SidecarProblem:
     return SidecarProblem(
         coordinates.name,
         0,
         "the size of the scan",
         " × ".join(map(str, sizes)),
-        f"up to {_MOST_POSITIONS} positions",
+        f"up to {most} positions of {len(coordinates.positions)} frames",
         _PLAIN,
     )

@@ -37,7 +37,7 @@ class Claimed:
     name = "claimed.mrc"
 
     def __init__(self, head: bytes, size: int) -> None:
-        self.head, self.size = head, size
+        self.head, self.size, self.known_size = head, size, size
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.head[offset : offset + nbytes]

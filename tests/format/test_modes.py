@@ -107,7 +107,7 @@ def test_eman2_table(number: int, order: str) -> None:
 
 def test_eman2_has_no_mode_0() -> None:
     raw = by_hand.mrc(np.zeros((2, 3, 4), "i1"))
-    with pytest.raises(ValueError, match=r"MODE \(bytes 12–15\) is 0; known modes are 1, 2"):
+    with pytest.raises(ValueError, match=r"MODE \(bytes 12–15\) is 0; accepted: 1, 2"):
         load(raw, convention="eman2")
 
 
@@ -183,7 +183,7 @@ def test_mode0_is_for_mode_0_alone() -> None:
 @pytest.mark.parametrize("mode", [5, 9, 17, -1, 100, 102, 10**9])
 def test_unknown_mode(mode: int) -> None:
     raw = by_hand.mrc(np.ones((2, 3, 4), "u1"), mode)
-    with pytest.raises(ValueError, match=rf"MODE \(bytes 12–15\) is {mode}; known modes are 0, 1"):
+    with pytest.raises(ValueError, match=rf"MODE \(bytes 12–15\) is {mode}; accepted: 0, 1"):
         load(raw)
 
 

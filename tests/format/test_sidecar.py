@@ -73,7 +73,7 @@ def test_problem_with_the_whole_file() -> None:
 
 
 def test_problem_of_the_header_is_told_as_before() -> None:
-    problem = Problem("MODE", 12, 4, "9", "0 or 1", "It is taken for 1.")
+    problem = Problem("mode", "MODE", 12, 4, "9", "0 or 1", "It is taken for 1.")
     assert problem.message("a.mrc") == (
         "a.mrc: MODE (bytes 12–15) is 9; accepted: 0 or 1. It is taken for 1."
     )

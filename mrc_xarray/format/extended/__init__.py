@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrc_xarray.format.checks import STANDARD_EXTTYPS
 from mrc_xarray.format.errors import Problem
 from mrc_xarray.format.extended import agar, ccp4, fei, seri
 from mrc_xarray.format.header import PLACES, Header
@@ -193,6 +194,7 @@ def _without_records(extended_size: int) -> str:
 def _unknown(header: Header) -> Problem:
     known = ", ".join(name for name in EXTENDED if name != "FEI")
     return Problem(
+        "not-decoded" if header.exttyp in STANDARD_EXTTYPS else "exttyp",
         "EXTTYP",
         *PLACES["EXTTYP"],
         repr(header.exttyp),

@@ -166,6 +166,7 @@ def _bad_angles(angles: np.ndarray[Any, Any], size: int) -> Problem | None:
 
 def _bad_counts(header: Header) -> Problem:
     return Problem(
+        "extended-header",
         "NINT, NREAL",
         PLACES["NINT"][0],
         4,

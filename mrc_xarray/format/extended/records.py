@@ -17,7 +17,7 @@ __all__ = ["Records", "is_blank", "problem", "take"]
 
 # a header that is garbage may promise 2³¹ sections; with fewer records than a 16th of so many,
 # columns of missing values are not worth their memory
-_MANY_SECTIONS = 2**20
+_MANY_SECTIONS = 2**14
 _FEWEST = 16
 
 
@@ -135,4 +135,6 @@ def is_blank(raw: bytes) -> bool:
 
 def problem(size: int, found: str, accepted: str, action: str) -> Problem:
     """Return what is wrong with an extended header of `size` bytes."""
-    return Problem("extended header", HEADER_SIZE, size, found, accepted, action)
+    return Problem(
+        "extended-header", "extended header", HEADER_SIZE, size, found, accepted, action
+    )

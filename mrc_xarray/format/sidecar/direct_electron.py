@@ -184,7 +184,7 @@ def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
 
 # lines of two whole numbers, whose digits fit into 64 bits, and blank ones
 _POSITIONS = re.compile(rb"(?:[ \t]*[0-9]{1,18}[ \t]*,[ \t]*[0-9]{1,18}[ \t]*\r?\n|[ \t\r]*\n)*+")
-_X_Y = re.compile(rb"[^,]*(?:\b|_)x[^,]*,[^,]*(?:\b|_)y", re.IGNORECASE)
+_X, _Y = (re.compile(rb"(?:\b|_)" + axis, re.IGNORECASE) for axis in (b"x", b"y"))
 
 
 def parse_coordinates(raw: bytes, name: str) -> tuple[Coordinates | None, list[SidecarProblem]]:
@@ -205,7 +205,7 @@ def parse_coordinates(raw: bytes, name: str) -> tuple[Coordinates | None, list[S
     """
     body = raw.removeprefix(b"\xef\xbb\xbf") + b"\n"
     start, end = 0, _end_of_positions(body, 0)
-    if not body[:end].strip() and _X_Y.match(_line_at(body, end)):
+    if not body[:end].strip() and _names_x_y(_line_at(body, end)):
         start = end + len(_line_at(body, end)) + 1
         end = _end_of_positions(body, start)
     is_empty = not body[start:].strip()
@@ -229,6 +229,11 @@ def _end_of_positions(body: bytes, start: int) -> int:
     """Return where the first line begins that is no position; the length where all are."""
     match = _POSITIONS.match(body, start)
     return match.end() if match else start
+
+
+def _names_x_y(line: bytes) -> bool:
+    first, _, behind = line.partition(b",")
+    return bool(_X.search(first) and _Y.search(behind.partition(b",")[0]))
 
 
 def _line_at(body: bytes, start: int) -> bytes:

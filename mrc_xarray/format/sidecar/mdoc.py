@@ -22,6 +22,9 @@ __all__ = ["names", "read"]
 
 # kinds of entries: a section of a stack, and the frames of one exposure
 _SECTION, _FRAMES = "ZValue", "FrameSet"
+# what is kept of keys that have no name here: values, and letters of a key's texts
+_MOST_UNLISTED = 2**17
+_MOST_LETTERS, _SHORT = 2**20, 256
 _TILT_AXIS = re.compile(r"tilt ?axis ?angle\s*=\s*([-+]?\d+\.?\d*)", re.IGNORECASE)
 
 
@@ -137,10 +140,19 @@ def _columns(
 ) -> list[Column]:
     """Return all keys as columns, one value for each of `entries`."""
     columns: dict[str, Column] = {}
+    left_out = []
+    most = max(_MOST_UNLISTED // max(len(entries), 1), 1)
     for key in dict.fromkeys(key for entry in entries if entry for key in entry.values):
-        texts = [entry.values.get(key, "") if entry else "" for entry in entries]
         row = _KEYS.get(key)
+        if row is None and len(columns) >= most:
+            left_out.append(key)
+            continue
+        texts = [entry.values.get(key, "") if entry else "" for entry in entries]
         if row is None:
+            if long := [text for text in texts if len(text) > _longest(texts)]:
+                found = clip(long[0]) + more(long)
+                accepted = f"up to {_longest(texts)} characters"
+                problems.append(SidecarProblem(name, 0, key, found, accepted, "It is cut off."))
             column = _unlisted(key, texts, columns)
             columns[column.name] = column
             continue
@@ -160,6 +172,10 @@ def _columns(
             # numpy makes NaN, or NaT, of None
             parts = np.array([value and value[part] for value in values], row.dtype)
             columns[column_name] = Column(column_name, parts, row.units)
+    if left_out:
+        found = clip(left_out[0]) + more(left_out)
+        accepted = f"up to {most} keys for {len(entries)} sections"
+        problems.append(SidecarProblem(name, 0, "the key", found, accepted, "It is left out."))
     return list(columns.values())
 
 
@@ -171,7 +187,13 @@ def _unlisted(key: str, texts: list[str], taken: Container[str]) -> Column:
     numbers = [number(text) if text else np.nan for text in texts]
     if any(texts) and None not in numbers:
         return Column(name, np.array(numbers, np.float64))
-    return Column(name, np.array(texts, np.str_))
+    longest = _longest(texts)
+    return Column(name, np.array([text[:longest] for text in texts], np.str_))
+
+
+def _longest(texts: Sequence[str]) -> int:
+    """Return how long texts may be: every element of an array takes what the longest does."""
+    return max(_MOST_LETTERS // len(texts), _SHORT)
 
 
 def _values(columns: Iterable[Column]) -> dict[str, Value]:

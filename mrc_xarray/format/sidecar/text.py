@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sized
 
-__all__ = ["clip", "decode", "lines", "more", "number"]
+__all__ = ["clip", "decode", "line_start", "lines", "more", "number"]
 
 _LONGEST = 60
 
@@ -25,6 +27,15 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
     for count, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
         if bare := line.strip():
             yield count, bare
+
+
+def line_start(raw: bytes, line: int) -> int:
+    """Return the first byte of a line that `lines` numbered."""
+    ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", raw), line - 1)
+    start = len(codecs.BOM_UTF8) if raw.startswith(codecs.BOM_UTF8) else 0
+    for end in ends:
+        start = end.end()
+    return start
 
 
 def number(text: str) -> float | None:

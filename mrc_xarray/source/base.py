@@ -1,0 +1,159 @@
+"""What all sources of bytes have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
+
+from mrc_xarray.format import MrcError
+
+__all__ = [
+    "LONGEST_SIDECAR",
+    "Access",
+    "Alone",
+    "ByteSource",
+    "MiB",
+    "Request",
+    "changed",
+    "cores",
+    "too_short",
+]
+
+#: First byte in the file, and the buffer to fill from there.
+Request: TypeAlias = tuple[int, memoryview]
+
+MiB = 1024**2
+#: What is longer is no text that belongs to an image.
+LONGEST_SIDECAR = 256 * MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a kind of source is best read, in bytes.
+
+    Attributes
+    ----------
+    gap : int
+        Unwanted bytes between two wanted ones that cost less than a second request.
+    skip : int
+        Bytes that cost less to read through than a further request, in a walk from one to the
+        next.
+    piece : int
+        The longest single request.
+    batch : int
+        How much is asked for at once.
+    """
+
+    gap: int
+    skip: int
+    piece: int
+    batch: int
+
+
+class ByteSource(Protocol):
+    """Bytes of one unchanging file, to be read from any position by any thread."""
+
+    access: ClassVar[Access]
+
+    @property
+    def name(self) -> str:
+        """The path or URL."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    @property
+    def known_size(self) -> int | None:
+        """The same; None where it takes decoding a whole stream to tell."""
+
+    @property
+    def stream(self) -> str | None:
+        """What decodes the file, by fsspec's names, where it is a compressed stream."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Return `nbytes` bytes from `offset`."""
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        """Fill every buffer; raise MrcError where the file changed or is too short."""
+
+    @property
+    def skip(self) -> int:
+        """Bytes that are better skipped over than read through."""
+
+    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
+        """Make `read` quicker for many short reads one after the other."""
+
+    def map(self) -> mmap.mmap | None:
+        """Map the file, writable without touching it; None where it can't be mapped."""
+
+    def read_beside(self, name: str) -> bytes | None:
+        """Return the content of the file of that name in the same folder; None if there is none.
+
+        Also None where looking would cost a request that is seldom worth it.
+        """
+
+    def names_beside(self) -> list[str]:
+        """Return the names of the files in the same folder."""
+
+    def beside(self, name: str) -> str:
+        """Return the path or URL of the file of that name in the same folder."""
+
+
+class Alone:
+    """What sources have in common that have nothing beside them, and no quicker way to walk."""
+
+    access: ClassVar[Access]
+
+    @property
+    def known_size(self) -> int | None:
+        return self.size  # type: ignore[attr-defined,no-any-return]  # every source has one
+
+    @property
+    def stream(self) -> str | None:
+        return None
+
+    @property
+    def skip(self) -> int:
+        return self.access.skip
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        raise NotImplementedError
+
+    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
+        return contextlib.nullcontext(self.read)
+
+    def read_beside(self, name: str) -> bytes | None:
+        return None
+
+    def names_beside(self) -> list[str]:
+        return []
+
+    def beside(self, name: str) -> str:
+        return name
+
+
+def too_short(name: str, offset: int, wanted: int, got: int) -> MrcError:
+    """Return the error for a file that ended while it was read."""
+    return MrcError(
+        f"{name}: the file ended while it was read: {got} of {wanted} bytes from byte {offset}"
+    )
+
+
+def changed(name: str, how: str) -> MrcError:
+    """Return the error for a file that is not the one that was opened."""
+    return MrcError(
+        f"{name}: the file changed since it was opened ({how}); open it again to read it as it is"
+    )
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1

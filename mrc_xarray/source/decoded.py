@@ -1,0 +1,374 @@
+"""What one process has of a decoded stream.
+
+A stream can't be read from its middle. So it is decoded once, as far as it is asked for, and what
+was decoded is kept: in memory, and beyond a limit in a temporary file. Only gzip can do better,
+where rapidgzip is installed: that decodes in parallel, and keeps an index of places to begin at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import sys
+import tempfile
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+from mrc_xarray.format import MrcError
+from mrc_xarray.source.base import ByteSource, MiB, cores
+from mrc_xarray.source.codecs import InnerFile, decoder, some
+from mrc_xarray.source.local import LocalSource
+
+__all__ = ["Decoded", "Limits", "Seekable", "Sequential", "has_rapidgzip"]
+
+# what is decoded at once, and kept together
+_PIECE = 4 * MiB
+# from which a decoder is fed
+_BUFFER = 128 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a decoded stream a process keeps, in bytes, and where.
+
+    Attributes
+    ----------
+    memory : int
+    disk : int
+        Of what is beyond memory.
+    folder : str
+        Of the temporary file.
+    """
+
+    memory: int
+    disk: int
+    folder: str
+
+    @classmethod
+    def configured(cls) -> Limits:
+        """Take them from dask's configuration."""
+        from dask import config
+        from dask.utils import parse_bytes
+
+        memory = parse_bytes(config.get("mrc-xarray.decoded-memory", "512 MiB"))
+        disk = parse_bytes(config.get("mrc-xarray.decoded-disk", "64 GiB"))
+        return cls(memory, disk, config.get("temporary-directory", None) or tempfile.gettempdir())
+
+
+class Decoded(Protocol):
+    """A decoded stream. For any threads."""
+
+    @property
+    def size(self) -> int:
+        """Decode all that can be decoded, and return how many bytes that is."""
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the stream, as far as it was decoded."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`.
+
+        Raises
+        ------
+        MrcError
+            If the stream ends before, or is damaged.
+        """
+
+
+class Sequential:
+    """A stream that is decoded from its start, with all that was decoded."""
+
+    def __init__(
+        self, inner: ByteSource, codec: str, limits: Limits, *, salvages: bool = False
+    ) -> None:
+        self.fault: str | None = None
+        self._salvages = salvages
+        self._inner = inner
+        self._codec = codec
+        self._limits = limits
+        self._decoding = threading.Lock()
+        self._file: BinaryIO | None = None
+        self._raw = InnerFile(inner)
+        # each has _PIECE bytes, but the last
+        self._in_memory: list[bytes | bytearray] = []
+        self._on_disk: _Spill | None = None
+        self._n_decoded = 0
+        self._is_at_end = False
+
+    @property
+    def size(self) -> int:
+        self._decode(sys.maxsize)
+        return self._n_decoded
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        end = offset + len(buffer)
+        self._decode(end)
+        if end > self._n_decoded or (not self._salvages and self._is_doubtful(end)):
+            raise MrcError(self._complaint(end))
+        while len(buffer):
+            n, start = divmod(offset, _PIECE)
+            if n < len(self._in_memory):
+                piece = memoryview(self._in_memory[n])[start : start + len(buffer)]
+                buffer[: len(piece)] = piece
+                buffer, offset = buffer[len(piece) :], offset + len(piece)
+            else:
+                assert self._on_disk is not None
+                self._on_disk.read_into(offset - len(self._in_memory) * _PIECE, buffer)
+                return
+
+    def _is_doubtful(self, end: int) -> bool:
+        """Tell whether what was decoded up to `end` may not be what was compressed."""
+        # where the end of the stream is missing, so is what it would say of what is before
+        return self.fault is not None and (end == self._n_decoded or self._is_untrue)
+
+    @property
+    def _is_untrue(self) -> bool:
+        return self.fault is not None and "CRC" in self.fault
+
+    def _complaint(self, end: int) -> str:
+        stream = f"{self._inner.name}: the {self._codec} stream"
+        has = f"{self._n_decoded} bytes could be decoded, and what is wanted ends at {end}"
+        if self._is_untrue:
+            return (
+                f"{stream} is damaged ({self.fault}): some of what it decodes to is wrong, and "
+                "there is no telling what. truncated='trim' opens it all the same."
+            )
+        if self.fault is not None:
+            return (
+                f"{stream} is damaged or truncated ({self.fault}): {has}. What is before can be "
+                "read; truncated='trim' opens the whole sections."
+            )
+        return (
+            f"{stream} holds a truncated file: {has}. truncated='trim' opens the whole sections."
+        )
+
+    def _decode(self, end: int) -> None:
+        """Decode to `end` and past it, where a checksum is looked at."""
+        if self._n_decoded > end or self._is_at_end:
+            return
+        with self._decoding:
+            while self._n_decoded <= end and not self._is_at_end:
+                try:
+                    piece = self._next_piece()
+                    self._keep(piece)
+                except BaseException:
+                    # such as a store's: the next read begins anew
+                    self._file = None
+                    raise
+                self._n_decoded += len(piece)
+            if self._is_at_end:
+                self._file = None
+
+    def _next_piece(self) -> bytes | bytearray:
+        """Decode as much as is kept together, and less at the end of the stream."""
+        most = min(_PIECE, self._limits.memory + self._limits.disk - self._n_decoded)
+        if not most:
+            raise MrcError(
+                f"{self._inner.name}: the {self._codec} stream decodes to more than the "
+                f"{self._limits.memory} bytes of memory and {self._limits.disk} bytes of disk "
+                "that it may take. Set dask's mrc-xarray.decoded-memory or "
+                "mrc-xarray.decoded-disk, or decompress the file."
+            )
+        piece, n = bytearray(most), 0
+        try:
+            if self._file is None:
+                self._file = self._begin()
+            while n < most:
+                part = some(self._file, most - n)
+                if not part:
+                    self._is_at_end = True
+                    break
+                piece[n : n + len(part)] = part
+                n += len(part)
+        except (MrcError, MemoryError):
+            raise
+        except Exception as error:
+            if self._raw.error is not None:
+                raise self._raw.error from None
+            self._is_at_end = True
+            if not (self._n_decoded + n and _is_of_what_follows(error)):
+                self.fault = str(error) or type(error).__name__
+        return piece if n == most else bytes(memoryview(piece)[:n])
+
+    def _begin(self) -> BinaryIO:
+        """Open the stream, and go to where it was left."""
+        self._raw = InnerFile(self._inner)
+        file = decoder(self._codec, io.BufferedReader(self._raw, _BUFFER), self._inner.name)
+        left = self._n_decoded
+        while left and (part := some(file, min(left, _PIECE))):
+            left -= len(part)
+        return file
+
+    def _keep(self, piece: bytes | bytearray) -> None:
+        if self._on_disk is None and self._n_decoded + len(piece) <= self._limits.memory:
+            self._in_memory.append(piece)
+            return
+        if self._on_disk is None:
+            self._on_disk = _Spill(self._limits.folder)
+        self._on_disk.append(piece)
+
+
+def _is_of_what_follows(error: Exception) -> bool:
+    """Tell whether a fault is only that there is something else behind a whole stream of gzip."""
+    return isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file")
+
+
+class _Spill:
+    """A temporary file without a name, which goes when this does."""
+
+    def __init__(self, folder: str) -> None:
+        self.size = 0
+        self._lock = threading.Lock()
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+
+    def append(self, piece: bytes | bytearray) -> None:
+        with self._lock:
+            self._file.seek(self.size)
+            left = memoryview(piece)
+            while left:
+                left = left[self._file.write(left) :]
+            self.size += len(piece)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        with self._lock:
+            self._file.seek(offset)
+            while len(buffer):
+                buffer = buffer[self._file.readinto(buffer) :]
+
+
+class Seekable:
+    """A gzip stream that rapidgzip reads from any place, by the index that it builds."""
+
+    def __init__(self, inner: ByteSource, instead: Sequential) -> None:
+        self._inner = inner
+        # of a damaged stream it tells more, and reads more
+        self._instead = instead
+        self._gave_up = False
+        self._lock = threading.Lock()
+        self._open = _Open()
+        _seekables.add(self)
+
+    @property
+    def size(self) -> int:
+        size = self._attempt(lambda file: int(file.seek(0, os.SEEK_END)))
+        return self._instead.size if size is None else size
+
+    @property
+    def fault(self) -> str | None:
+        return self._instead.fault
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        def fill(file: Any) -> bool:
+            file.seek(offset)
+            done = 0
+            while done < len(buffer) and (n := file.readinto(buffer[done:])):
+                done += n
+            return done == len(buffer)
+
+        if not self._attempt(fill):
+            self._instead.read_into(offset, buffer)
+
+    def _attempt(self, work: Any) -> Any:
+        """Do something with the open file; return None where that can't be done."""
+        if self._gave_up:
+            return None
+        with self._lock:
+            try:
+                return work(self._open.file(self._inner))
+            except MemoryError:
+                raise
+            except Exception:
+                raw, self._open = self._open.raw, self._renewed()
+                if raw is not None and raw.error is not None:
+                    raise raw.error from None
+                self._gave_up = True
+                return None
+
+    def _renewed(self) -> _Open:
+        self._open.close()
+        return _Open()
+
+    def before_fork(self) -> None:
+        """Stop the threads, which the child would wait for in vain, and keep the index."""
+        self._lock.acquire()
+        self._open.rest()
+
+    def after_fork(self) -> None:
+        self._lock.release()
+
+
+class _Open:
+    """An open file of rapidgzip's."""
+
+    def __init__(self) -> None:
+        self.raw: InnerFile | None = None
+        self._file: Any = None
+        self._index: bytes | None = None
+        self._close: weakref.finalize[Any, Any] | None = None
+
+    def file(self, inner: ByteSource) -> Any:
+        if self._file is None:
+            import rapidgzip
+
+            if isinstance(inner, LocalSource):
+                opened = rapidgzip.open(inner.name, parallelization=cores())
+            else:
+                self.raw = InnerFile(inner)
+                opened = rapidgzip.open(
+                    io.BufferedReader(self.raw, _BUFFER), parallelization=cores()
+                )
+            # an open one aborts the interpreter at its end
+            self._close = weakref.finalize(self, opened.close)
+            self._file = opened
+            if self._index is not None:
+                opened.import_index(io.BytesIO(self._index))
+        return self._file
+
+    def rest(self) -> None:
+        """Close the file, to be opened again with the index that it has by now."""
+        if self._file is not None and self._file.block_offsets_complete():
+            with contextlib.suppress(Exception), io.BytesIO() as index:
+                self._file.export_index(index)
+                self._index = index.getvalue()
+        self.close()
+
+    def close(self) -> None:
+        if self._close is not None:
+            self._close()
+        self._file = self._close = None
+
+
+def has_rapidgzip() -> bool:
+    """Tell whether gzip can be read from any place."""
+    try:
+        import rapidgzip  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+_seekables: weakref.WeakSet[Seekable] = weakref.WeakSet()
+_forking: list[Seekable] = []
+
+
+def _before_fork() -> None:
+    for seekable in list(_seekables):
+        seekable.before_fork()
+        _forking.append(seekable)
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop().after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )

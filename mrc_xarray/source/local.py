@@ -1,0 +1,137 @@
+"""A file on a disk, or on a file system that all workers share."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mrc_xarray.format import MrcError
+from mrc_xarray.source.base import (
+    LONGEST_SIDECAR,
+    Access,
+    Alone,
+    MiB,
+    Request,
+    changed,
+    too_short,
+)
+
+__all__ = ["LocalSource"]
+
+# Python names it since 3.13; the number is Linux's on x86 and ARM
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+@dataclass(frozen=True)
+class LocalSource(Alone):
+    """A file on a disk, or on a file system that all workers share."""
+
+    access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * MiB, batch=8 * MiB)
+
+    name: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def open(cls, path: str) -> LocalSource:
+        """Take the file's size and time as they are now."""
+        path = os.path.abspath(os.path.expanduser(path))
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(21, "Is a directory", path)
+        if not stat.S_ISREG(found.st_mode):
+            raise MrcError(f"{path}: not a regular file, but a pipe, socket or device")
+        return cls(path, found.st_size, found.st_mtime_ns)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        buffer = bytearray(nbytes)
+        self.read_into([(offset, memoryview(buffer))])
+        return bytes(buffer)
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        with self._checked() as fd:
+            for offset, buffer in requests:
+                done = _preadv(fd, [buffer], offset)
+                while done < len(buffer):
+                    # a read may stop early, at 2 GiB for one; one that stops at once is at the end
+                    n = _preadv(fd, [buffer[done:]], offset + done)
+                    if not n:
+                        raise too_short(self.name, offset, len(buffer), done)
+                    done += n
+
+    @contextlib.contextmanager
+    def fetching(self) -> Iterator[Callable[[int, int], bytes]]:
+        with self._checked() as fd:
+
+            def fetch(offset: int, nbytes: int) -> bytes:
+                if hasattr(os, "pread"):
+                    return os.pread(fd, nbytes, offset)
+                os.lseek(fd, offset, os.SEEK_SET)
+                return os.read(fd, nbytes)
+
+            yield fetch
+
+    def map(self) -> mmap.mmap | None:
+        options: dict[str, Any] = {"access": mmap.ACCESS_COPY}
+        if sys.platform == "linux":
+            # a private map of a file beyond the machine's memory is refused otherwise
+            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+            options = {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+        if sys.version_info >= (3, 13):
+            options["trackfd"] = False
+        with self._checked() as fd:
+            try:
+                return mmap.mmap(fd, self.size, **options)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                # before 3.13 a map keeps a descriptor, and a process may have so many
+                return None
+
+    def read_beside(self, name: str) -> bytes | None:
+        path = self.beside(name)
+        if not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            # reading takes memory for as much as is asked for, at first
+            return file.read(min(os.fstat(file.fileno()).st_size, LONGEST_SIDECAR))
+
+    def names_beside(self) -> list[str]:
+        return os.listdir(os.path.dirname(self.name))
+
+    def beside(self, name: str) -> str:
+        return os.path.join(os.path.dirname(self.name), name)
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[int]:
+        """Open the file, and make sure that it is still the one that was opened at first."""
+        # not to wait for a writer, where a pipe took the file's place
+        fd = os.open(
+            self.name, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        )
+        try:
+            found = os.fstat(fd)
+            if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
+                raise changed(self.name, f"{self.size} bytes, now {found.st_size}")
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _seek_and_read(fd: int, buffers: list[memoryview], offset: int) -> int:
+    """Do what `os.preadv` does, on a descriptor that no other thread uses."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    data = os.read(fd, len(buffers[0]))
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+# Windows and macOS before 11 have none
+_preadv = getattr(os, "preadv", _seek_and_read)

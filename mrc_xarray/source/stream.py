@@ -1,0 +1,226 @@
+"""A compressed file, as the source of the bytes that it decodes to."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from mrc_xarray.format import FIRST_READ, MrcError
+from mrc_xarray.format.errors import Problem, warn
+from mrc_xarray.source.base import Access, Alone, ByteSource, MiB, Request
+from mrc_xarray.source.codecs import InnerFile, decoder, some
+from mrc_xarray.source.decoded import Decoded, Limits, Seekable, Sequential, has_rapidgzip
+
+__all__ = ["StreamSource", "damage"]
+
+# compressed bytes from which decoding takes so long that the user wants to know
+_LONG = 32 * MiB
+# streams that a worker of a cluster keeps when a computation is done, as the next may need them
+_KEPT_BY_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class StreamSource(Alone):
+    """The bytes that a compressed file decodes to.
+
+    Attributes
+    ----------
+    inner : ByteSource
+        The compressed file.
+    codec : str
+        What decodes it, by fsspec's names.
+    limits : Limits
+    salvages : bool
+        Whether to give what could be decoded of a damaged stream, even where it may be wrong.
+    short_size : int or None
+        Length in bytes, where it is so short that the first read decoded it all.
+    """
+
+    access: ClassVar[Access] = Access(gap=0, skip=MiB, piece=16 * MiB, batch=16 * MiB)
+
+    inner: ByteSource
+    codec: str
+    limits: Limits
+    salvages: bool
+    short_size: int | None
+    # these are not pickled: the first bytes, and by process what it has decoded
+    head: bytes = field(default=b"", repr=False, compare=False)
+    _here: dict[int, Decoded] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(
+        cls, inner: ByteSource, head: bytes, codec: str, *, salvages: bool = False
+    ) -> StreamSource:
+        """Decode the first bytes of a file that begins with `head`.
+
+        Raises
+        ------
+        MrcError
+            If they can't be decoded.
+        """
+        first = _decode_first(inner, head, codec, FIRST_READ)
+        short_size = len(first) if len(first) < FIRST_READ else None
+        is_long = short_size is None and inner.size >= _LONG
+        if is_long and not (codec == "gzip" and has_rapidgzip()):
+            warn(_expensive(inner, codec))
+        return cls(inner, codec, Limits.configured(), salvages, short_size, first)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StreamSource, (
+            self.inner,
+            self.codec,
+            self.limits,
+            self.salvages,
+            self.short_size,
+        )
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return self.__reduce__()
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def size(self) -> int:
+        # decodes everything
+        return self._decoded().size if self.short_size is None else self.short_size
+
+    @property
+    def stream(self) -> str:
+        return self.codec
+
+    @property
+    def known_size(self) -> int | None:
+        return self.short_size
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the stream, or None: everything is decoded to know."""
+        decoded = self._decoded()
+        decoded.size  # noqa: B018  # on the way there it is found
+        return decoded.fault
+
+    def measured(self) -> StreamSource:
+        """Decode everything, and return this source with its size known."""
+        return replace(self, short_size=self.size)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        end = offset + nbytes
+        if end <= len(self.head):
+            return self.head[offset:end]
+        if os.getpid() not in self._here:
+            # what stands before the pixels is short, and not worth keeping a decoder for
+            return _decode_first(self.inner, b"", self.codec, end)[offset:]
+        buffer = bytearray(nbytes)
+        self.read_into([(offset, memoryview(buffer))])
+        return bytes(buffer)
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        # the file may have changed since it was decoded
+        self.inner.read_into(())
+        decoded = self._decoded()
+        for offset, buffer in requests:
+            decoded.read_into(offset, buffer)
+
+    def map(self) -> None:
+        return None
+
+    def read_beside(self, name: str) -> bytes | None:
+        return self.inner.read_beside(name)
+
+    def names_beside(self) -> list[str]:
+        return self.inner.names_beside()
+
+    def beside(self, name: str) -> str:
+        return self.inner.beside(name)
+
+    def _decoded(self) -> Decoded:
+        """Return what this process has decoded, for this source and its copies."""
+        here = self._here.get(os.getpid())
+        if here is None:
+            key = (os.getpid(), self.inner, self.codec, self.limits, self.salvages)
+            with _first_come:
+                here = _decoded_here.get(key)
+                if here is None:
+                    here = Sequential(self.inner, self.codec, self.limits, salvages=self.salvages)
+                    if self.codec == "gzip" and has_rapidgzip():
+                        here = Seekable(self.inner, here)
+                    _decoded_here[key] = here
+                self._here[os.getpid()] = here
+            _keep_on_worker(here)
+        return here
+
+
+# by process, and by what a source is
+_decoded_here: weakref.WeakValueDictionary[Any, Decoded] = weakref.WeakValueDictionary()
+_first_come = threading.Lock()
+
+
+def _forget_lock() -> None:
+    """Get a lock that no thread has, in the child of a fork."""
+    global _first_come
+    _first_come = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
+def _keep_on_worker(decoded: Decoded) -> None:
+    """Keep a stream for the next computation, where this is a worker of a cluster."""
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        with contextlib.suppress(ValueError):
+            kept = vars(get_worker()).setdefault("_mrc_streams", deque(maxlen=_KEPT_BY_WORKERS))
+            kept.append(decoded)
+
+
+def _decode_first(inner: ByteSource, head: bytes, codec: str, nbytes: int) -> bytes:
+    """Decode the first bytes of a stream, and fewer where it ends or is damaged.
+
+    `head` are bytes of the file that are not read again.
+    """
+    raw = InnerFile(inner, head)
+    parts: list[bytes] = []
+    left = nbytes
+    try:
+        file = decoder(codec, io.BufferedReader(raw), inner.name)
+        while left and (part := some(file, left)):
+            parts.append(part)
+            left -= len(part)
+    except (MrcError, MemoryError):
+        raise
+    except Exception as error:
+        if raw.error is not None:
+            raise raw.error from None
+        if not parts:
+            why = str(error) or type(error).__name__
+            message = f"this begins as a {codec} stream, and can't be decoded: {why}"
+            raise MrcError.of(inner.name, damage(codec, why), message) from error
+    return b"".join(parts)
+
+
+def damage(codec: str, fault: str) -> Problem:
+    """Return the problem that a stream is damaged."""
+    action = "What could be decoded is read with truncated='trim', and may be wrong."
+    return Problem("stream", "the stream", 0, 0, fault, f"a sound {codec} stream", action)
+
+
+def _expensive(inner: ByteSource, codec: str) -> str:
+    extra = ""
+    if codec == "gzip":
+        extra = 'pip install "mrc-xarray[gzip]" reads it from any place, and in parallel; '
+    return (
+        f"{inner.name}: a {codec} stream of {inner.size / MiB:.0f} MiB, which every process that "
+        f"reads it decodes from its start. {extra}`mrc-xarray convert` makes a file for all times."
+    )
