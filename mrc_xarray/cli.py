@@ -13,8 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import mrc_xarray
+from mrc_xarray.format.errors import Finding, Problem
 
 __all__ = ["main"]
+
+# of a problem, to machines
+_TOLD = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,24 +111,24 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    names = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
     reports: list[dict[str, Any]] = []
-    is_failed = False
     for file in arguments.files:
+        problems: list[Finding]
         try:
             problems = mrc_xarray.validate(file, data=arguments.data)
         except Exception as error:
             _complain(error, file)
-            is_failed = True
-            continue
-        told = [{name: getattr(problem, name) for name in names} for problem in problems]
+            accepted = "a file that can be read"
+            problems = [Problem("unreadable", "the file", None, 0, str(error), accepted, "")]
+        else:
+            if not arguments.json:
+                lines = [f"  {problem}" for problem in problems]
+                print("\n".join([f"{file}:{' valid' * (not problems)}", *lines]))
+        told = [{name: getattr(problem, name) for name in _TOLD} for problem in problems]
         reports.append({"file": file, "valid": not problems, "problems": told})
-        if not arguments.json:
-            lines = [f"  {problem}" for problem in problems]
-            print("\n".join([f"{file}:{' valid' * (not problems)}", *lines]))
     if arguments.json:
         print(json.dumps(reports, indent=2, allow_nan=False))
-    return int(is_failed or not all(report["valid"] for report in reports))
+    return int(not all(report["valid"] for report in reports))
 
 
 def _convert(arguments: argparse.Namespace) -> int:

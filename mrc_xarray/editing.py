@@ -25,6 +25,7 @@ from mrc_xarray.format.statistics import Statistics
 from mrc_xarray.plan import Plan
 from mrc_xarray.sink import InPlace
 from mrc_xarray.source import LocalSource, filesystem
+from mrc_xarray.source.codecs import begins_stream
 
 __all__ = ["edit_header", "plan_in_place"]
 
@@ -210,7 +211,13 @@ class _Live:
             raise MrcError(f"{os.fsdecode(target)}: only a file on a disk can be changed in place")
         source = LocalSource.open(os.path.realpath(os.path.expanduser(path)))
         with open(source.name, "rb") as file:
-            return cls(source.name, os.fstat(file.fileno()).st_size, file.read(HEADER_SIZE))
+            live = cls(source.name, os.fstat(file.fileno()).st_size, file.read(HEADER_SIZE))
+        if (codec := begins_stream(live.head)) is not None:
+            raise MrcError(
+                f"{live.name}: a {codec} stream can't be changed in place; decompress it, or "
+                "write another with to_mrc"
+            )
+        return live
 
     @property
     def known_size(self) -> int:

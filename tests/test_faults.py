@@ -6,6 +6,7 @@ What would end pytest runs in a process of its own.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import io
 import os
@@ -295,6 +296,7 @@ class FailingServer(servers.HttpServer):
         super().__init__(directory)
         self.RequestHandlerClass = _FailingHandler
         self.fail = 0
+        self.status = 503
         self.hang = False
         self.cut: int | None = None
         self.ended = threading.Event()
@@ -310,7 +312,7 @@ class _FailingHandler(servers._Handler):
             return
         if server.fail:
             server.fail -= 1
-            self.send_error(503)
+            self.send_error(server.status)
             return
         if with_body and server.cut is not None:
             self.wfile = _Cut(self.wfile, server.cut)
@@ -372,9 +374,9 @@ def test_server_that_fails_is_an_error_that_tells_the_status(http: FailingServer
     url = http.url("volume.mrc")
     # fsspec asks by GET where HEAD fails
     http.fail = 2
-    with pytest.raises((MrcError, aiohttp.ClientError, OSError)) as raised:
+    with pytest.raises(OSError, match="The server can't give it now: 503") as raised:
         data_of(url)
-    assert "503" in told(raised.value)
+    assert raised.value.errno == errno.EIO
     data = data_of(url)
     http.fail = 2
     with pytest.raises((MrcError, aiohttp.ClientError, OSError)) as raised:
@@ -387,6 +389,14 @@ def test_server_that_fails_is_an_error_that_tells_the_status(http: FailingServer
         data[3].load()
     assert "503" in told(raised.value)
     assert_readable(data)
+
+
+def test_server_that_refuses_is_no_missing_file(http: FailingServer) -> None:
+    http.fail, http.status = 2, 403
+    with pytest.raises(PermissionError, match="The server refuses it: 403 Forbidden"):
+        data_of(http.url("volume.mrc"))
+    with pytest.raises(FileNotFoundError):
+        data_of(http.url("nothing.mrc"))
 
 
 async def retry(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:

@@ -15,8 +15,10 @@ import os
 import pickle
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
+import time
 import tracemalloc
 import warnings
 import zipfile
@@ -42,6 +44,7 @@ import mrc_xarray
 from mrc_xarray import MrcError, MrcWarning, to_mrc
 from mrc_xarray.backend import MrcBackendEntrypoint
 from mrc_xarray.cli import main
+from mrc_xarray.source import decoded
 
 RealFile = Callable[[str], Path]
 Array = np.ndarray[Any, Any]
@@ -899,6 +902,58 @@ def test_sections_before_the_end_can_be_read(codec: Codec, path: Path) -> None:
     np.testing.assert_array_equal(ds.data[0], PIXELS[0])
 
 
+@pytest.mark.parametrize("codec", ["gzip", "rapidgzip"], indirect=True)
+def test_damage_of_the_last_bytes_is_found(codec: Codec, tmp_path: Path) -> None:
+    # several of the pieces that rapidgzip decodes in parallel
+    pixels = np.random.default_rng(3).integers(0, 2**15, (12, 512, 1024), "i2")
+    raw = codec.pack(by_hand.mrc(pixels))
+    for back in (5, 8, 9, 10, 11, 12):
+        path = tmp_path / f"{back}.mrc.gz"
+        path.write_bytes(flipped(raw, -back))
+        data = xr.open_dataarray(path, engine="mrc")
+        with pytest.raises(MrcError, match="damaged"):
+            data.load()
+
+
+def test_the_end_is_not_told_before_it_is_there(
+    path: Path, no_rapidgzip: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = decoded.Sequential._keep
+
+    def keep_slowly(self: decoded.Sequential, piece: bytes) -> None:
+        time.sleep(0.2)
+        keep(self, piece)
+
+    monkeypatch.setattr(decoded.Sequential, "_keep", keep_slowly)
+    path.write_bytes(gzip.compress(BYTES))
+    ds = opened(path)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(lambda: ds.data[0].values)
+        time.sleep(0.1)
+        np.testing.assert_array_equal(ds.data[-1].values, PIXELS[-1])
+        np.testing.assert_array_equal(first.result(), PIXELS[0])
+
+
+def test_a_thread_that_reads_at_the_end_of_the_program_does_no_harm(tmp_path: Path) -> None:
+    pytest.importorskip("rapidgzip")
+    path = tmp_path / "volume.mrc.gz"
+    path.write_bytes(gzip.compress(by_hand.mrc(np.zeros((20, 512, 1024), "i2")), 1))
+    program = f"""
+import threading, time, xarray
+data = xarray.open_dataarray({str(path)!r}, engine="mrc", cache=False)
+
+def read():
+    while True:
+        data[3:15].load()
+
+for _ in range(3):
+    threading.Thread(target=read, daemon=True).start()
+time.sleep(0.3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60)
+    assert done.returncode == 0
+
+
 @streams
 def test_sections_before_the_damage_can_be_read(codec: Codec, path: Path) -> None:
     # a quarter each in a stream of its own, so that damage is found where it is
@@ -1288,6 +1343,21 @@ def test_mrcz_in_a_stream_is_not_written(tmp_path: Path, spool: Path, suffix: st
     assert os.listdir(tmp_path) == []
 
 
+def test_codecs_that_are_only_read_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(MrcError, match=r"volume\.mrc\.zip: zip can be read and not written"):
+        to_mrc(labelled(), tmp_path / "volume.mrc.zip")
+    assert os.listdir(tmp_path) == []
+
+
+def test_write_lzma(tmp_path: Path) -> None:
+    path = tmp_path / "volume.mrc.lzma"
+    to_mrc(labelled(), path)
+    raw = lzma.decompress(path.read_bytes(), format=lzma.FORMAT_ALONE)
+    (tmp_path / "plain.mrc").write_bytes(raw)
+    assert mrcfile.validate(tmp_path / "plain.mrc", print_file=io.StringIO())
+    np.testing.assert_array_equal(opened(path).data, SMALL)
+
+
 @suffixes
 def test_streams_do_not_change_in_place(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"volume.mrc{suffix}"
@@ -1301,7 +1371,7 @@ def test_streams_do_not_change_in_place(tmp_path: Path, suffix: str) -> None:
             lambda target=target: to_mrc(PIXELS[:2], target, append_dim="z"),
             lambda target=target: mrc_xarray.edit_header(target, ispg=0),
         ):
-            with pytest.raises(MrcError, match=target.name):
+            with pytest.raises(MrcError, match=rf"{target.name}: a .* can't be changed in place"):
                 change()
             assert target.read_bytes() == before
     new = tmp_path / f"new.mrc{suffix}"

@@ -946,6 +946,17 @@ def test_rules() -> None:
     assert all(errors.RULES[code].severity == "error" for code in STRICT)
 
 
+ERRORS_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "errors.md"
+
+
+@pytest.mark.skipif(not ERRORS_PAGE.exists(), reason="the docs are not here")
+def test_rules_are_documented() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (.+) \|$", ERRORS_PAGE.read_text(), re.M)
+    assert {code: (severity, meaning) for code, severity, meaning in rows} == {
+        code: (rule.severity, rule.meaning) for code, rule in errors.RULES.items()
+    }
+
+
 EVERY = {name: row[0] for name, row in [*BROKEN.items(), *SUSPICIOUS.items()]}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
-from mrc_xarray.format import MrcError
+from mrc_xarray.format import Bytes, MrcError
 
 __all__ = [
     "LONGEST_SIDECAR",
@@ -54,48 +54,20 @@ class Access:
     batch: int
 
 
-class ByteSource(Protocol):
+class ByteSource(Bytes, Protocol):
     """Bytes of one unchanging file, to be read from any position by any thread."""
 
     access: ClassVar[Access]
 
     @property
-    def name(self) -> str:
-        """The path or URL."""
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-
-    @property
-    def known_size(self) -> int | None:
-        """The same; None where it takes decoding a whole stream to tell."""
-
-    @property
     def stream(self) -> str | None:
         """What decodes the file, by fsspec's names, where it is a compressed stream."""
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """Return `nbytes` bytes from `offset`."""
 
     def read_into(self, requests: Sequence[Request]) -> None:
         """Fill every buffer; raise MrcError where the file changed or is too short."""
 
-    @property
-    def skip(self) -> int:
-        """Bytes that are better skipped over than read through."""
-
-    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
-        """Make `read` quicker for many short reads one after the other."""
-
     def map(self) -> mmap.mmap | None:
         """Map the file, writable without touching it; None where it can't be mapped."""
-
-    def read_beside(self, name: str) -> bytes | None:
-        """Return the content of the file of that name in the same folder; None if there is none.
-
-        Also None where looking would cost a request that is seldom worth it.
-        """
 
     def names_beside(self) -> list[str]:
         """Return the names of the files in the same folder."""

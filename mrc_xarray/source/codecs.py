@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import lzma
 import os
 import re
 import zipfile
@@ -50,9 +51,14 @@ def codec_of(name: str) -> str | None:
     """
     from fsspec.utils import infer_compression
 
-    if not name.lower().endswith(COMPRESSED_SUFFIXES):
-        return None
     codec: str | None = infer_compression(name.lower())
+    if not name.lower().endswith(COMPRESSED_SUFFIXES):
+        if codec is not None:
+            raise MrcError(
+                f"{name}: {codec} can be read and not written; accepted suffixes: "
+                f"{', '.join(COMPRESSED_SUFFIXES)}"
+            )
+        return None
     if codec is None:
         # fsspec infers no codec that is not there
         codec = os.path.splitext(name.lower())[1].strip(".")
@@ -125,7 +131,9 @@ def encoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
     if codec == "gzip":
         # the program's own level, and no name or time, so that the same pixels are the same bytes
         return gzip.GzipFile("", "wb", 6, file, mtime=0)  # type: ignore[return-value]
-    opened: BinaryIO = _codec(codec, name)(file, mode="wb")
+    # what xz writes by default is another format
+    options = {"format": lzma.FORMAT_ALONE} if codec == "lzma" else {}
+    opened: BinaryIO = _codec(codec, name)(file, mode="wb", **options)
     return opened
 
 

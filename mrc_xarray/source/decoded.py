@@ -154,18 +154,20 @@ class Sequential:
         with self._decoding:
             while self._n_decoded <= end and not self._is_at_end:
                 try:
-                    piece = self._next_piece()
+                    piece, is_last = self._next_piece()
                     self._keep(piece)
                 except BaseException:
                     # such as a store's: the next read begins anew
                     self._file = None
                     raise
+                # in this order, as others look at both without waiting
                 self._n_decoded += len(piece)
+                self._is_at_end = is_last
             if self._is_at_end:
                 self._file = None
 
-    def _next_piece(self) -> bytes | bytearray:
-        """Decode as much as is kept together, and less at the end of the stream."""
+    def _next_piece(self) -> tuple[bytes | bytearray, bool]:
+        """Decode as much as is kept together, and less at the end; tell whether that is it."""
         most = min(_PIECE, self._limits.memory + self._limits.disk - self._n_decoded)
         if not most:
             raise MrcError(
@@ -174,14 +176,14 @@ class Sequential:
                 "that it may take. Set dask's mrc-xarray.decoded-memory or "
                 "mrc-xarray.decoded-disk, or decompress the file."
             )
-        piece, n = bytearray(most), 0
+        piece, n, is_last = bytearray(most), 0, False
         try:
             if self._file is None:
                 self._file = self._begin()
             while n < most:
                 part = some(self._file, most - n)
                 if not part:
-                    self._is_at_end = True
+                    is_last = True
                     break
                 piece[n : n + len(part)] = part
                 n += len(part)
@@ -190,10 +192,10 @@ class Sequential:
         except Exception as error:
             if self._raw.error is not None:
                 raise self._raw.error from None
-            self._is_at_end = True
+            is_last = True
             if not (self._n_decoded + n and _is_of_what_follows(error)):
                 self.fault = str(error) or type(error).__name__
-        return piece if n == most else bytes(memoryview(piece)[:n])
+        return (piece if n == most else bytes(memoryview(piece)[:n])), is_last
 
     def _begin(self) -> BinaryIO:
         """Open the stream, and go to where it was left."""
@@ -250,8 +252,9 @@ class Seekable:
         # of a damaged stream it tells more, and reads more
         self._instead = instead
         self._gave_up = False
-        self._lock = threading.Lock()
-        self._open = _Open()
+        # closing takes it, too, and a fork closes while it has it
+        self._lock = threading.RLock()
+        self._open = _Open(self._lock)
         _seekables.add(self)
 
     @property
@@ -269,6 +272,8 @@ class Seekable:
             done = 0
             while done < len(buffer) and (n := file.readinto(buffer[done:])):
                 done += n
+            # where that is the end, the checksum behind it is looked at now
+            file.read(1)
             return done == len(buffer)
 
         if not self._attempt(fill):
@@ -292,7 +297,7 @@ class Seekable:
 
     def _renewed(self) -> _Open:
         self._open.close()
-        return _Open()
+        return _Open(self._lock)
 
     def before_fork(self) -> None:
         """Stop the threads, which the child would wait for in vain, and keep the index."""
@@ -306,8 +311,9 @@ class Seekable:
 class _Open:
     """An open file of rapidgzip's."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
         self.raw: InnerFile | None = None
+        self._lock = lock
         self._file: Any = None
         self._index: bytes | None = None
         self._close: weakref.finalize[Any, Any] | None = None
@@ -324,7 +330,7 @@ class _Open:
                     io.BufferedReader(self.raw, _BUFFER), parallelization=cores()
                 )
             # an open one aborts the interpreter at its end
-            self._close = weakref.finalize(self, opened.close)
+            self._close = weakref.finalize(self, _close, opened, self._lock)
             self._file = opened
             if self._index is not None:
                 opened.import_index(io.BytesIO(self._index))
@@ -342,6 +348,12 @@ class _Open:
         if self._close is not None:
             self._close()
         self._file = self._close = None
+
+
+def _close(file: Any, lock: threading.RLock) -> None:
+    # a daemon thread may be reading while the interpreter ends
+    with lock:
+        file.close()
 
 
 def has_rapidgzip() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Sequence
@@ -164,7 +165,13 @@ def _describe(fs: AbstractFileSystem, path: str, name: str) -> tuple[int, str]:
     """Return a file's size, and what else the store tells that changes when the file does."""
     # a listing from before could be of an older file
     fs.invalidate_cache(path)
-    info = fs.info(path)
+    try:
+        info = fs.info(path)
+    except FileNotFoundError as error:
+        reason = _reason(error, name)
+        if reason is None:
+            raise
+        raise reason from error
     size = info.get("size")
     if info.get("type") == "directory":
         raise IsADirectoryError(21, "Is a directory", name)
@@ -175,3 +182,16 @@ def _describe(fs: AbstractFileSystem, path: str, name: str) -> tuple[int, str]:
         )
     version = next((f"{mark} {info[mark]}" for mark in _MARKS if info.get(mark)), "")
     return size, version
+
+
+def _reason(error: FileNotFoundError, name: str) -> OSError | None:
+    """Tell apart what fsspec calls a missing file, whatever it was that an HTTP server said."""
+    cause = error.__cause__
+    status, said = getattr(cause, "status", 404), getattr(cause, "message", "")
+    if isinstance(cause, TimeoutError):
+        return TimeoutError(errno.ETIMEDOUT, "The server did not answer in time", name)
+    if status in (401, 403):
+        return PermissionError(errno.EACCES, f"The server refuses it: {status} {said}", name)
+    if status >= 500:
+        return OSError(errno.EIO, f"The server can't give it now: {status} {said}", name)
+    return None

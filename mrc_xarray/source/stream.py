@@ -182,6 +182,8 @@ def _keep_on_worker(decoded: Decoded) -> None:
 
         with contextlib.suppress(ValueError):
             kept = vars(get_worker()).setdefault("_mrc_streams", deque(maxlen=_KEPT_BY_WORKERS))
+            if decoded in kept:
+                kept.remove(decoded)
             kept.append(decoded)
 
 
@@ -212,8 +214,9 @@ def _decode_first(inner: ByteSource, head: bytes, codec: str, nbytes: int) -> by
 
 def damage(codec: str, fault: str) -> Problem:
     """Return the problem that a stream is damaged."""
-    action = "What could be decoded is read with truncated='trim', and may be wrong."
-    return Problem("stream", "the stream", 0, 0, fault, f"a sound {codec} stream", action)
+    action = "What is before can be read; truncated='trim' opens what could be decoded."
+    found = f"damaged or truncated: {fault}"
+    return Problem("stream", "the stream", 0, 0, found, f"a sound stream of {codec}", action)
 
 
 def _expensive(inner: ByteSource, codec: str) -> str:
