@@ -208,11 +208,12 @@ class Sequential:
 
     def _keep(self, piece: bytes | bytearray) -> None:
         if self._on_disk is None and self._n_decoded + len(piece) <= self._limits.memory:
-            self._in_memory.append(piece)
+            # it may be there already, where Ctrl-C came before it was counted
+            self._in_memory[self._n_decoded // _PIECE :] = [piece]
             return
         if self._on_disk is None:
             self._on_disk = _Spill(self._limits.folder)
-        self._on_disk.append(piece)
+        self._on_disk.write(self._n_decoded - len(self._in_memory) * _PIECE, piece)
 
 
 def _is_of_what_follows(error: Exception) -> bool:
@@ -224,18 +225,16 @@ class _Spill:
     """A temporary file without a name, which goes when this does."""
 
     def __init__(self, folder: str) -> None:
-        self.size = 0
         self._lock = threading.Lock()
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
 
-    def append(self, piece: bytes | bytearray) -> None:
+    def write(self, offset: int, piece: bytes | bytearray) -> None:
         with self._lock:
-            self._file.seek(self.size)
+            self._file.seek(offset)
             left = memoryview(piece)
             while left:
                 left = left[self._file.write(left) :]
-            self.size += len(piece)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         with self._lock:
