@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import xarray as xr
 
+from mrc_xarray.format.beside import image_name
 from mrc_xarray.format.sidecar.acquisition import neighbours
 from mrc_xarray.source import ByteSource
 
@@ -38,8 +39,7 @@ def groups(
         images. They have the movie's dimensions where they have its sizes, so that its
         coordinates are theirs, and else dimensions with their own name before.
     """
-    name = source.name.replace("\\", "/").rpartition("/")[2]
-    found = neighbours(name.partition("?")[0], source.names_beside())
+    found = neighbours(image_name(source), source.names_beside())
     named = dict(zip(roles, movie["data"].sizes.items(), strict=True))
     scan = dict(size for role, size in named.items() if role in ("scan_y", "scan_x"))
     frame = dict(list(movie["data"].sizes.items())[-2:])

@@ -109,6 +109,7 @@ class StackArray(BackendArray):
         dropped = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
         view = self._view(picks, shape)
         if view is None:
+            self.source.make_sure(prod(shape) * self.dtype.itemsize)
             result = np.empty((prod(shape[:n_leading]), *shape[n_leading:]), self.dtype)
             if result.size and self.frame_index is None:
                 self._fill(result, self._section_numbers(picks[:n_leading]), picks[n_leading:])

@@ -162,6 +162,8 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         )
         for problem in file.problems:
             warn(problem.message(file.name))
+        if not file.sections.is_compressed:
+            source = source.until(file.sections.offset + file.sections.nbytes)
         ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
         if drop_variables is not None:
             ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
@@ -259,7 +261,7 @@ def _sidecar(
     """Read the sidecar that the user names, if any is named."""
     if target is None or (isinstance(target, str) and target == "auto"):
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
-    source = open_source(target, storage_options)
+    source, _ = open_decoded(target, storage_options)
     return format.NamedBytes(os.path.basename(source.name), source.read(0, source.size))
 
 

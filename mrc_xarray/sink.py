@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 from mrc_xarray.format.errors import MrcError
+from mrc_xarray.source.codecs import codec_of, encoder, first_bytes
 
 try:
     import fcntl
@@ -33,6 +34,8 @@ Part: TypeAlias = "tuple[int, Any]"
 
 # bytes of a copy to a store at once
 _COPIED = 16 * 1024**2
+# and of one that is compressed, which takes seconds
+_ENCODED = 1024**2
 
 
 class ByteSink(Protocol):
@@ -229,7 +232,7 @@ class Encoded:
         self.spool.write(parts)
 
     def finish(self, head: bytes) -> None:
-        if not os.path.exists(self.spool.part) and os.path.exists(self.name):
+        if not os.path.exists(self.spool.part) and self._is_there(head):
             # a cluster may do this again when the worker that did it is gone
             return
         self.target.check()
@@ -246,6 +249,13 @@ class Encoded:
     @property
     def note(self) -> str:
         return self.target.note
+
+    def _is_there(self, head: bytes) -> bool:
+        try:
+            with open(self.name, "rb") as file:
+                return first_bytes(file, len(head)) == head
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -301,7 +311,7 @@ class Upload:
         self.spool.write(parts)
 
     def finish(self, head: bytes) -> None:
-        if not os.path.exists(self.spool.part) and (self.codec or self._is_there(head)):
+        if not os.path.exists(self.spool.part) and self._is_there(head):
             return
         self._check()
         self.spool.write([(0, head)])
@@ -323,7 +333,8 @@ class Upload:
 
     def _is_there(self, head: bytes) -> bool:
         try:
-            return bool(self.fs.cat_file(self.path, start=0, end=len(head)) == head)
+            with self.fs.open(self.path, "rb") as file:
+                return first_bytes(file, len(head)) == head
         except OSError:
             return False
 
@@ -346,7 +357,6 @@ def open_sink(
         If what compresses it is not installed.
     """
     from mrc_xarray.source import filesystem
-    from mrc_xarray.source.codecs import codec_of
 
     if not isinstance(target, str | os.PathLike):
         raise TypeError(f"can't write to {type(target).__name__}; accepted: a path or a URL")
@@ -382,14 +392,16 @@ def _untouched(name: str) -> str:
 
 def _copy(path: str, file: BinaryIO, codec: str | None, name: str) -> None:
     """Copy a file into one that is open, and compress it where there is a codec."""
-    from mrc_xarray.source.codecs import encoder
-
     with open(path, "rb") as plain:
         if codec is None:
             shutil.copyfileobj(plain, file, _COPIED)
             return
         with encoder(codec, file, name) as encoded:
-            shutil.copyfileobj(plain, encoded, _COPIED)
+            while part := plain.read(_ENCODED):
+                if not os.path.exists(path):
+                    # who pressed Ctrl-C has removed it
+                    raise MrcError(f"{name}: writing it was given up")
+                encoded.write(part)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

@@ -63,8 +63,6 @@ def validate(
     ------
     OSError
         As `open` does, where there is no such file, or it may not be read.
-    MrcError
-        Where the target is no file.
 
     Examples
     --------
@@ -74,7 +72,7 @@ def validate(
     with warnings.catch_warnings():
         # what they tell is in the list
         warnings.simplefilter("ignore", MrcWarning)
-        found = _findings(target, data, storage_options)
+        found = _until_refused(_findings(target, data, storage_options))
         problems: dict[tuple[str, str, str], Finding] = {}
         for problem in found:
             # the header's own check, and the reader that had to repair it, may tell the same
@@ -83,16 +81,23 @@ def validate(
     return sorted(told, key=lambda problem: (problem.file, problem.offset or 0))
 
 
+def _until_refused(found: Iterator[Finding]) -> Iterator[Finding]:
+    try:
+        yield from found
+    except MrcError as error:
+        yield _problem(error)
+
+
+def _problem(error: MrcError) -> Finding:
+    return error.problem or Problem(
+        "unreadable", "the file", None, 0, str(error), "what can be read", "It is not opened."
+    )
+
+
 def _findings(
     target: Target, data: bool, storage_options: dict[str, Any] | None
 ) -> Iterator[Finding]:
-    try:
-        source, head = open_decoded(target, storage_options, salvages=True)
-    except MrcError as error:
-        if error.problem is None:
-            raise
-        yield error.problem
-        return
+    source, head = open_decoded(target, storage_options, salvages=True)
     if source.stream is not None:
         from mrc_xarray.source.stream import StreamSource, damage
 
@@ -104,10 +109,7 @@ def _findings(
         # the standard has no unsigned bytes
         file = format.read(source, head, mode0="int8")
     except MrcError as error:
-        why = str(error).removeprefix(f"{source.name}: ")
-        problem = error.problem or Problem(
-            "unreadable", "the file", 0, 0, why, "what can be read", "It is not opened."
-        )
+        problem = _problem(error)
         if problem.code not in _NO_HEADER:
             yield from check(_header(head, source.size))
         yield problem
@@ -137,7 +139,7 @@ def _of_blocks(file: MrcFile, blocks: Blocks) -> Iterator[Problem]:
         )
 
 
-def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
+def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Finding]:
     blocks = file.sections if isinstance(file.sections, Blocks) else None
     measured = Measured()
     # the file's own order, whatever the layout
@@ -150,7 +152,8 @@ def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
             pixels = array.read(key)
         except MrcError as error:
             if blocks is None:
-                raise
+                yield _problem(error)
+                return
             yield Problem(
                 "block",
                 f"section {section}",

@@ -227,13 +227,6 @@ def large_directory(tmp_path: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
-def peak() -> int:
-    """Return the most memory that this process had, in bytes."""
-    # ru_maxrss begins with that of the process that started it
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
-
-
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells the peak there")
 def test_reduction_over_more_than_memory_runs_within_it(
     client: Client, large_directory: Path
@@ -255,5 +248,12 @@ def test_reduction_over_more_than_memory_runs_within_it(
     expected[list(sums)] = np.array(list(sums.values())) / (2048 * 2048)
     np.testing.assert_array_equal(means, expected)
     assert client.run(os.getpid) == processes
-    peaks = client.run(peak)
+
+    def peak() -> int:
+        # ru_maxrss begins with that of the process that started it
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+    # by value, as the workers can't import this file
+    peaks = {worker: 1024 * kilobytes for worker, kilobytes in client.run(peak).items()}
     assert max(peaks.values()) < 10**9

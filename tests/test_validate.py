@@ -10,6 +10,7 @@ import re
 import struct
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -777,6 +778,16 @@ def test_damaged_stream(write: Any, shape: tuple[int, ...], suffix: str) -> None
         damaged = packed.copy()
         damaged[at] ^= 0xFF
         assert "stream" in codes(assert_as_mrcfile(write(damaged, name)))
+
+
+def test_streams_that_are_not_decoded_are_problems(write: Any) -> None:
+    zstd = write(b"\x28\xb5\x2f\xfd\x04\0" + bytes(2000), "file.mrc.zst")
+    two = io.BytesIO()
+    with zipfile.ZipFile(two, "w") as archive:
+        archive.writestr("a", b"A")
+        archive.writestr("b", b"B")
+    for path in (zstd, write(two.getvalue(), "file.zip")):
+        assert header_errors(judged(path))
 
 
 def test_text_in_a_stream(write: Any) -> None:

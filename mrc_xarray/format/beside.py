@@ -27,6 +27,7 @@ __all__ = [
     "NamedBytes",
     "SidecarChoice",
     "Step",
+    "image_name",
     "read_records",
     "read_sidecar",
     "read_tilt_list",
@@ -165,7 +166,7 @@ def read_sidecar(
     -------
     Beside
     """
-    image = _base_name(source)
+    image = image_name(source)
     problems: list[SidecarProblem] = []
     kind, found = _find(source, choice, image, problems)
     if kind is None or found is None:
@@ -196,7 +197,7 @@ def read_sidecar(
 def read_tilt_list(source: Bytes, n_sections: int) -> Metadata:
     """Read the list of tilt angles beside a stack, if there is one."""
     kind = next(sidecar for sidecar in SIDECARS if sidecar.kind == _TILT_LIST)
-    image, problems = _base_name(source), list[SidecarProblem]()
+    image, problems = image_name(source), list[SidecarProblem]()
     found = _look(source, kind.names(image), problems)
     if found is None:
         return Metadata(problems=tuple(problems))
@@ -204,7 +205,8 @@ def read_tilt_list(source: Bytes, n_sections: int) -> Metadata:
     return replace(metadata, problems=_placed(metadata.problems, found))
 
 
-def _base_name(source: Bytes) -> str:
+def image_name(source: Bytes) -> str:
+    """Return the name of an image's file, without folders and without what compresses it."""
     name = source.name.split("?")[0] if "://" in source.name else source.name
     name = posixpath.basename(name.replace("\\", "/"))
     stem, suffix = posixpath.splitext(name)

@@ -7,7 +7,7 @@ import mmap
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias
 
 from mrc_xarray.format import Bytes, MrcError
 
@@ -66,6 +66,12 @@ class ByteSource(Bytes, Protocol):
     def read_into(self, requests: Sequence[Request]) -> None:
         """Fill every buffer; raise MrcError where the file changed or is too short."""
 
+    def until(self, end: int) -> ByteSource:
+        """Return this source for who will read no farther than to `end`."""
+
+    def make_sure(self, nbytes: int) -> None:
+        """Before memory is taken for `nbytes`, raise MrcError where the file can't have them."""
+
     def map(self) -> mmap.mmap | None:
         """Map the file, writable without touching it; None where it can't be mapped."""
 
@@ -88,6 +94,12 @@ class Alone:
     @property
     def stream(self) -> str | None:
         return None
+
+    def until(self, end: int) -> Self:
+        return self
+
+    def make_sure(self, nbytes: int) -> None:
+        pass
 
     @property
     def skip(self) -> int:

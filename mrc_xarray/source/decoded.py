@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import weakref
+import zipfile
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -40,23 +41,36 @@ class Limits:
     memory : int
     disk : int
         Of what is beyond memory.
-    folder : str
-        Of the temporary file.
+    folder : str or None
+        Of the temporary file, where the user says so.
     """
 
     memory: int
     disk: int
-    folder: str
+    folder: str | None
 
     @classmethod
     def configured(cls) -> Limits:
         """Take them from dask's configuration."""
         from dask import config
-        from dask.utils import parse_bytes
 
-        memory = parse_bytes(config.get("mrc-xarray.decoded-memory", "512 MiB"))
-        disk = parse_bytes(config.get("mrc-xarray.decoded-disk", "64 GiB"))
-        return cls(memory, disk, config.get("temporary-directory", None) or tempfile.gettempdir())
+        memory = _configured("mrc-xarray.decoded-memory", "512 MiB")
+        disk = _configured("mrc-xarray.decoded-disk", "64 GiB")
+        return cls(memory, disk, config.get("temporary-directory", None))
+
+
+def _configured(key: str, default: str) -> int:
+    from dask import config
+    from dask.utils import parse_bytes
+
+    value = config.get(key, default)
+    try:
+        nbytes: int = parse_bytes(value)
+        if nbytes >= 0:
+            return nbytes
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise ValueError(f"dask's {key} is {value!r}; accepted: a size such as '512 MiB'")
 
 
 class Decoded(Protocol):
@@ -70,8 +84,16 @@ class Decoded(Protocol):
     def fault(self) -> str | None:
         """What is wrong with the stream, as far as it was decoded."""
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
+    def read_into(self, offset: int, buffer: memoryview, promised: int) -> None:
         """Fill `buffer` with the bytes from `offset`.
+
+        Parameters
+        ----------
+        offset : int
+        buffer : memoryview
+        promised : int
+            Where what is wanted of the stream ends. Who reads as far wants to know that the
+            stream is sound to its end, where its checksum is.
 
         Raises
         ------
@@ -87,6 +109,8 @@ class Sequential:
         self, inner: ByteSource, codec: str, limits: Limits, *, salvages: bool = False
     ) -> None:
         self.fault: str | None = None
+        # whether a checksum tells that what was decoded is not what was compressed
+        self._is_untrue = False
         self._salvages = salvages
         self._inner = inner
         self._codec = codec
@@ -105,10 +129,10 @@ class Sequential:
         self._decode(sys.maxsize)
         return self._n_decoded
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
+    def read_into(self, offset: int, buffer: memoryview, promised: int) -> None:
         end = offset + len(buffer)
-        self._decode(end)
-        if end > self._n_decoded or (not self._salvages and self._is_doubtful(end)):
+        self._decode(sys.maxsize if end >= promised and not self._salvages else end)
+        if end > self._n_decoded or (not self._salvages and self._is_doubtful(promised)):
             raise MrcError(self._complaint(end))
         while len(buffer):
             n, start = divmod(offset, _PIECE)
@@ -121,22 +145,17 @@ class Sequential:
                 self._on_disk.read_into(offset - len(self._in_memory) * _PIECE, buffer)
                 return
 
-    def _is_doubtful(self, end: int) -> bool:
-        """Tell whether what was decoded up to `end` may not be what was compressed."""
-        # where the end of the stream is missing, so is what it would say of what is before
-        return self.fault is not None and (end == self._n_decoded or self._is_untrue)
-
-    @property
-    def _is_untrue(self) -> bool:
-        return self.fault is not None and "CRC" in self.fault
+    def _is_doubtful(self, promised: int) -> bool:
+        """Tell whether there is a fault, and no telling which of the pixels it is in."""
+        return self.fault is not None and (self._is_untrue or self._n_decoded >= promised)
 
     def _complaint(self, end: int) -> str:
         stream = f"{self._inner.name}: the {self._codec} stream"
         has = f"{self._n_decoded} bytes could be decoded, and what is wanted ends at {end}"
-        if self._is_untrue:
+        if self.fault is not None and end <= self._n_decoded:
             return (
-                f"{stream} is damaged ({self.fault}): some of what it decodes to is wrong, and "
-                "there is no telling what. truncated='trim' opens it all the same."
+                f"{stream} is damaged ({self.fault}): what it decodes to may be wrong, and there "
+                "is no telling where. truncated='trim' opens it all the same."
             )
         if self.fault is not None:
             return (
@@ -148,11 +167,11 @@ class Sequential:
         )
 
     def _decode(self, end: int) -> None:
-        """Decode to `end` and past it, where a checksum is looked at."""
-        if self._n_decoded > end or self._is_at_end:
+        """Decode to `end`, or to the end of the stream."""
+        if self._n_decoded >= end or self._is_at_end:
             return
         with self._decoding:
-            while self._n_decoded <= end and not self._is_at_end:
+            while self._n_decoded < end and not self._is_at_end:
                 try:
                     piece, is_last = self._next_piece()
                     self._keep(piece)
@@ -168,14 +187,9 @@ class Sequential:
 
     def _next_piece(self) -> tuple[bytes | bytearray, bool]:
         """Decode as much as is kept together, and less at the end; tell whether that is it."""
-        most = min(_PIECE, self._limits.memory + self._limits.disk - self._n_decoded)
-        if not most:
-            raise MrcError(
-                f"{self._inner.name}: the {self._codec} stream decodes to more than the "
-                f"{self._limits.memory} bytes of memory and {self._limits.disk} bytes of disk "
-                "that it may take. Set dask's mrc-xarray.decoded-memory or "
-                "mrc-xarray.decoded-disk, or decompress the file."
-            )
+        room = self._limits.memory + self._limits.disk - self._n_decoded
+        # one more than there is room for tells whether that is all
+        most = min(_PIECE, room + 1)
         piece, n, is_last = bytearray(most), 0, False
         try:
             if self._file is None:
@@ -194,7 +208,15 @@ class Sequential:
                 raise self._raw.error from None
             is_last = True
             if not (self._n_decoded + n and _is_of_what_follows(error)):
+                self._is_untrue = isinstance(error, gzip.BadGzipFile | zipfile.BadZipFile)
                 self.fault = str(error) or type(error).__name__
+        if n > room:
+            raise MrcError(
+                f"{self._inner.name}: the {self._codec} stream decodes to more than the "
+                f"{self._limits.memory} bytes of memory and {self._limits.disk} bytes of disk "
+                "that it may take. Set dask's mrc-xarray.decoded-memory or "
+                "mrc-xarray.decoded-disk, or decompress the file."
+            )
         return (piece if n == most else bytes(memoryview(piece)[:n])), is_last
 
     def _begin(self) -> BinaryIO:
@@ -213,7 +235,14 @@ class Sequential:
             return
         if self._on_disk is None:
             self._on_disk = _Spill(self._limits.folder)
-        self._on_disk.write(self._n_decoded - len(self._in_memory) * _PIECE, piece)
+        try:
+            self._on_disk.write(self._n_decoded - len(self._in_memory) * _PIECE, piece)
+        except OSError as error:
+            error.add_note(
+                f"{self._inner.name} is decoded into {self._on_disk.folder}; dask's "
+                "temporary-directory names another folder"
+            )
+            raise
 
 
 def _is_of_what_follows(error: Exception) -> bool:
@@ -224,9 +253,12 @@ def _is_of_what_follows(error: Exception) -> bool:
 class _Spill:
     """A temporary file without a name, which goes when this does."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str | None) -> None:
+        # what is there for the user need not be there for a worker
+        is_here = folder is not None and os.path.isdir(folder)
+        self.folder = folder if is_here else tempfile.gettempdir()
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
 
     def write(self, offset: int, piece: bytes | bytearray) -> None:
@@ -244,17 +276,18 @@ class _Spill:
 
 
 class Seekable:
-    """A gzip stream that rapidgzip reads from any place, by the index that it builds."""
+    """A gzip file on a disk that rapidgzip reads from any place, by the index that it builds."""
 
-    def __init__(self, inner: ByteSource, instead: Sequential) -> None:
+    def __init__(self, inner: LocalSource, instead: Sequential) -> None:
         self._inner = inner
         # of a damaged stream it tells more, and reads more
         self._instead = instead
         self._gave_up = False
         # closing takes it, too, and a fork closes while it has it
         self._lock = threading.RLock()
-        self._open = _Open(self._lock)
-        _seekables.add(self)
+        self._file: Any = None
+        self._index: bytes | None = None
+        self._close: weakref.finalize[Any, Any] | None = None
 
     @property
     def size(self) -> int:
@@ -265,18 +298,19 @@ class Seekable:
     def fault(self) -> str | None:
         return self._instead.fault
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
+    def read_into(self, offset: int, buffer: memoryview, promised: int) -> None:
         def fill(file: Any) -> bool:
             file.seek(offset)
             done = 0
             while done < len(buffer) and (n := file.readinto(buffer[done:])):
                 done += n
-            # where that is the end, the checksum behind it is looked at now
-            file.read(1)
+            # the checksum is behind the last byte
+            while offset + len(buffer) >= promised and file.read(_PIECE):
+                pass
             return done == len(buffer)
 
         if not self._attempt(fill):
-            self._instead.read_into(offset, buffer)
+            self._instead.read_into(offset, buffer, promised)
 
     def _attempt(self, work: Any) -> Any:
         """Do something with the open file; return None where that can't be done."""
@@ -284,55 +318,27 @@ class Seekable:
             return None
         with self._lock:
             try:
-                return work(self._open.file(self._inner))
+                return work(self._opened())
             except MemoryError:
                 raise
             except Exception:
-                raw, self._open = self._open.raw, self._renewed()
-                if raw is not None and raw.error is not None:
-                    raise raw.error from None
                 self._gave_up = True
+                self.close()
                 return None
 
-    def _renewed(self) -> _Open:
-        self._open.close()
-        return _Open(self._lock)
-
-    def before_fork(self) -> None:
-        """Stop the threads, which the child would wait for in vain, and keep the index."""
-        self._lock.acquire()
-        self._open.rest()
-
-    def after_fork(self) -> None:
-        self._lock.release()
-
-
-class _Open:
-    """An open file of rapidgzip's."""
-
-    def __init__(self, lock: threading.RLock) -> None:
-        self.raw: InnerFile | None = None
-        self._lock = lock
-        self._file: Any = None
-        self._index: bytes | None = None
-        self._close: weakref.finalize[Any, Any] | None = None
-
-    def file(self, inner: ByteSource) -> Any:
+    def _opened(self) -> Any:
         if self._file is None:
             import rapidgzip
 
-            if isinstance(inner, LocalSource):
-                opened = rapidgzip.open(inner.name, parallelization=cores())
-            else:
-                self.raw = InnerFile(inner)
-                opened = rapidgzip.open(
-                    io.BufferedReader(self.raw, _BUFFER), parallelization=cores()
-                )
+            _make_room()
+            self._file = rapidgzip.open(self._inner.name, parallelization=cores())
             # an open one aborts the interpreter at its end
-            self._close = weakref.finalize(self, _close, opened, self._lock)
-            self._file = opened
+            self._close = weakref.finalize(self, _close, self._file, self._lock)
             if self._index is not None:
-                opened.import_index(io.BytesIO(self._index))
+                self._file.import_index(io.BytesIO(self._index))
+        # the one that was used last comes last
+        _opened.pop(id(self), None)
+        _opened[id(self)] = weakref.ref(self)
         return self._file
 
     def rest(self) -> None:
@@ -343,10 +349,41 @@ class _Open:
                 self._index = index.getvalue()
         self.close()
 
+    def rest_if_idle(self) -> None:
+        """Do so, unless it is being read."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self.rest()
+            finally:
+                self._lock.release()
+
     def close(self) -> None:
+        """Close the file."""
         if self._close is not None:
             self._close()
         self._file = self._close = None
+        _opened.pop(id(self), None)
+
+    def before_fork(self) -> None:
+        """Stop the threads, which the child would wait for in vain, and keep the index."""
+        self._lock.acquire()
+        self.rest()
+
+    def after_fork(self) -> None:
+        """Let others read."""
+        self._lock.release()
+
+
+# who has an open file, by identity; a process may have so many, and each has threads
+_opened: dict[int, weakref.ref[Seekable]] = {}
+_MOST_OPEN = 16
+
+
+def _make_room() -> None:
+    for reference in list(_opened.values())[: 1 - _MOST_OPEN]:
+        seekable = reference()
+        if seekable is not None:
+            seekable.rest_if_idle()
 
 
 def _close(file: Any, lock: threading.RLock) -> None:
@@ -364,19 +401,24 @@ def has_rapidgzip() -> bool:
     return True
 
 
-_seekables: weakref.WeakSet[Seekable] = weakref.WeakSet()
-_forking: list[Seekable] = []
+_forking = threading.RLock()
+_held: list[Seekable] = []
 
 
 def _before_fork() -> None:
-    for seekable in list(_seekables):
-        seekable.before_fork()
-        _forking.append(seekable)
+    # two threads that fork at once would each wait for what the other holds
+    _forking.acquire()
+    for reference in list(_opened.values()):
+        seekable = reference()
+        if seekable is not None:
+            seekable.before_fork()
+            _held.append(seekable)
 
 
 def _after_fork() -> None:
-    while _forking:
-        _forking.pop().after_fork()
+    while _held:
+        _held.pop().after_fork()
+    _forking.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mrc_xarray.format import MrcError
+from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
 from mrc_xarray.source.base import LONGEST_SIDECAR, Access, Alone, MiB, Request, changed
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class StoreSource(Alone):
 
     def read_beside(self, name: str) -> bytes | None:
         # other sidecars are rarer than the requests that would look for them
-        if not self.path.endswith("_movie.mrc") or not name.endswith(_MOVIES_SIDECARS):
+        image, suffix = os.path.splitext(self.path)
+        image = image if suffix in COMPRESSED_SUFFIXES else self.path
+        if not image.endswith("_movie.mrc") or not name.endswith(_MOVIES_SIDECARS):
             return None
         fs = self._filesystem()
         try:

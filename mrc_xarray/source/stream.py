@@ -18,11 +18,16 @@ from mrc_xarray.format.errors import Problem, warn
 from mrc_xarray.source.base import Access, Alone, ByteSource, MiB, Request
 from mrc_xarray.source.codecs import InnerFile, decoder, some
 from mrc_xarray.source.decoded import Decoded, Limits, Seekable, Sequential, has_rapidgzip
+from mrc_xarray.source.local import LocalSource
 
 __all__ = ["StreamSource", "damage"]
 
 # compressed bytes from which decoding takes so long that the user wants to know
 _LONG = 32 * MiB
+# compressed bytes that are one piece to rapidgzip, and not worth an open file
+_SMALL = 4 * MiB
+# no byte of deflate's holds more
+_MOST_BY_DEFLATE = 1032
 # streams that a worker of a cluster keeps when a computation is done, as the next may need them
 _KEPT_BY_WORKERS = 2
 
@@ -38,6 +43,8 @@ class StreamSource(Alone):
     codec : str
         What decodes it, by fsspec's names.
     limits : Limits
+    promised : int
+        Where the pixels end, by the header.
     salvages : bool
         Whether to give what could be decoded of a damaged stream, even where it may be wrong.
     short_size : int or None
@@ -51,6 +58,7 @@ class StreamSource(Alone):
     limits: Limits
     salvages: bool
     short_size: int | None
+    promised: int = sys.maxsize
     # these are not pickled: the first bytes, and by process what it has decoded
     head: bytes = field(default=b"", repr=False, compare=False)
     _here: dict[int, Decoded] = field(default_factory=dict, repr=False, compare=False)
@@ -68,10 +76,10 @@ class StreamSource(Alone):
         """
         first = _decode_first(inner, head, codec, FIRST_READ)
         short_size = len(first) if len(first) < FIRST_READ else None
-        is_long = short_size is None and inner.size >= _LONG
-        if is_long and not (codec == "gzip" and has_rapidgzip()):
+        source = cls(inner, codec, Limits.configured(), salvages, short_size, head=first)
+        if short_size is None and inner.size >= _LONG and not source._is_seekable:
             warn(_expensive(inner, codec))
-        return cls(inner, codec, Limits.configured(), salvages, short_size, first)
+        return source
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StreamSource, (
@@ -80,6 +88,7 @@ class StreamSource(Alone):
             self.limits,
             self.salvages,
             self.short_size,
+            self.promised,
         )
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
@@ -129,7 +138,29 @@ class StreamSource(Alone):
         self.inner.read_into(())
         decoded = self._decoded()
         for offset, buffer in requests:
-            decoded.read_into(offset, buffer)
+            decoded.read_into(offset, buffer, self.promised)
+
+    def until(self, end: int) -> StreamSource:
+        """Return this source for who will read no farther than to `end`.
+
+        Raises
+        ------
+        MrcError
+            If no stream of this length can hold as much.
+        """
+        most = self.inner.size * _MOST_BY_DEFLATE
+        if self.codec == "gzip" and self.short_size is None and end > most:
+            message = (
+                f"the header promises {end} bytes, and a gzip stream of {self.inner.size} bytes "
+                f"holds {most} at most: one of them is damaged"
+            )
+            raise MrcError.of(self.name, damage(self.codec, message), message)
+        return replace(self, promised=end)
+
+    def make_sure(self, nbytes: int) -> None:
+        # few maps are as empty as that
+        if nbytes > max(_LONG, self.inner.size * _MOST_BY_DEFLATE):
+            self.read_into([(self.promised - 1, memoryview(bytearray(1)))])
 
     def map(self) -> None:
         return None
@@ -143,6 +174,12 @@ class StreamSource(Alone):
     def beside(self, name: str) -> str:
         return self.inner.beside(name)
 
+    @property
+    def _is_seekable(self) -> bool:
+        """Whether rapidgzip is there, and quicker: it is not on files that Python reads for it."""
+        is_local = isinstance(self.inner, LocalSource) and self.inner.size >= _SMALL
+        return self.codec == "gzip" and is_local and not self.salvages and has_rapidgzip()
+
     def _decoded(self) -> Decoded:
         """Return what this process has decoded, for this source and its copies."""
         here = self._here.get(os.getpid())
@@ -152,7 +189,7 @@ class StreamSource(Alone):
                 here = _decoded_here.get(key)
                 if here is None:
                     here = Sequential(self.inner, self.codec, self.limits, salvages=self.salvages)
-                    if self.codec == "gzip" and has_rapidgzip():
+                    if self._is_seekable and isinstance(self.inner, LocalSource):
                         here = Seekable(self.inner, here)
                     _decoded_here[key] = here
                 self._here[os.getpid()] = here
@@ -221,7 +258,7 @@ def damage(codec: str, fault: str) -> Problem:
 
 def _expensive(inner: ByteSource, codec: str) -> str:
     extra = ""
-    if codec == "gzip":
+    if codec == "gzip" and isinstance(inner, LocalSource):
         extra = 'pip install "mrc-xarray[gzip]" reads it from any place, and in parallel; '
     return (
         f"{inner.name}: a {codec} stream of {inner.size / MiB:.0f} MiB, which every process that "
