@@ -261,8 +261,9 @@ def _sidecar(
     """Read the sidecar that the user names, if any is named."""
     if target is None or (isinstance(target, str) and target == "auto"):
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
-    source, _ = open_decoded(target, storage_options)
-    return format.NamedBytes(os.path.basename(source.name), source.read(0, source.size))
+    source, head = open_decoded(target, storage_options)
+    raw = head if len(head) == source.known_size else source.read(0, source.size)
+    return format.NamedBytes(os.path.basename(source.name), raw)
 
 
 def _nothing_to_close() -> None:

@@ -84,16 +84,8 @@ class Decoded(Protocol):
     def fault(self) -> str | None:
         """What is wrong with the stream, as far as it was decoded."""
 
-    def read_into(self, offset: int, buffer: memoryview, promised: int) -> None:
+    def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset`.
-
-        Parameters
-        ----------
-        offset : int
-        buffer : memoryview
-        promised : int
-            Where what is wanted of the stream ends. Who reads as far wants to know that the
-            stream is sound to its end, where its checksum is.
 
         Raises
         ------
@@ -103,10 +95,29 @@ class Decoded(Protocol):
 
 
 class Sequential:
-    """A stream that is decoded from its start, with all that was decoded."""
+    """A stream that is decoded from its start, with all that was decoded.
+
+    Parameters
+    ----------
+    inner : ByteSource
+        The compressed file.
+    codec : str
+    limits : Limits
+    promised : int
+        Where what is wanted of the stream ends. Who reads as far wants to know that the stream
+        is sound to its end, where its checksum is.
+    salvages : bool
+        Whether what was decoded is given even where it may be wrong.
+    """
 
     def __init__(
-        self, inner: ByteSource, codec: str, limits: Limits, *, salvages: bool = False
+        self,
+        inner: ByteSource,
+        codec: str,
+        limits: Limits,
+        promised: int,
+        *,
+        salvages: bool = False,
     ) -> None:
         self.fault: str | None = None
         # whether a checksum tells that what was decoded is not what was compressed
@@ -115,6 +126,7 @@ class Sequential:
         self._inner = inner
         self._codec = codec
         self._limits = limits
+        self._promised = promised
         self._decoding = threading.Lock()
         self._file: BinaryIO | None = None
         self._raw = InnerFile(inner)
@@ -129,10 +141,11 @@ class Sequential:
         self._decode(sys.maxsize)
         return self._n_decoded
 
-    def read_into(self, offset: int, buffer: memoryview, promised: int) -> None:
+    def read_into(self, offset: int, buffer: memoryview) -> None:
         end = offset + len(buffer)
-        self._decode(sys.maxsize if end >= promised and not self._salvages else end)
-        if end > self._n_decoded or (not self._salvages and self._is_doubtful(promised)):
+        is_last = end >= self._promised and not self._salvages
+        self._decode(sys.maxsize if is_last else end)
+        if end > self._n_decoded or (not self._salvages and self._is_doubtful):
             raise MrcError(self._complaint(end))
         while len(buffer):
             n, start = divmod(offset, _PIECE)
@@ -145,9 +158,10 @@ class Sequential:
                 self._on_disk.read_into(offset - len(self._in_memory) * _PIECE, buffer)
                 return
 
-    def _is_doubtful(self, promised: int) -> bool:
-        """Tell whether there is a fault, and no telling which of the pixels it is in."""
-        return self.fault is not None and (self._is_untrue or self._n_decoded >= promised)
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether there is a fault, and no telling which of the pixels it is in."""
+        return self.fault is not None and (self._is_untrue or self._n_decoded >= self._promised)
 
     def _complaint(self, end: int) -> str:
         stream = f"{self._inner.name}: the {self._codec} stream"
@@ -187,7 +201,8 @@ class Sequential:
 
     def _next_piece(self) -> tuple[bytes | bytearray, bool]:
         """Decode as much as is kept together, and less at the end; tell whether that is it."""
-        room = self._limits.memory + self._limits.disk - self._n_decoded
+        is_kept = self._n_decoded < self._promised
+        room = self._limits.memory + self._limits.disk - self._n_decoded if is_kept else _PIECE
         # one more than there is room for tells whether that is all
         most = min(_PIECE, room + 1)
         piece, n, is_last = bytearray(most), 0, False
@@ -229,6 +244,9 @@ class Sequential:
         return file
 
     def _keep(self, piece: bytes | bytearray) -> None:
+        if self._n_decoded >= self._promised:
+            # it was decoded for the checksum behind it
+            return
         if self._on_disk is None and self._n_decoded + len(piece) <= self._limits.memory:
             # it may be there already, where Ctrl-C came before it was counted
             self._in_memory[self._n_decoded // _PIECE :] = [piece]
@@ -278,8 +296,9 @@ class _Spill:
 class Seekable:
     """A gzip file on a disk that rapidgzip reads from any place, by the index that it builds."""
 
-    def __init__(self, inner: LocalSource, instead: Sequential) -> None:
+    def __init__(self, inner: LocalSource, promised: int, instead: Sequential) -> None:
         self._inner = inner
+        self._promised = promised
         # of a damaged stream it tells more, and reads more
         self._instead = instead
         self._gave_up = False
@@ -298,19 +317,19 @@ class Seekable:
     def fault(self) -> str | None:
         return self._instead.fault
 
-    def read_into(self, offset: int, buffer: memoryview, promised: int) -> None:
+    def read_into(self, offset: int, buffer: memoryview) -> None:
         def fill(file: Any) -> bool:
             file.seek(offset)
             done = 0
             while done < len(buffer) and (n := file.readinto(buffer[done:])):
                 done += n
             # the checksum is behind the last byte
-            while offset + len(buffer) >= promised and file.read(_PIECE):
+            while offset + len(buffer) >= self._promised and file.read(_PIECE):
                 pass
             return done == len(buffer)
 
         if not self._attempt(fill):
-            self._instead.read_into(offset, buffer, promised)
+            self._instead.read_into(offset, buffer)
 
     def _attempt(self, work: Any) -> Any:
         """Do something with the open file; return None where that can't be done."""

@@ -138,7 +138,7 @@ class StreamSource(Alone):
         self.inner.read_into(())
         decoded = self._decoded()
         for offset, buffer in requests:
-            decoded.read_into(offset, buffer, self.promised)
+            decoded.read_into(offset, buffer)
 
     def until(self, end: int) -> StreamSource:
         """Return this source for who will read no farther than to `end`.
@@ -155,7 +155,8 @@ class StreamSource(Alone):
                 f"holds {most} at most: one of them is damaged"
             )
             raise MrcError.of(self.name, damage(self.codec, message), message)
-        return replace(self, promised=end)
+        # what is salvaged was decoded to its end when the file was opened
+        return self if self.salvages else replace(self, promised=end, _here={})
 
     def make_sure(self, nbytes: int) -> None:
         # few maps are as empty as that
@@ -184,13 +185,14 @@ class StreamSource(Alone):
         """Return what this process has decoded, for this source and its copies."""
         here = self._here.get(os.getpid())
         if here is None:
-            key = (os.getpid(), self.inner, self.codec, self.limits, self.salvages)
+            what = (self.inner, self.codec, self.limits, self.promised)
+            key = (os.getpid(), *what, self.salvages)
             with _first_come:
                 here = _decoded_here.get(key)
                 if here is None:
-                    here = Sequential(self.inner, self.codec, self.limits, salvages=self.salvages)
+                    here = Sequential(*what, salvages=self.salvages)
                     if self._is_seekable and isinstance(self.inner, LocalSource):
-                        here = Seekable(self.inner, here)
+                        here = Seekable(self.inner, self.promised, here)
                     _decoded_here[key] = here
                 self._here[os.getpid()] = here
             _keep_on_worker(here)
