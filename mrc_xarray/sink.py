@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
@@ -232,7 +232,7 @@ class Encoded:
         self.spool.write(parts)
 
     def finish(self, head: bytes) -> None:
-        if not os.path.exists(self.spool.part) and self._is_there(head):
+        if not os.path.exists(self.spool.part) and _is_written(self.name, head):
             # a cluster may do this again when the worker that did it is gone
             return
         self.target.check()
@@ -249,13 +249,6 @@ class Encoded:
     @property
     def note(self) -> str:
         return self.target.note
-
-    def _is_there(self, head: bytes) -> bool:
-        try:
-            with open(self.name, "rb") as file:
-                return first_bytes(file, len(head)) == head
-        except OSError:
-            return False
 
 
 @dataclass(frozen=True)
@@ -311,7 +304,7 @@ class Upload:
         self.spool.write(parts)
 
     def finish(self, head: bytes) -> None:
-        if not os.path.exists(self.spool.part) and self._is_there(head):
+        if not os.path.exists(self.spool.part) and _is_written(self.path, head, self.fs.open):
             return
         self._check()
         self.spool.write([(0, head)])
@@ -330,13 +323,6 @@ class Upload:
     @property
     def note(self) -> str:
         return _untouched(self.name)
-
-    def _is_there(self, head: bytes) -> bool:
-        try:
-            with self.fs.open(self.path, "rb") as file:
-                return first_bytes(file, len(head)) == head
-        except OSError:
-            return False
 
     def _check(self) -> None:
         self.fs.invalidate_cache(self.path)
@@ -442,6 +428,15 @@ def _begins_with(path: str, head: bytes) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(len(head)) == head
+    except OSError:
+        return False
+
+
+def _is_written(path: str, head: bytes, opener: Callable[..., Any] = open) -> bool:
+    """Tell whether a file that may be compressed is there, and decodes to one that begins so."""
+    try:
+        with opener(path, "rb") as file:
+            return first_bytes(file, len(head)) == head
     except OSError:
         return False
 

@@ -9,14 +9,14 @@ import lzma
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from mrc_xarray.format import MrcError
 from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
 from mrc_xarray.source.base import ByteSource
 
-__all__ = ["InnerFile", "begins_stream", "codec_of", "decoder", "encoder", "first_bytes", "some"]
+__all__ = ["InnerFile", "begins_stream", "codec_of", "decoder", "encoder", "first_bytes", "parts"]
 
 # no MRC begins like this: it would have more columns than a file can hold, or fewer than none
 _MAGIC = {
@@ -83,18 +83,21 @@ def first_bytes(file: BinaryIO, nbytes: int) -> bytes:
     first = b""
     # the end of what was read is not the end of the stream
     with contextlib.suppress(Exception):
-        decoded = decoder(codec, raw, "")
-        while len(first) < nbytes and (part := some(decoded, nbytes - len(first))):
+        for part in parts(decoder(codec, raw, ""), nbytes):
             first += part
     return first
 
 
-def some(file: Any, nbytes: int) -> bytes:
-    """Read at most `nbytes` bytes of a decoder's: what is there before a fault, before it."""
+def parts(file: Any, nbytes: int) -> Iterator[bytes]:
+    """Yield `nbytes` bytes of a decoder's, and fewer at its end: those before a fault, before it.
+
+    What the decoder raises is raised.
+    """
     # not all decoders of fsspec's have it
     read = getattr(file, "read1", file.read)
-    part: bytes = read(nbytes)
-    return part
+    while nbytes and (part := read(nbytes)):
+        yield part
+        nbytes -= len(part)
 
 
 def decoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
@@ -105,6 +108,7 @@ def decoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
     MrcError
         If what decodes them is not installed, or it is an archive of several files.
     """
+    options = {}
     if codec == "zip":
         with zipfile.ZipFile(file) as archive:
             members = [member.filename for member in archive.infolist() if not member.is_dir()]
@@ -115,8 +119,8 @@ def decoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
                 f"{', '.join(members[:5])}{', …' * (len(members) > 5)}"
             )
         file.seek(0)
-        return _unzip(file, filename=members[0])
-    opened: BinaryIO = _codec(codec, name)(file, mode="rb")
+        options = {"filename": members[0]}
+    opened: BinaryIO = _codec(codec, name)(file, mode="rb", **options)
     return opened
 
 
@@ -145,13 +149,6 @@ def _codec(codec: str, name: str) -> Callable[..., Any]:
         raise MrcError(f"{name}: a {codec} stream, which takes pip install {package}")
     known: Callable[..., Any] = compr[codec]
     return known
-
-
-def _unzip(file: BinaryIO, filename: str) -> BinaryIO:
-    from fsspec.compression import unzip
-
-    member: BinaryIO = unzip(file, filename=filename)
-    return member
 
 
 class InnerFile(io.RawIOBase):

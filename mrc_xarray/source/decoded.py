@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 from mrc_xarray.format import MrcError
 from mrc_xarray.source.base import ByteSource, MiB, cores
-from mrc_xarray.source.codecs import InnerFile, decoder, some
+from mrc_xarray.source.codecs import InnerFile, decoder, parts
 from mrc_xarray.source.local import LocalSource
 
 __all__ = ["Decoded", "Limits", "Seekable", "Sequential", "has_rapidgzip"]
@@ -209,13 +209,10 @@ class Sequential:
         try:
             if self._file is None:
                 self._file = self._begin()
-            while n < most:
-                part = some(self._file, most - n)
-                if not part:
-                    is_last = True
-                    break
+            for part in parts(self._file, most):
                 piece[n : n + len(part)] = part
                 n += len(part)
+            is_last = n < most
         except (MrcError, MemoryError):
             raise
         except Exception as error:
@@ -238,9 +235,9 @@ class Sequential:
         """Open the stream, and go to where it was left."""
         self._raw = InnerFile(self._inner)
         file = decoder(self._codec, io.BufferedReader(self._raw, _BUFFER), self._inner.name)
-        left = self._n_decoded
-        while left and (part := some(file, min(left, _PIECE))):
-            left -= len(part)
+        for start in range(0, self._n_decoded, _PIECE):
+            for _ in parts(file, min(_PIECE, self._n_decoded - start)):
+                pass
         return file
 
     def _keep(self, piece: bytes | bytearray) -> None:

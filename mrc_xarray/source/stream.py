@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from mrc_xarray.format import FIRST_READ, MrcError
 from mrc_xarray.format.errors import Problem, warn
 from mrc_xarray.source.base import Access, Alone, ByteSource, MiB, Request
-from mrc_xarray.source.codecs import InnerFile, decoder, some
+from mrc_xarray.source.codecs import InnerFile, decoder, parts
 from mrc_xarray.source.decoded import Decoded, Limits, Seekable, Sequential, has_rapidgzip
 from mrc_xarray.source.local import LocalSource
 
@@ -232,23 +232,20 @@ def _decode_first(inner: ByteSource, head: bytes, codec: str, nbytes: int) -> by
     `head` are bytes of the file that are not read again.
     """
     raw = InnerFile(inner, head)
-    parts: list[bytes] = []
-    left = nbytes
+    found: list[bytes] = []
     try:
-        file = decoder(codec, io.BufferedReader(raw), inner.name)
-        while left and (part := some(file, left)):
-            parts.append(part)
-            left -= len(part)
+        for part in parts(decoder(codec, io.BufferedReader(raw), inner.name), nbytes):
+            found.append(part)
     except (MrcError, MemoryError):
         raise
     except Exception as error:
         if raw.error is not None:
             raise raw.error from None
-        if not parts:
+        if not found:
             why = str(error) or type(error).__name__
             message = f"this begins as a {codec} stream, and can't be decoded: {why}"
             raise MrcError.of(inner.name, damage(codec, why), message) from error
-    return b"".join(parts)
+    return b"".join(found)
 
 
 def damage(codec: str, fault: str) -> Problem:
