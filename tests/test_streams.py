@@ -44,7 +44,7 @@ import mrc_xarray
 from mrc_xarray import MrcError, MrcWarning, sink, to_mrc
 from mrc_xarray.backend import MrcBackendEntrypoint
 from mrc_xarray.cli import main
-from mrc_xarray.source import decoded, stream
+from mrc_xarray.source import decoded, seekable, stream
 
 RealFile = Callable[[str], Path]
 Array = np.ndarray[Any, Any]
@@ -1003,7 +1003,7 @@ def test_many_streams_keep_few_files_open(tmp_path: Path, monkeypatch: pytest.Mo
     for _ in range(2):
         for i, array in enumerate(arrays):
             np.testing.assert_array_equal(array[1], PIXELS[1] + np.int16(i))
-    assert 0 < len(files_open(tmp_path)) <= decoded._MOST_OPEN
+    assert 0 < len(files_open(tmp_path)) <= seekable._MOST_OPEN
     del array, arrays
 
 

@@ -17,8 +17,9 @@ from mrc_xarray.format import FIRST_READ, MrcError
 from mrc_xarray.format.errors import Problem, warn
 from mrc_xarray.source.base import Access, Alone, ByteSource, MiB, Request
 from mrc_xarray.source.codecs import InnerFile, decoder, parts
-from mrc_xarray.source.decoded import Decoded, Limits, Seekable, Sequential, has_rapidgzip
+from mrc_xarray.source.decoded import Decoded, Limits, Sequential
 from mrc_xarray.source.local import LocalSource
+from mrc_xarray.source.seekable import Seekable, has_rapidgzip
 
 __all__ = ["StreamSource", "damage"]
 
