@@ -162,7 +162,8 @@ def test_map_of_a_file_that_lost_its_end_kills_the_process(path: Path, selection
 def test_file_that_is_cut_before_it_is_read_or_mapped_is_an_error(path: Path, mmap: bool) -> None:
     lazy = xr.open_dataset(path, engine="mrc", chunks={}, mmap=mmap).data
     os.truncate(path, 5120)
-    with pytest.raises(MrcError, match=r"changed since it was opened \(97024 bytes, now 5120\)"):
+    message = r"changed since it was opened \(size: 97024 bytes, now 5120\)"
+    with pytest.raises(MrcError, match=message):
         lazy.compute(scheduler="threads")
 
 

@@ -22,6 +22,7 @@ from mrc_xarray.source.base import (
     changed,
     too_short,
 )
+from mrc_xarray.source.identity import Node, is_another, node_of
 
 __all__ = ["LocalSource"]
 
@@ -31,24 +32,33 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 @dataclass(frozen=True)
 class LocalSource(Alone):
-    """A file on a disk, or on a file system that all workers share."""
+    """A file on a disk, or on a file system that all workers share.
+
+    Attributes
+    ----------
+    name : str
+        The absolute path.
+    size, mtime_ns, node
+        Which file it is; see `mrc_xarray.source.identity`.
+    """
 
     access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * MiB, batch=8 * MiB)
 
     name: str
     size: int
     mtime_ns: int
+    node: Node | None = None
 
     @classmethod
     def open(cls, path: str) -> LocalSource:
-        """Take the file's size and time as they are now."""
+        """Take the file as it is now."""
         path = os.path.abspath(os.path.expanduser(path))
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(21, "Is a directory", path)
         if not stat.S_ISREG(found.st_mode):
             raise MrcError(f"{path}: not a regular file, but a pipe, socket or device")
-        return cls(path, found.st_size, found.st_mtime_ns)
+        return cls(path, found.st_size, found.st_mtime_ns, node_of(found, path))
 
     def read(self, offset: int, nbytes: int) -> bytes:
         buffer = bytearray(nbytes)
@@ -117,12 +127,22 @@ class LocalSource(Alone):
             self.name, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
         )
         try:
-            found = os.fstat(fd)
-            if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
-                raise changed(self.name, f"{self.size} bytes, now {found.st_size}")
+            if difference := self._difference(os.fstat(fd)):
+                raise changed(self.name, difference)
             yield fd
         finally:
             os.close(fd)
+
+    def _difference(self, found: os.stat_result) -> str:
+        """Return what differs in a file from the one that was opened; empty if nothing does."""
+        differences = []
+        if is_another(self.node, node_of(found, self.name)):
+            differences.append("another file")
+        if found.st_size != self.size:
+            differences.append(f"size: {self.size} bytes, now {found.st_size}")
+        elif found.st_mtime_ns != self.mtime_ns:
+            differences.append("modification time")
+        return ", ".join(differences)
 
 
 def _seek_and_read(fd: int, buffers: list[memoryview], offset: int) -> int:

@@ -1,0 +1,105 @@
+"""Which file it is: what tells one file on a disk from another that has its name.
+
+Size and modification time belong to every file. Device and inode tell apart two files that have
+both in common. They mean something on one machine only, and not on every file system.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from typing import NamedTuple
+
+__all__ = ["Node", "is_another", "node_of"]
+
+#: File systems on a disk of this machine, where a file has the same device and inode for as long
+#: as it exists. Network, FUSE and overlay file systems may renumber them.
+_STABLE = frozenset(
+    {
+        *("apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs"),
+        *("jfs", "ramfs", "reiserfs", "tmpfs", "ufs", "xfs", "zfs"),
+    }
+)
+_MOUNTS = "/proc/self/mountinfo"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Node(NamedTuple):
+    """The device and inode of a file, on the host where they were found.
+
+    Attributes
+    ----------
+    host : str
+        The boot id of the machine: it differs between hosts, and after a restart.
+    device, inode : int
+    """
+
+    host: str
+    device: int
+    inode: int
+
+
+def node_of(found: os.stat_result, path: str) -> Node | None:
+    """Return the node of a file.
+
+    Parameters
+    ----------
+    found : os.stat_result
+        The status of the file.
+    path : str
+        Its path, to find the file system.
+
+    Returns
+    -------
+    Node or None
+        None where device and inode are not stable, or the host cannot be identified.
+    """
+    host = _host()
+    if not host or not _is_stable(found.st_dev, path):
+        return None
+    return Node(host, found.st_dev, found.st_ino)
+
+
+def is_another(before: Node | None, now: Node | None) -> bool:
+    """Return whether two nodes are known to be different files; False where it is not known."""
+    return before is not None and now is not None and before.host == now.host and before != now
+
+
+@functools.cache
+def _host() -> str:
+    """Return the boot id, or an empty string where the system has none."""
+    try:
+        with open(_BOOT_ID) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+_stable: dict[int, bool] = {}
+
+
+def _is_stable(device: int, path: str) -> bool:
+    """Return whether the file system of a path is one of `_STABLE`; looked up once per device."""
+    if device not in _stable:
+        _stable[device] = _file_system(os.path.realpath(path)) in _STABLE
+    return _stable[device]
+
+
+def _file_system(path: str) -> str:
+    """Return the type of the file system that a path is on; empty where it is not known."""
+    try:
+        with open(_MOUNTS, "rb") as file:
+            lines = [os.fsdecode(line) for line in file]
+    except OSError:
+        return ""
+    longest, kind = -1, ""
+    for line in lines:
+        # see proc(5): the mount point is the fifth field, the type follows a lone hyphen
+        mount, _, file_system = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount.split()[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        # of two mounts on one point, the later one is seen
+        if inside and len(point) >= longest:
+            longest, kind = len(point), file_system.split()[0]
+    return kind
