@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -10,6 +12,8 @@ import xarray as xr
 
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.layout import stem_and_suffix
+from mrc_xarray.part import Part, exists
+from mrc_xarray.sink import NewFile
 from mrc_xarray.source import filesystem
 from mrc_xarray.writer import to_mrc
 
@@ -98,19 +102,49 @@ def _chunked(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
+    fs, path = filesystem(target)
+    if fs is None:
+        _to_folder(ds, os.path.realpath(os.path.expanduser(path)), overwrite)
+        return
     try:
         # version 3 of Zarr has no consolidated metadata, and warns of them
         ds.to_zarr(target, mode="w" if overwrite else "w-", consolidated=False)
     except FileExistsError as error:
-        raise FileExistsError(
-            17, "Store exists, and overwrite is not asked for", target
-        ) from error
+        raise exists(target) from error
+
+
+def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
+    """Write a Zarr store to a folder of another name, and rename it when it is complete."""
+    if os.path.lexists(path) and not overwrite:
+        raise exists(path)
+    part = Part.of(path).path
+    try:
+        ds.to_zarr(part, mode="w-", consolidated=False)
+        if overwrite and os.path.lexists(path):
+            old = Part.of(path).path
+            os.rename(path, old)
+            os.rename(part, path)
+            shutil.rmtree(old)
+        else:
+            # fails where a store has appeared meanwhile
+            os.rename(part, path)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+            raise exists(path) from None
+        raise
 
 
 def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
     if fs is not None:
         raise MrcError(f"{target}: netCDF can be written to a disk only")
-    if not overwrite and os.path.exists(path):
-        raise FileExistsError(17, "File exists, and overwrite is not asked for", path)
-    ds.to_netcdf(path, engine="netcdf4")
+    sink = NewFile.at(path, overwrite)
+    try:
+        # HDF5 locks the file itself
+        sink.begin(0).release()
+        ds.to_netcdf(sink.part.path, engine="netcdf4")
+        sink.part.publish(overwrite=overwrite)
+    except BaseException:
+        sink.discard()
+        raise

@@ -1,4 +1,4 @@
-"""Change a file in place: fill a region, append sections, mend header fields."""
+"""Change a file in place: fill a region, append sections, correct header fields."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ import numpy as np
 import xarray as xr
 
 from mrc_xarray import format
+from mrc_xarray.backing import is_read_from
 from mrc_xarray.format import MrcFile
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import HEADER_SIZE, N_LABELS, PLACES, UNDETERMINED, XYZ, Header
 from mrc_xarray.format.modes import MODES
 from mrc_xarray.format.recognition import guess_byteorder
 from mrc_xarray.format.statistics import Statistics
+from mrc_xarray.locks import lock_in_place
 from mrc_xarray.plan import Plan
 from mrc_xarray.sink import InPlace
 from mrc_xarray.source import LocalSource, filesystem
 from mrc_xarray.source.codecs import begins_stream
+from mrc_xarray.source.identity import Node, node_of
 
-__all__ = ["edit_header", "plan_in_place"]
+__all__ = ["edit_header", "local_path", "plan_in_place"]
 
 _AXES = "xyz"
 
@@ -38,11 +41,11 @@ def edit_header(
     voxel_size: float | Mapping[str, float] | None = None,
     **fields: Any,
 ) -> None:
-    """Mend fields of a file's header, in place.
+    """Change fields of a file's header, in place.
 
     What is to be written is checked first: a value that would make the file unreadable, or draw
-    a warning that it does not draw now, is refused. A crash in the middle of the one write of
-    1024 bytes can leave a header that is half the old one.
+    a warning that it does not draw now, is refused. The header is written by one call. Another
+    process that changes the file in place is waited for.
 
     Parameters
     ----------
@@ -59,7 +62,7 @@ def edit_header(
     TypeError
         If there is no such field, or a value has the wrong type.
     MrcError
-        If the file would be worse than it is.
+        If the file would be worse than it is, or another write in this process is changing it.
     OSError
         If the file is missing, or may not be written.
     """
@@ -67,11 +70,21 @@ def edit_header(
     unknown = sorted(set(fields) - known)
     if unknown:
         raise TypeError(f"unknown header fields: {', '.join(unknown)}")
-    file = _Live.open(target)
+    path = local_path(target)
+    with lock_in_place(path, exclusive=True, waits=True):
+        file = _Live.open(path)
+        header = _edited(file, voxel_size, fields)
+        InPlace(file.name, file.size, file.head, file.node).finish(header.encode())
+
+
+def _edited(
+    file: _Live, voxel_size: float | Mapping[str, float] | None, fields: Mapping[str, Any]
+) -> Header:
+    """Return the header with other values, having checked that the file can be read with it."""
     try:
         before = {problem.message(file.name) for problem in format.read(file).problems}
     except MrcError:
-        # whatever makes it readable mends it
+        # whatever makes it readable is better
         before = None
     header = Header.parse(file.head, guess_byteorder(file.head, file.size, MODES))
     header = header.replaced(**{name: _typed(name, value) for name, value in fields.items()})
@@ -92,18 +105,32 @@ def edit_header(
     now = {problem.message(file.name) for problem in after.problems}
     if before is not None and now - before:
         raise MrcError("the file was left as it is: " + "; ".join(sorted(now - before)))
-    InPlace(file.name, file.size, file.head).finish(header.encode())
+    return header
+
+
+def local_path(target: str | os.PathLike[str]) -> str:
+    """Return the path of a file that can be changed in place.
+
+    Raises
+    ------
+    MrcError
+        If the target is in a store.
+    """
+    fs, path = filesystem(os.fsdecode(target))
+    if fs is not None:
+        raise MrcError(f"{os.fsdecode(target)}: only a file on a disk can be changed in place")
+    return os.path.realpath(os.path.expanduser(path))
 
 
 def plan_in_place(
     data: xr.DataArray,
-    target: str | os.PathLike[str],
+    path: str,
     number: int | None,
     region: Mapping[str, slice] | None,
     append_dim: str | None,
     *,
     is_labelled: bool,
-    is_lazy: bool,
+    is_delayed: bool,
     statistics: bool | Literal["quick"],
 ) -> tuple[xr.DataArray, Plan]:
     """Plan to fill a region of an existing file, or to append to it.
@@ -111,15 +138,16 @@ def plan_in_place(
     Parameters
     ----------
     data : DataArray
-    target : path
+    path : str
+        As `local_path` returns it.
     number : int or None
         The user's mode.
     region, append_dim, statistics
         As for `mrc_xarray.to_mrc`.
     is_labelled : bool
         Whether the dimensions of `data` have the user's names, rather than ours for an array.
-    is_lazy : bool
-        Whether the pixels have yet to be read.
+    is_delayed : bool
+        Whether the file is written later, and is not locked now.
 
     Returns
     -------
@@ -132,11 +160,11 @@ def plan_in_place(
     MrcError
         If the file is compressed, or the data do not fit it.
     """
-    source = _Live.open(target)
-    if is_lazy and _source(data) == source.name:
+    source = _Live.open(path)
+    if is_read_from(data, source.name):
         raise MrcError(
-            f"{source.name}: the data are read from it lazily, and would change underfoot; "
-            "load() them first"
+            f"{source.name}: the data are read from this file while it is changed, and would be "
+            "neither the old nor the new ones; data.load().copy(deep=True) takes them into memory"
         )
     file = format.read(source)
     if file.sections.is_compressed:
@@ -166,6 +194,7 @@ def plan_in_place(
     header, known = file.header, None
     start = [0] * len(dims)
     if append_dim is not None:
+        _check_no_left_over(source, file)
         n_old = prod(shape)
         start[0] = shape[0]
         header, shape = _appended(data, file, dims, shape, append_dim)
@@ -179,11 +208,19 @@ def plan_in_place(
                 f"{source.name}: two pixels of 4 bits share a byte: region= must have whole rows"
             )
     plan = Plan(
-        InPlace(source.name, source.size, source.head, grows=append_dim is not None),
+        InPlace(
+            source.name,
+            source.size,
+            source.head,
+            source.node,
+            grows=append_dim is not None,
+            locks=is_delayed,
+        ),
         header.replaced(**UNDETERMINED),
         b"",
         mode,
         tuple(shape),
+        data.dtype,
         tuple(start),
         statistics=statistics,
         known=known,
@@ -202,16 +239,16 @@ class _Live:
     name: str
     size: int
     head: bytes
+    node: Node | None
     skip: int = LocalSource.access.skip
 
     @classmethod
-    def open(cls, target: str | os.PathLike[str]) -> _Live:
-        fs, path = filesystem(os.fsdecode(target))
-        if fs is not None:
-            raise MrcError(f"{os.fsdecode(target)}: only a file on a disk can be changed in place")
-        source = LocalSource.open(os.path.realpath(os.path.expanduser(path)))
-        with open(source.name, "rb") as file:
-            live = cls(source.name, os.fstat(file.fileno()).st_size, file.read(HEADER_SIZE))
+    def open(cls, path: str) -> _Live:
+        LocalSource.open(path)  # refuses what is no regular file
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            head = file.read(HEADER_SIZE)
+        live = cls(path, found.st_size, head, node_of(found, path))
         if (codec := begins_stream(live.head)) is not None:
             raise MrcError(
                 f"{live.name}: a {codec} stream can't be changed in place; decompress it, or "
@@ -243,10 +280,15 @@ class _Live:
         return LocalSource.open(self.name).read_beside(name)
 
 
-def _source(data: xr.DataArray) -> str | None:
-    """Return the local path that data were opened from, if they were."""
-    name = data.attrs.get("mrc_source")
-    return os.path.realpath(name) if isinstance(name, str) else None
+def _check_no_left_over(source: _Live, file: MrcFile) -> None:
+    """Refuse to append to a file that an append left when its process was killed."""
+    end = file.sections.offset + file.sections.nbytes
+    if source.size > end:
+        raise MrcError(
+            f"{source.name}: the file has {source.size} bytes, and by its header the sections end "
+            f"at byte {end}, as after an append that was killed. The {source.size - end} bytes "
+            f"after them would be overwritten: os.truncate({source.name!r}, {end}) removes them"
+        )
 
 
 def _dimensions(file: MrcFile) -> tuple[list[str], list[int]]:

@@ -36,22 +36,25 @@ _LEAST_RUN = 16 * 1024
 _JOINED = 64
 
 
-def written(plan: Plan, array: dask.array.Array) -> Delayed:
-    """Return the task that has the file complete, with all that it needs.
+def written(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
+    """Return the task that completes the file, with all that it needs.
 
     Parameters
     ----------
     plan : Plan
     array : dask array
         The data, of the plan's number of dimensions.
+    is_begun : bool
+        Whether the caller has made the file and holds its lock. Otherwise the first task does.
     """
     from dask.delayed import Delayed, delayed
     from dask.highlevelgraph import HighLevelGraph
 
     # no two writes are the same, even of the same data to the same file
     token = uuid.uuid4().hex
-    planned = delayed(plan, name=f"plan-mrc-{token}", traverse=False)
-    begun = delayed(begin)(planned, dask_key_name=f"begin-mrc-{token}")
+    begun = delayed(plan, name=f"plan-mrc-{token}", traverse=False)
+    if not is_begun:
+        begun = delayed(begin)(begun, dask_key_name=f"begin-mrc-{token}")
     make, finish = (
         (_plain, finish_plain) if plan.compressor is None else (_compressed, finish_mrcz)
     )

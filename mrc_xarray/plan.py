@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mrc_xarray.format.compression import encode_block
+from mrc_xarray.format.compression import BLOCK_HEADER_SIZE, Chunk, decode_block, encode_block
 from mrc_xarray.format.encoding import cast, pack, runs
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import HEADER_SIZE, Header
 from mrc_xarray.format.modes import Mode
 from mrc_xarray.format.statistics import Statistics
+from mrc_xarray.locks import Lock
 from mrc_xarray.sink import ByteSink
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
 Array: TypeAlias = npt.NDArray[Any]
 #: First element of each block along each dimension, and behind the last its end.
 Edges: TypeAlias = tuple[npt.NDArray[np.int64], ...]
+#: Place of a block in the file, its statistics, and its sections as blocks of an MRCZ.
+Compressed: TypeAlias = tuple[tuple[int, ...], Statistics, list[bytes]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,8 @@ class Plan:
     mode : Mode
     shape : tuple of int, (*leading, n_rows, n_columns, *samples)
         Of the file's pixels.
+    dtype : numpy.dtype
+        Of the data, before they are cast.
     start : tuple of int
         Where the data begin in them.
     statistics : bool or "quick"
@@ -55,6 +60,8 @@ class Plan:
     clevel : int
     offset : int
         First byte of the pixels.
+    lock : Lock
+        Held by the process that began to write; a copy in another process holds nothing.
     """
 
     sink: ByteSink
@@ -62,12 +69,14 @@ class Plan:
     extended: bytes
     mode: Mode
     shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     start: tuple[int, ...]
     statistics: bool | Literal["quick"] = True
     known: Statistics | None = field(default_factory=Statistics)
     compressor: str | None = None
     clevel: int = 1
     offset: int = HEADER_SIZE
+    lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
     def n_leading(self) -> int:
@@ -87,9 +96,12 @@ class Plan:
 
 
 def begin(plan: Plan) -> Plan:
-    """Make the file, and give the plan to those that write to it."""
-    plan.sink.begin(0 if plan.compressor else plan.size)
-    return plan
+    """Make the file, and return the plan with the lock on it.
+
+    The lock is held for as long as the plan that is returned is in use: a scheduler drops it when
+    the last task that needs it is done.
+    """
+    return replace(plan, lock=plan.sink.begin(0 if plan.compressor else plan.size))
 
 
 def write_block(block: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...] = ()) -> Array:
@@ -111,7 +123,7 @@ def write_block(block: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...
 def compress_block(
     block: Array, turn: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...] = ()
 ) -> Array:
-    """Compress the sections of a block; return statistics and bytes as one element."""
+    """Compress the sections of a block; return `Compressed` as one element."""
     del turn
     at = _place(plan, block, edges, block_id)
     values = cast(block, plan.mode)
@@ -127,7 +139,7 @@ def compress_block(
         )
         for section in stored.reshape(-1, *stored.shape[-2:])
     ]
-    return _one((measured, blocks), block.ndim)
+    return _one((at, measured, blocks), block.ndim)
 
 
 def turn(appended: Any) -> Array:
@@ -139,15 +151,43 @@ def turn(appended: Any) -> Array:
 def append_blocks(
     plan: Plan, compressed: Array, before: tuple[int, Statistics] | None
 ) -> tuple[int, Statistics]:
-    """Write blocks behind the others, and return where they end."""
-    end, statistics = (plan.offset, Statistics()) if before is None else before
-    measured, blocks = compressed.item()
-    parts = []
-    for block in blocks:
-        parts.append((end, block))
-        end += len(block)
-    plan.sink.write(parts)
-    return end, statistics.joined(measured)
+    """Write blocks after the others, and return where they end.
+
+    A cluster may do this again when the worker that did it has died, and the blocks may have
+    other sizes then. What others have been placed after is not written again: the first header
+    is written last, and where it stands the blocks are complete.
+    """
+    start, statistics = (plan.offset, Statistics()) if before is None else before
+    at, measured, blocks = compressed.item()
+    if any(header := plan.sink.read(start, BLOCK_HEADER_SIZE)):
+        blocks = _written_blocks(plan, start, header, len(blocks))
+        measured = _measured_in_blocks(plan, at, blocks)
+    else:
+        joined = b"".join(blocks)
+        plan.sink.write([(start + BLOCK_HEADER_SIZE, joined[BLOCK_HEADER_SIZE:])])
+        plan.sink.write([(start, joined[:BLOCK_HEADER_SIZE])])
+    return start + sum(map(len, blocks)), statistics.joined(measured)
+
+
+def _written_blocks(plan: Plan, start: int, header: bytes, n: int) -> list[bytes]:
+    """Read blocks that follow each other in the file, from the first one's header on."""
+    blocks = []
+    for _ in range(n):
+        blocks.append(plan.sink.read(start, Chunk.parse(header).ctbytes))
+        start += len(blocks[-1])
+        header = plan.sink.read(start, BLOCK_HEADER_SIZE)
+    return blocks
+
+
+def _measured_in_blocks(plan: Plan, at: tuple[int, ...], blocks: list[bytes]) -> Statistics:
+    """Measure the pixels of blocks that are in the file."""
+    stored = np.dtype(plan.mode.stored).newbyteorder(plan.header.byteorder)
+    sections = np.empty((len(blocks), plan.header.ny * plan.mode.row_bytes(plan.header.nx)), "u1")
+    for block, section in zip(blocks, sections, strict=True):
+        raw = np.frombuffer(block, np.uint8)
+        decode_block(raw, section, codec=plan.compressor or "", where=plan.sink.name)
+    along_leading = (1,) * (plan.n_leading - 1)
+    return _measured(plan, sections.view(stored).reshape(*along_leading, len(blocks), -1), at)
 
 
 def join(blocks: list[Any]) -> Statistics:
@@ -176,6 +216,11 @@ def _place(plan: Plan, block: Array, edges: Edges, block_id: tuple[int, ...]) ->
     """Return the first element of a block in the file."""
     if isinstance(block, np.ma.MaskedArray):
         raise MrcError("the data are masked, and an MRC file can't say where; fill them first")
+    if not np.can_cast(block.dtype, plan.dtype):
+        raise MrcError(
+            f"a block of the dask array is {block.dtype}, and the array says {plan.dtype}; the "
+            "function that makes the blocks must return what its dtype= or meta= says"
+        )
     declared = tuple(
         int(along[i + 1] - along[i]) for along, i in zip(edges, block_id, strict=True)
     )

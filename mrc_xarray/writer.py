@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from mrc_xarray.editing import plan_in_place
+from mrc_xarray.editing import local_path, plan_in_place
 from mrc_xarray.format.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.format.errors import MrcError, warn
 from mrc_xarray.format.header import HEADER_SIZE
@@ -26,8 +26,9 @@ from mrc_xarray.format.layout import COMPRESSED_SUFFIXES, stem_and_suffix
 from mrc_xarray.format.statistics import Statistics
 from mrc_xarray.graph import written
 from mrc_xarray.heading import Wanted, make_heading
+from mrc_xarray.locks import Lock, lock_in_place
 from mrc_xarray.plan import Plan, begin, finish_plain
-from mrc_xarray.sink import exclusive, open_sink
+from mrc_xarray.sink import open_sink
 from mrc_xarray.source import filesystem
 from mrc_xarray.source.base import cores
 
@@ -187,16 +188,17 @@ def to_mrc(
             "region= and append_dim= take mode, statistics and compute: all else is the file's"
         )
     is_labelled = isinstance(obj, xr.DataArray | xr.Dataset)
+    path = local_path(target)
     # of two appends at the same time, one would write over the other
-    with exclusive(target) if append_dim is not None and compute else contextlib.nullcontext():
+    with lock_in_place(path, exclusive=region is None, waits=True) if compute else Lock():
         data, plan = plan_in_place(
             data,
-            target,
+            path,
             mode,
             region,
             append_dim,
             is_labelled=is_labelled,
-            is_lazy=not _is_in_memory(data),
+            is_delayed=not compute,
             statistics=statistics,
         )
         return _write(plan, data, compute)
@@ -256,8 +258,7 @@ def create(
     wanted = Wanted(mode=mode, labels=labels, byteorder=byteorder, voxel_size=voxel_size)
     plan = _plan_new(data.assign_coords(first), target, wanted, None, 0, False, overwrite, None)
     try:
-        begin(plan)
-        finish_plain(plan, Statistics())
+        finish_plain(begin(plan), Statistics())
     except BaseException:
         plan.sink.discard()
         raise
@@ -302,6 +303,7 @@ def _plan_new(
         heading.extended,
         mode,
         data.shape,
+        data.dtype,
         (0,) * data.ndim,
         statistics=statistics,
         compressor=compressor,
@@ -342,14 +344,15 @@ def _check_pixels(data: xr.DataArray) -> None:
 
 def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
     """Do what is planned, or return what does."""
-    task = written(plan, _as_dask(data))
     if not compute:
-        return task
+        return written(plan, _as_dask(data), is_begun=False)
     # data that are here already need no cluster
     options = {"scheduler": "threads"} if data.chunks is None and _has_client() else {}
     try:
-        with _own_threads(task, options) as own:
-            task.compute(**options, **own)
+        with (begun := begin(plan)).lock:
+            task = written(begun, _as_dask(data), is_begun=True)
+            with _own_threads(task, options) as own:
+                task.compute(**options, **own)
     except BaseException as error:
         plan.sink.discard()
         error.add_note(plan.sink.note)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import re
 import struct
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mrc_xarray import MrcError, MrcWarning, create, edit_header, to_mrc
+from mrc_xarray import MrcError, MrcWarning, create, edit_header, part, to_mrc, validate
+from mrc_xarray.sink import InPlace
 
 Array = np.ndarray[Any, Any]
 
@@ -495,8 +498,8 @@ def test_append(path: Path, dim: str, byteorder: str, chunked: bool) -> None:
     to_mrc(data[0], path, byteorder=byteorder, voxel_size=2.5)
     order = {"little": "<", "big": ">"}[byteorder]
     was = fields(path, "cella", "mz", byteorder=order)
-    for part in data[1:]:
-        assert to_mrc(part, path, append_dim=dim) is None
+    for more in data[1:]:
+        assert to_mrc(more, path, append_dim=dim) is None
     assert path.stat().st_size == 1024 + pixels.nbytes
     assert path.read_bytes()[1024:] == pixels.astype(order + "i2").tobytes()
     assert mrcfile.validate(path, print_file=sys.stderr)
@@ -769,17 +772,24 @@ def test_what_a_change_in_place_would_ignore_is_refused(path: Path, ignored: Any
     assert path.read_bytes() == before
 
 
-def test_appends_at_the_same_time_wait_for_each_other(path: Path) -> None:
-    to_mrc(np.zeros((12, 10), "i2"), path)
-    with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
-        warnings.simplefilter("ignore", MrcWarning)
-        jobs = [
-            pool.submit(to_mrc, np.full((1, 12, 10), n, "i2"), path, append_dim="image")
-            for n in range(1, 9)
-        ]
-        for job in jobs:
-            job.result()
-    assert sorted(read(path)[:, 0, 0]) == list(range(9))
+APPENDER = """
+import sys
+import numpy as np
+import mrc_xarray
+
+for n in sys.argv[2:]:
+    mrc_xarray.to_mrc(np.full((1, 12, 10), n, "i2"), sys.argv[1], append_dim="z")
+"""
+
+
+def test_appends_of_several_processes_wait_for_each_other(path: Path) -> None:
+    path.write_bytes(by_hand.mrc(np.zeros((1, 12, 10), "i2")))
+    appenders = [
+        subprocess.Popen([sys.executable, "-W", "error", "-c", APPENDER, str(path), *numbers])
+        for numbers in ("123", "456")
+    ]
+    assert [appender.wait(60) for appender in appenders] == [0, 0]
+    assert sorted(read(path)[:, 0, 0]) == list(range(7))
 
 
 def test_appends_that_were_planned_together_do_not_overwrite(path: Path) -> None:
@@ -813,3 +823,130 @@ def test_label_of_an_mrcz_stays_first(tmp_path: Path) -> None:
     to_mrc(xr.DataArray(np.zeros((3, 2, 8, 8), "f4"), dims=("image", "channel", "y", "x")), path)
     edit_header(path, label=["new"])
     assert xr.open_dataarray(path, engine="mrc").dims == ("image", "channel", "y", "x")
+
+
+# a file that was replaced meanwhile -------------------------------------------------------------
+
+PLACES: list[dict[str, Any]] = [{"region": {"z": slice(0, 4)}}, {"append_dim": "z"}]
+by_option = pytest.mark.parametrize("options", PLACES, ids=lambda options: next(iter(options)))
+
+
+def meanwhile(act: Callable[[], Any], n: int = 4) -> xr.DataArray:
+    """Return sections of int16 that call `act` when the third of them is computed."""
+
+    def block(pixels: Any, block_info: Any = None) -> Any:
+        if block_info[0]["chunk-location"][0] == 2:
+            act()
+        return pixels
+
+    lazy = da.full((n, 12, 10), -777, chunks=(1, -1, -1), dtype="i2")
+    return labelled(lazy.map_blocks(block, meta=np.empty((0, 0, 0), "i2")))
+
+
+def by_rename(path: Path, content: bytes) -> None:
+    other = path.with_name("other")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+@by_option
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("replace", [by_rename, Path.write_bytes])
+@pytest.mark.parametrize("shape", [(3, 12, 10), (8, 12, 11), (8, 13, 10), (200, 64, 64)])
+def test_file_that_took_the_name_is_not_touched(
+    path: Path, options: dict[str, Any], delayed: bool, replace: Any, shape: tuple[int, int, int]
+) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS))
+    new = by_hand.mrc(np.full(shape, 5, "i2"))
+    data = meanwhile(lambda: replace(path, new))
+
+    def write() -> None:
+        task = to_mrc(data, path, compute=not delayed, **options)
+        if task is not None:
+            task.compute()
+
+    with dask.config.set(scheduler="sync"), pytest.raises(MrcError, match="was replaced while"):
+        write()
+    assert path.read_bytes() == new
+    # the traceback has the lock of a delayed write
+    gc.collect()
+
+
+@by_option
+def test_another_file_of_the_same_size_is_noticed_by_its_node(
+    path: Path, options: dict[str, Any]
+) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    data = meanwhile(lambda: by_rename(path, before))
+    with dask.config.set(scheduler="sync"), pytest.raises(MrcError, match="another file"):
+        to_mrc(data, path, **options)
+    assert path.read_bytes() == before
+
+
+@by_option
+def test_file_that_is_gone_is_not_made_again(path: Path, options: dict[str, Any]) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS))
+    with dask.config.set(scheduler="sync"), pytest.raises(FileNotFoundError):
+        to_mrc(meanwhile(path.unlink), path, **options)
+    assert not path.exists()
+
+
+def test_file_that_is_replaced_before_a_header_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS))
+    new = by_hand.mrc(PIXELS[:3])
+    finish = InPlace.finish
+
+    def replaced(self: InPlace, head: bytes) -> None:
+        by_rename(path, new)
+        finish(self, head)
+
+    monkeypatch.setattr(InPlace, "finish", replaced)
+    with pytest.raises(MrcError, match="another file"):
+        edit_header(path, origin=(1, 2, 3))
+    assert path.read_bytes() == new
+
+
+# killed -----------------------------------------------------------------------------------------
+
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "region": lambda path: to_mrc(PIXELS[:2], path, region={"z": slice(1, 3)}),
+    "append": lambda path: to_mrc(PIXELS[:2], path, append_dim="z"),
+    "edit_header": lambda path: edit_header(path, voxel_size=7.7, origin=(1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_header_changes_by_one_call(
+    path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two calls a process can be killed, and within one of 1024 bytes it can not."""
+    path.write_bytes(by_hand.mrc(PIXELS, dmin=-5, dmax=5, dmean=1, rms=2))
+    real, calls = part._pwrite, []
+
+    def pwrite(fd: int, buffer: memoryview, offset: int) -> int:
+        calls.append((offset, len(buffer)))
+        return int(real(fd, buffer, offset))
+
+    monkeypatch.setattr(part, "_pwrite", pwrite)
+    CHANGES[change](path)
+    assert [call for call in calls if call[0] < 1024] == [(0, 1024)]
+    assert calls[-1] == (0, 1024)
+
+
+def test_killed_append_is_recognised_and_can_be_repaired(path: Path) -> None:
+    path.write_bytes(whole := by_hand.mrc(PIXELS))
+    with path.open("ab") as file:
+        file.write(bytes(1000))
+    repair = re.escape(f"os.truncate({str(path)!r}, {len(whole)})")
+    with pytest.warns(MrcWarning, match=repair):
+        assert xr.open_dataarray(path, engine="mrc").sizes["z"] == 8
+    (problem,) = validate(path)
+    assert re.search(repair, str(problem))
+    with pytest.raises(MrcError, match=f"an append that was killed.*{repair}"):
+        to_mrc(PIXELS[:1], path, append_dim="z")
+    assert path.read_bytes() == whole + bytes(1000)
+    os.truncate(path, len(whole))
+    to_mrc(PIXELS[:1], path, append_dim="z")
+    np.testing.assert_array_equal(read(path), np.concatenate([PIXELS, PIXELS[:1]]))

@@ -369,7 +369,7 @@ def test_garbage_behind_the_blocks_is_a_warning(size: int) -> None:
     blocks = chunks()
     found = opened(file([*blocks, bytearray(b"\x07" * size)]))
     (warning,) = found.warnings
-    assert f"the {size} bytes behind them are ignored" in warning
+    assert f"the {size} bytes after them are ignored" in warning
     found.assert_right()
 
 
@@ -431,7 +431,7 @@ def test_nz_that_is_too_large_is_truncation(nz: int) -> None:
 def test_nz_that_is_too_small_is_a_warning() -> None:
     found = opened(file(chunks(), nz=4))
     (warning,) = found.warnings
-    assert "bytes behind them are ignored" in warning
+    assert "bytes after them are ignored" in warning
     assert len(found.sections) == 4
     found.assert_right()
 

@@ -41,7 +41,7 @@ import xarray as xr
 from distributed import Client
 
 import mrc_xarray
-from mrc_xarray import MrcError, MrcWarning, sink, to_mrc
+from mrc_xarray import MrcError, MrcWarning, spooled, to_mrc
 from mrc_xarray.backend import MrcBackendEntrypoint
 from mrc_xarray.cli import main
 from mrc_xarray.source import decoded, seekable, stream
@@ -1016,13 +1016,13 @@ def test_sidecar_that_is_compressed(tmp_path: Path) -> None:
 
 
 def test_copy_that_is_given_up_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink, "_ENCODED", 1024)
-    new = sink.Encoded.at(str(tmp_path / "volume.mrc.gz"), "gzip", overwrite=False)
+    monkeypatch.setattr(spooled, "_ENCODED", 1024)
+    new = spooled.Encoded.at(str(tmp_path / "volume.mrc.gz"), "gzip", overwrite=False)
     new.begin(len(BYTES))
     exists, asked = os.path.exists, []
 
     def soon_gone(path: str) -> bool:
-        if path == new.spool.part:
+        if path == new.spool.path:
             asked.append(path)
             if len(asked) == 5:
                 new.discard()
@@ -1037,7 +1037,7 @@ def test_copy_that_is_given_up_stops(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_finishing_again_does_no_harm_and_nothing_is_not_done(tmp_path: Path) -> None:
     path = tmp_path / "volume.mrc.gz"
     path.write_bytes(before := gzip.compress(b"old"))
-    new = sink.Encoded.at(str(path), "gzip", overwrite=True)
+    new = spooled.Encoded.at(str(path), "gzip", overwrite=True)
     # what was written is gone with a worker
     with pytest.raises(FileNotFoundError):
         new.finish(b"head")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -34,9 +35,11 @@ from aiobotocore.client import AioBaseClient
 from botocore.exceptions import ClientError
 from distributed import Client
 
-from mrc_xarray import MrcError, MrcWarning, to_mrc
-from mrc_xarray.sink import NewFile, Upload
+from mrc_xarray import MrcError, MrcWarning, to_mrc, writer
+from mrc_xarray.plan import Plan, append_blocks, compress_block, finish_mrcz
+from mrc_xarray.sink import NewFile
 from mrc_xarray.source import filesystem
+from mrc_xarray.spooled import Upload
 
 Array = np.ndarray[Any, Any]
 MiB = 1024**2
@@ -193,9 +196,10 @@ def test_killed_writer_leaves_the_old_file(
     np.testing.assert_array_equal(read(path), OLD_PIXELS)
     if by == signal.SIGINT:
         assert names(directory) == [path.name]
-    # what a dead writer left is in nobody's way
+    # what a dead writer left is removed by the next one
     to_mrc(PIXELS, path, overwrite=True)
     np.testing.assert_array_equal(read(path), PIXELS)
+    assert names(directory) == [path.name]
 
 
 def test_killed_append_leaves_the_old_sections(tmp_path: Path) -> None:
@@ -839,4 +843,128 @@ def test_uploading_again_does_no_harm() -> None:
     sink.finish(b"head")
     sink.finish(b"head")
     assert fs.cat_file(path) == b"head\0\0\0\0"
-    assert not os.path.exists(sink.spool.part)
+    assert not sink.spool.is_there
+
+
+# blocks that are computed again, and are others -------------------------------------------------
+
+
+def planned(path: Path, **options: Any) -> Plan:
+    """Return the plan of an MRCZ of six sections, begun."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_write", lambda plan, data, compute: plan)
+        plan: Any = to_mrc(
+            xr.DataArray(np.zeros((6, 64, 48), "i2"), dims=("z", "y", "x")), path, **options
+        )
+    plan.sink.begin(0).release()
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def compressed(plan: Plan, pixels: Array, first: int) -> Array:
+    edges = (np.array([first, first + len(pixels)]), np.array([0, 64]), np.array([0, 48]))
+    block = compress_block(pixels, np.zeros(()), plan, edges, (0, 0, 0))
+    # as it comes from another worker
+    copy: Array = pickle.loads(pickle.dumps(block))
+    return copy
+
+
+def noise(seed: int, n: int, spread: int) -> Array:
+    return np.random.default_rng(seed).integers(0, spread, (n, 64, 48), "i2")
+
+
+@pytest.mark.parametrize("statistics", [True, "quick", False])
+@pytest.mark.parametrize("compressor", ["zstd", "blosc2:zstd"])
+@pytest.mark.parametrize("spread", [2, 30000])
+@pytest.mark.parametrize("again", [0, 1])
+def test_block_that_compresses_to_another_size_leaves_its_neighbours(
+    tmp_path: Path, again: int, spread: int, compressor: str, statistics: Any
+) -> None:
+    """A worker died that held the end of a block; the next blocks have been placed after it."""
+    if compressor.startswith("blosc2"):
+        pytest.importorskip("blosc2")
+    path = tmp_path / "volume.mrcz"
+    plan = planned(path, compressor=compressor, statistics=statistics)
+    parts = [noise(seed, 2, 300) for seed in range(3)]
+    ends: list[Any] = [None]
+    for i, part in enumerate(parts):
+        ends.append(append_blocks(plan, compressed(plan, part, 2 * i), ends[-1]))
+    other = compressed(plan, noise(9, 2, spread), 2 * again)
+    assert append_blocks(plan, other, ends[again]) == ends[again + 1]
+    finish_mrcz(plan, ends[-1])
+    pixels = np.concatenate(parts)
+    np.testing.assert_array_equal(read(path), pixels)
+    header = xr.open_dataset(path, engine="mrc").mrc.header
+    expected = {True: pixels, "quick": pixels[0], False: np.array([0, -1])}[statistics]
+    assert header.dmin == expected.min() or not statistics
+    assert header.dmax == expected.max() or not statistics
+    assert (header.dmin < header.dmax) == bool(statistics)
+
+
+def test_block_that_was_not_complete_is_written_again(tmp_path: Path) -> None:
+    """A worker died in the middle of a block: its first header is not there yet."""
+    path = tmp_path / "volume.mrcz"
+    plan = planned(path)
+    parts = [noise(seed, 3, 300) for seed in range(2)]
+    end = append_blocks(plan, compressed(plan, parts[0], 0), None)
+    half = compressed(plan, noise(9, 3, 30000), 3).item()[2]
+    plan.sink.write([(end[0] + 16, b"".join(half)[16:])])
+    end = append_blocks(plan, compressed(plan, parts[1], 3), end)
+    finish_mrcz(plan, end)
+    with warnings.catch_warnings():
+        # bytes of the longer block are after the last one
+        warnings.simplefilter("ignore", MrcWarning)
+        np.testing.assert_array_equal(read(path), np.concatenate(parts))
+
+
+@by_two
+@kinds
+def test_worker_that_dies_under_a_random_pipeline(
+    client: Client, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"volume{suffix}"
+
+    def block(pixels: Any) -> Any:
+        seed = np.random.default_rng()
+        time.sleep(0.02)
+        return seed.integers(0, seed.integers(2, 2**14), pixels.shape, "i2")
+
+    lazy = da.zeros((40, 64, 48), chunks=(1, -1, -1), dtype="i2").map_blocks(block, dtype="i2")
+    with client.as_current():
+        done = client.compute(
+            to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), path, compute=False)
+        )
+        wait_for(lambda: [p for p in tmp_path.glob(".*.part") if p.stat().st_size > 8192])
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        done.result(timeout=60)
+    pixels = read(path)
+    assert pixels.shape == lazy.shape
+    assert names(tmp_path) == [path.name]
+    if suffix == ".mrcz":
+        header = xr.open_dataset(path, engine="mrc").mrc.header
+        assert (header.dmin, header.dmax) == (pixels.min(), pixels.max())
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("declared", "real"),
+    [("f4", "f8"), ("i2", "i4"), ("i2", "f4"), ("u1", "i1"), ("f4", "c8"), ("i2", "U3")],
+)
+def test_block_of_another_type_than_declared_is_an_error(
+    tmp_path: Path, suffix: str, declared: str, real: str
+) -> None:
+    lazy = da.zeros((4, 8, 8), chunks=2, dtype=declared)
+    wrong = lazy.map_blocks(lambda block: block.astype(real), dtype=declared)
+    path = tmp_path / f"volume{suffix}"
+    with pytest.raises(MrcError, match=f"is {np.dtype(real)}.*says {np.dtype(declared)}"):
+        to_mrc(xr.DataArray(wrong, dims=("z", "y", "x")), path)
+    assert names(tmp_path) == []
+
+
+@kinds
+def test_block_that_casts_safely_is_written(tmp_path: Path, suffix: str) -> None:
+    lazy = da.ones((4, 8, 8), chunks=2, dtype="f4")
+    narrow = lazy.map_blocks(lambda block: block.astype("i2"), dtype="f4")
+    path = tmp_path / f"volume{suffix}"
+    to_mrc(xr.DataArray(narrow, dims=("z", "y", "x")), path)
+    np.testing.assert_array_equal(read(path), np.ones((4, 8, 8), "f4"))

@@ -233,7 +233,8 @@ def _complete(
                 16,
                 f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
                 f"what fills the file of {size} bytes",
-                f"The data end at byte {end}; the {size - end} bytes behind them are ignored.",
+                f"The data end at byte {end}, and the {size - end} bytes after them are ignored. "
+                f"If an append was killed, os.truncate({name!r}, {end}) removes them.",
             )
         ]
     if truncated == "trim" and whole:

@@ -24,10 +24,16 @@ from mrc_xarray.source.base import (
 )
 from mrc_xarray.source.identity import Node, is_another, node_of
 
-__all__ = ["LocalSource"]
+__all__ = ["LocalSource", "Map"]
 
 # Python names it since 3.13; the number is Linux's on x86 and ARM
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+class Map(mmap.mmap):
+    """A map that says which file it is of."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class LocalSource(Alone):
 
             yield fetch
 
-    def map(self) -> mmap.mmap | None:
+    def map(self) -> Map | None:
         options: dict[str, Any] = {"access": mmap.ACCESS_COPY}
         if sys.platform == "linux":
             # a private map of a file beyond the machine's memory is refused otherwise
@@ -98,12 +104,14 @@ class LocalSource(Alone):
             options["trackfd"] = False
         with self._checked() as fd:
             try:
-                return mmap.mmap(fd, self.size, **options)
+                mapped = Map(fd, self.size, **options)
             except OSError as error:
                 if error.errno != errno.EMFILE:
                     raise
-                # before 3.13 a map keeps a descriptor, and a process may have so many
+                # before 3.13 a map has a descriptor of its own, and a process may have so many
                 return None
+        mapped.name = self.name
+        return mapped
 
     def read_beside(self, name: str) -> bytes | None:
         path = self.beside(name)

@@ -362,7 +362,7 @@ def test_wrong_choice_of_truncated() -> None:
 def test_a_longer_file_warns(strict: bool) -> None:
     raw = by_hand.mrc(DATA) + bytes(7)
     with pytest.warns(
-        MrcWarning, match=r"1079 bytes.*1072; the 7 bytes behind them are ignored"
+        MrcWarning, match=r"1079 bytes.*1072, and the 7 bytes after them are ignored"
     ) as w:
         check(opened(raw, strict=strict), "xyz")
     assert len(w) == 1

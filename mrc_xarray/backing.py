@@ -1,0 +1,94 @@
+"""What data are backed by: the files that are read, or mapped, when the pixels are used."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Mapping, Set
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrc_xarray.array import StackArray
+from mrc_xarray.source.local import Map
+
+__all__ = ["is_read_from"]
+
+
+def is_read_from(data: xr.DataArray, path: str) -> bool:
+    """Return whether using the pixels of data reads a file, or looks at a map of it.
+
+    Parameters
+    ----------
+    data : DataArray
+        In memory, lazy, or a dask array, whose graph is searched: for lazy arrays, for maps, and
+        for tasks that get the name of the file. What the workers of a cluster hold already cannot
+        be seen.
+    path : str
+        Of a file that exists.
+    """
+    target, base = os.stat(path), os.path.basename(path)
+    left, seen = [data.variable._data], dict[int, Any]()
+    while left:
+        found = left.pop()
+        if id(found) in seen:
+            continue
+        # what is made on the way, such as tasks, would give its identity to others
+        seen[id(found)] = found
+        name = _file(found)
+        if isinstance(found, str | os.PathLike) and os.path.basename(name or "") != base:
+            continue
+        if name is not None and _is_same(name, target):
+            return True
+        left += _parts(found)
+    return False
+
+
+def _file(found: Any) -> str | None:
+    """Return the name of the file that an object reads, maps or names."""
+    match found:
+        case StackArray():
+            return found.source.name
+        case Map():
+            return found.name
+        case np.memmap():
+            return None if found.filename is None else os.fsdecode(found.filename)
+        case str() | os.PathLike():
+            return os.fsdecode(found)
+    return None
+
+
+def _parts(found: Any) -> Iterator[Any]:
+    """Yield what an object is made of: arrays, and the collections and tasks of a dask graph."""
+    match found:
+        case np.ndarray():
+            yield found.base
+        case memoryview():
+            yield found.obj
+        case Mapping():
+            yield from found.values()
+        case list() | tuple() | Set():
+            yield from found
+        case functools.partial():
+            yield from (found.func, found.args, found.keywords)
+        case FunctionType():
+            cells = (cell.cell_contents for cell in found.__closure__ or ())
+            # a function may know the name for any reason
+            yield from (content for content in cells if not isinstance(content, str | os.PathLike))
+        case xr.DataArray() | xr.Dataset():
+            yield from (variable._data for variable in found._to_temp_dataset().variables.values())
+        case _ if hasattr(found, "__dask_graph__"):
+            yield found.__dask_graph__()
+        case _ if type(found).__module__.startswith(("dask.", "xarray.")):
+            # a task, or one of xarray's adapters around a lazy array
+            yield from (getattr(found, name, None) for name in ("args", "kwargs", "value", "func"))
+            yield getattr(found, "array", None)
+
+
+def _is_same(name: str, target: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(name), target)
+    except (OSError, ValueError):
+        return False
