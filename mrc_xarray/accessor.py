@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from mrc_xarray import extended
+from mrc_xarray import extended, provenance
 from mrc_xarray.dataset import voxel_size
 from mrc_xarray.format.header import Header
 
@@ -44,12 +44,12 @@ class MrcAccessor:
         Right after slicing and coarsening. A dimension without a regular coordinate is left
         out; one of length 1 has the voxel size that it was opened with.
         """
-        return voxel_size(self._obj)
+        return voxel_size(provenance.well_formed(self._obj))
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What the file and its sidecars say beyond the header; empty if nothing."""
-        return extended.metadata_of(self._attrs())
+        return provenance.metadata_of(self._attrs())
 
     @property
     def extended_header(self) -> bytes:
@@ -60,9 +60,10 @@ class MrcAccessor:
         OSError
             If the file is no longer there.
         MrcError
-            If it changed since it was opened.
+            If it changed since it was opened, or if the data were not opened from the MRC file in
+            this session, but from netCDF, Zarr or the like: these do not store it.
         """
-        return extended.read_again(self._attrs())
+        return provenance.extended_header(self._attrs())
 
     @property
     def extended_fields(self) -> xr.Dataset:
@@ -113,8 +114,9 @@ class MrcAccessor:
     def _data(self) -> Any:
         """Return the variable that came from the file; None where a Dataset has none."""
         if isinstance(self._obj, xr.DataArray):
-            return self._obj
+            return provenance.well_formed(self._obj)
         variables = self._obj.data_vars
-        kept = [v for v in variables.values() if "mrc_header" in v.attrs]
+        opened = [v for v in variables.values() if "mrc_header" in v.attrs]
         # "data", if that was not renamed
-        return variables["data"] if "data" in variables else kept[0] if kept else None
+        found = variables["data"] if "data" in variables else opened[0] if opened else None
+        return None if found is None else provenance.well_formed(found)

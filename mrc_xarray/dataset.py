@@ -21,6 +21,7 @@ from mrc_xarray.format import MrcFile
 from mrc_xarray.format.header import HEADER_SIZE
 from mrc_xarray.format.metadata import Value, with_gaps
 from mrc_xarray.format.sections import Blocks
+from mrc_xarray.provenance import SourceName
 from mrc_xarray.source import ByteSource
 
 __all__ = [
@@ -403,7 +404,11 @@ def _attrs(file: MrcFile, source: ByteSource) -> dict[str, Any]:
     header = file.header
     attrs: dict[str, Any] = {
         # a path need not be text
-        "mrc_source": file.name.encode(errors="backslashreplace").decode(),
+        "mrc_source": SourceName(
+            file.name.encode(errors="backslashreplace").decode(),
+            source,
+            file.sections.offset - HEADER_SIZE,
+        ),
         "mrc_layout": file.layout.kind,
         "mrc_layout_rule": file.layout.rule,
         "mrc_header": header.to_json(),

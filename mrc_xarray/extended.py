@@ -5,7 +5,6 @@ Its bytes are not kept with the data: an extended header has up to some MiB.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +15,11 @@ import xarray as xr
 
 from mrc_xarray.dataset import attrs_of, converted
 from mrc_xarray.format import extended as records
-from mrc_xarray.format.errors import MrcError
-from mrc_xarray.format.header import HEADER_SIZE, Header
+from mrc_xarray.format.header import Header
 from mrc_xarray.format.metadata import Column
-from mrc_xarray.source import open_decoded
+from mrc_xarray.provenance import extended_header, header_of
 
-__all__ = ["Extended", "carried", "fields", "given", "header_of", "metadata_of", "read_again"]
+__all__ = ["Extended", "carried", "fields", "given"]
 
 # bytes of one number in the records that follow the file's byte order
 _WORDS = {"SERI": 2, "AGAR": 4, "FEI": 4}
@@ -51,45 +49,6 @@ class Extended:
     lost: tuple[str, ...] = ()
 
 
-def header_of(attrs: Mapping[Any, Any]) -> Header | None:
-    """Return the header that data were opened with, or None where they were not."""
-    try:
-        return Header.from_json(attrs["mrc_header"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def metadata_of(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what the file and its sidecars said beyond the header; empty if nothing."""
-    metadata: dict[str, Any] = json.loads(attrs.get("mrc_metadata", "{}"))
-    return metadata
-
-
-def read_again(attrs: Mapping[Any, Any]) -> bytes:
-    """Return the bytes between header and pixels, from the file that data were opened from.
-
-    Raises
-    ------
-    OSError
-        If the file is no longer there.
-    MrcError
-        If another is there.
-    """
-    size, found = int(attrs.get("mrc_extended_bytes", 0)), header_of(attrs)
-    if not size or found is None:
-        return b""
-    source, raw = open_decoded(attrs["mrc_source"])
-    if len(raw) < HEADER_SIZE + size:
-        available = HEADER_SIZE + size if source.known_size is None else source.known_size
-        raw = source.read(0, min(HEADER_SIZE + size, available))
-    raw = raw[: HEADER_SIZE + size]
-    head = raw[:HEADER_SIZE]
-    same = len(head) == HEADER_SIZE and Header.parse(head, found.byteorder) == found
-    if not same or len(raw) < HEADER_SIZE + size:
-        raise MrcError(f"{source.name}: the file changed since it was opened")
-    return raw[HEADER_SIZE:]
-
-
 def fields(data: xr.DataArray) -> xr.Dataset:
     """Decode the extended header's records of the sections that data have.
 
@@ -106,9 +65,9 @@ def fields(data: xr.DataArray) -> xr.Dataset:
     Raises
     ------
     OSError, MrcError
-        As `read_again`.
+        As `mrc_xarray.provenance.extended_header`.
     """
-    found, raw = header_of(data.attrs), read_again(data.attrs)
+    found, raw = header_of(data.attrs), extended_header(data.attrs)
     if found is None or not raw:
         return xr.Dataset()
     numbers = data.coords.get("section")
@@ -158,7 +117,7 @@ def carried(
     kind = records.kind(found, int(data.attrs.get("mrc_extended_bytes", 0)))
     if kind in (None, "json"):
         return Extended()
-    raw = read_again(data.attrs)
+    raw = extended_header(data.attrs)
     n_same = found.nz == header.nz
     if sections is None and n_same and (header.nz == 1 or header.ispg > 0):
         sections = np.arange(header.nz)
@@ -224,11 +183,11 @@ def _holds(data: xr.DataArray, told: Mapping[str, npt.NDArray[Any]]) -> bool:
     return True
 
 
-def given(extended_header: bytes | tuple[str, bytes]) -> Extended:
+def given(content: bytes | tuple[str, bytes]) -> Extended:
     """Take what the user gives: bytes, or EXTTYP and bytes."""
-    if isinstance(extended_header, bytes):
-        return Extended("MRCO", extended_header)
-    match extended_header:
+    if isinstance(content, bytes):
+        return Extended("MRCO", content)
+    match content:
         case (str(exttyp), bytes(raw)) if exttyp.isascii() and len(exttyp) == 4:
             return Extended(exttyp, raw)
     raise TypeError("extended_header is neither bytes nor (EXTTYP of four letters, bytes)")

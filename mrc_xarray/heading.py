@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrc_xarray import extended
+from mrc_xarray import extended, provenance
 from mrc_xarray.dataset import LABELS_KEY, OWN_ATTRS, values_to_json
 from mrc_xarray.format import geometry
 from mrc_xarray.format.errors import MrcError
@@ -91,7 +91,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
         raise ValueError(f"byteorder is {wanted.byteorder!r}; accepted: 'little', 'big'")
     roles = find_roles(data)
     mode = mode_for(data.dtype, wanted.mode, is_rgb=roles.is_rgb)
-    found = extended.header_of(data.attrs)
+    found = provenance.header_of(data.attrs)
     grids = find_grids(data, roles, wanted.voxel_size)
     header = _header(data, roles, grids, mode, found, wanted)
     lost = [grid.note for grid in grids.values() if grid.note]
@@ -108,7 +108,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
     carried = _extended_header(data, header, roles, wanted, is_same_grid)
     dims = _dimensions(data, roles, header, len(carried.raw), name)
     coords, attrs = _untold(data, roles, grids, carried)
-    metadata = {} if wanted.codec == 0 else extended.metadata_of(data.attrs)
+    metadata = {} if wanted.codec == 0 else provenance.metadata_of(data.attrs)
     metadata |= wanted.metadata or {}
     if wanted.codec and wanted.extended_header is None and (metadata or dims or coords or attrs):
         # the JSON of an MRCZ takes the place of records, and holds all that these tell
@@ -122,7 +122,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
         lost += [dims] if dims else []
         lost += [f"the coordinates {_listed(coords)}"] if coords else []
         lost += [f"the attributes {_listed(attrs)}"] if attrs else []
-        if wanted.metadata is None and extended.metadata_of(data.attrs):
+        if wanted.metadata is None and provenance.metadata_of(data.attrs):
             lost.append("the metadata; metadata=data.mrc.metadata writes them as JSON")
     lost += carried.lost
     # without any JSON, rosettasciio can't read an MRCZ
@@ -192,8 +192,7 @@ def _header(
     if not carries_skew:
         for field, key in (("voltage", "voltage_kV"), ("c3", "c3_mm"), ("gain", "gain_e_per_DN")):
             value = getattr(wanted, field)
-            if value is None and isinstance(data.attrs.get(key), float | int):
-                value = data.attrs[key]
+            value = data.attrs.get(key) if value is None else value
             if value is not None:
                 values[field] = float(value)
     if mode.number == 0 and mode.decoded == "u1":
@@ -314,7 +313,7 @@ def _untold(
     """Return the names of the coordinates and attributes that neither header nor records tell."""
     told = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_told}
     told |= {name for name, values in carried.coords.items() if _is_told(data, name, values)}
-    if extended.header_of(data.attrs) is not None:
+    if provenance.header_of(data.attrs) is not None:
         # the sections have other numbers in the new file
         told.add("section")
     coords = [str(name) for name in data.coords if name not in told]
@@ -374,7 +373,7 @@ def _has_form(value: Any) -> bool:
 def _json(metadata: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(metadata, default=_plain).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise MrcError(f"the metadata can't be written as JSON: {error}") from error
 
 

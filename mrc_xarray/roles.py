@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from mrc_xarray import extended
+from mrc_xarray import provenance
 from mrc_xarray.dataset import length_unit, spacing
 from mrc_xarray.format import geometry
 from mrc_xarray.format.errors import MrcError
@@ -172,7 +172,7 @@ def _grid(data: xr.DataArray, dim: str, step: float | None) -> Grid:
 def _stored_spacing(data: xr.DataArray, dim: str, coord: xr.DataArray) -> Any:
     """Return the voxel size that a single position had when it was opened, if it still holds."""
     stored = coord.attrs.get("spacing")
-    found = extended.header_of(data.attrs)
+    found = provenance.header_of(data.attrs)
     if coord.size > 1 or not isinstance(stored, float | int) or found is None:
         return stored
     axes = geometry.axis_names(found)

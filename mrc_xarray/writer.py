@@ -28,6 +28,7 @@ from mrc_xarray.graph import written
 from mrc_xarray.heading import Wanted, make_heading
 from mrc_xarray.locks import Lock, lock_in_place
 from mrc_xarray.plan import Plan, begin, finish_plain
+from mrc_xarray.provenance import well_formed
 from mrc_xarray.sink import open_sink
 from mrc_xarray.source import filesystem
 from mrc_xarray.source.base import cores
@@ -150,7 +151,7 @@ def to_mrc(
     off the images of a stack. Coordinates in length units give CELLA and ORIGIN. See FORMAT: main
     header, MRCZ.
     """
-    data = _as_data_array(obj)
+    data = well_formed(_as_data_array(obj))
     _check_pixels(data)
     if not isinstance(clevel, int) or not 0 <= clevel <= 9:
         raise ValueError(f"clevel is {clevel!r}; accepted: 0 to 9")

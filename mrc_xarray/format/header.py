@@ -227,20 +227,21 @@ class Header:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the header that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        for place in _FIELDS:
-            value = values[place.name]
-            if place.kind == "bytes":
-                value = value.encode("latin-1")
-            elif place.kind == "XYZ":
-                value = XYZ(*map(float, value))
-            elif "float" in place.kind:
-                value = tuple(map(float, value)) if isinstance(value, list) else float(value)
-            elif isinstance(value, list):
-                value = tuple(value)
-            values[place.name] = value
-        return cls(**values)
+        """Return the header that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is something else.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            fields = {place.name: _from_plain(place, values[place.name]) for place in _FIELDS}
+            header = cls(byteorder=values["byteorder"], **fields)
+            # whoever wrote the text: what a file can't have is no header
+            return cls.parse(header.encode(), header.byteorder)
+        except (AttributeError, KeyError, OverflowError, TypeError, struct.error) as error:
+            raise ValueError(f"not a header as JSON: {error!r}") from error
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -408,6 +409,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_plain(place: _Field, value: Any) -> Any:
+    """Return the value of a field that `_plain` wrote."""
+    if place.kind == "bytes":
+        return value.encode("latin-1")
+    if place.kind == "XYZ":
+        return XYZ(*map(float, value))
+    if "float" in place.kind:
+        return tuple(map(float, value)) if isinstance(value, list) else float(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _pack(value: Any) -> tuple[Any, ...]:

@@ -1,0 +1,245 @@
+"""What data say of the file that they were opened from, and how far that is believed.
+
+Attributes travel: through arithmetic, and through netCDF and Zarr files that anyone may have
+made. They are data, and nothing is opened because an attribute names it. What leads back to a
+file is an object that `SourceName` carries, which no file can hold.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from mrc_xarray.format.errors import MrcError, warn
+from mrc_xarray.format.header import HEADER_SIZE, Header
+from mrc_xarray.source import ByteSource, MemorySource
+
+__all__ = ["SourceName", "extended_header", "header_of", "metadata_of", "well_formed"]
+
+Labelled = TypeVar("Labelled", bound="xr.Dataset | xr.DataArray")
+
+# letters of a name or a rule, of a header as JSON, and of metadata
+_LONGEST_TEXT = 2**14
+_LONGEST_HEADER = 2**16
+_LONGEST_METADATA = 2**26
+# lists and mappings within each other, in metadata
+_DEEPEST = 100
+
+
+class SourceName(str):
+    """The name of the file that data were opened from, which also leads back to it.
+
+    It is an ordinary text to netCDF, Zarr and JSON, and what they give back is an ordinary text.
+    Copies, and copies by pickle within the user's own session, lead back to the file, too, where
+    that has a name to open it by.
+    """
+
+    source: ByteSource
+    extended_size: int
+
+    def __new__(cls, name: str, source: ByteSource, extended_size: int) -> SourceName:
+        """Make a name.
+
+        Parameters
+        ----------
+        name : str
+        source : ByteSource
+            The file, as it was when it was opened.
+        extended_size : int
+            Length of the extended header in bytes.
+        """
+        self = super().__new__(cls, name)
+        if isinstance(source, MemorySource):
+            # the pixels would stay in memory for as long as the attribute
+            source = MemorySource(source.data[: HEADER_SIZE + extended_size], source.name)
+        try:
+            # without what it has decoded, which is the array's
+            self.source = copy.copy(source)
+        except TypeError:
+            # an open file object
+            self.source = source
+        self.extended_size = extended_size
+        return self
+
+    def __copy__(self) -> SourceName:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SourceName:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            is_elsewhere = bool(self.source.__reduce__()) and not isinstance(
+                self.source, MemorySource
+            )
+        except TypeError:
+            is_elsewhere = False
+        if not is_elsewhere:
+            return str, (str(self),)
+        return SourceName, (str(self), self.source, self.extended_size)
+
+    def extended_header(self) -> bytes:
+        """Read the bytes between header and pixels; the source refuses another file."""
+        if not self.extended_size:
+            return b""
+        raw = self.source.read(HEADER_SIZE, self.extended_size)
+        if len(raw) < self.extended_size:
+            raise MrcError(
+                f"{self}: the file changed since it was opened: its extended header has "
+                f"{len(raw)} of {self.extended_size} bytes"
+            )
+        return raw
+
+
+def header_of(attrs: Mapping[Any, Any]) -> Header | None:
+    """Return the header that data were opened with, or None where they were not."""
+    text = attrs.get("mrc_header")
+    return None if text is None else Header.from_json(text)
+
+
+def metadata_of(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the metadata of a file and its sidecars; empty if there are none."""
+    metadata: dict[str, Any] = json.loads(attrs.get("mrc_metadata", "{}"))
+    return metadata
+
+
+def extended_header(attrs: Mapping[Any, Any]) -> bytes:
+    """Return the bytes between header and pixels, from the file that data were opened from.
+
+    Returns
+    -------
+    bytes
+        Empty if there are none.
+
+    Raises
+    ------
+    OSError
+        If the file is no longer there.
+    MrcError
+        If another file is there, or the data came here by way of another format.
+    """
+    name = attrs.get("mrc_source")
+    if isinstance(name, SourceName):
+        return name.extended_header()
+    if attrs.get("mrc_extended_bytes"):
+        raise MrcError(
+            f"{name}: the file has an extended header, which is not stored with the data, and the "
+            "data were not opened from it in this session. Open the MRC file itself with "
+            "engine='mrc', or pass extended_header= to to_file"
+        )
+    return b""
+
+
+def well_formed(obj: Labelled) -> Labelled:
+    """Return labelled data without those attributes of ours that are malformed.
+
+    Warns
+    -----
+    MrcWarning
+        One, which names them.
+    """
+    malformed = [f"{where}{key}" for where, _, key in _malformed(obj)]
+    if not malformed:
+        return obj
+    listed = ", ".join(sorted(set(malformed))[:10])
+    warn(
+        f"the attributes {listed} are not as this package writes them, and are ignored. The file "
+        "that they came with may be damaged, or not made by this package"
+    )
+    cleaned = obj.copy(deep=False)
+    for _, attrs, key in list(_malformed(cleaned)):
+        del attrs[key]
+    return cleaned  # type: ignore[return-value]  # the same kind as what was copied
+
+
+def _malformed(obj: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, dict[Any, Any], str]]:
+    """Yield where a malformed attribute is, for a message; the mapping that has it; its key."""
+    places: list[tuple[str, dict[Any, Any], Mapping[str, Callable[[Any], bool]]]]
+    variables = [obj, *obj.data_vars.values()] if isinstance(obj, xr.Dataset) else [obj]
+    places = [("", variable.attrs, _ACCEPTED) for variable in variables]
+    places += [(f"{name}:", coord.attrs, _OF_COORDS) for name, coord in obj.coords.items()]
+    for where, attrs, accepted in places:
+        for key, is_accepted in accepted.items():
+            if key in attrs and not is_accepted(attrs[key]):
+                yield where, attrs, key
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and 0 <= int(value) < 2**31
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and abs(float(value)) <= float(np.finfo(np.float32).max)
+
+
+def _is_step(value: object) -> bool:
+    return isinstance(value, Real) and 0 < float(value) < math.inf
+
+
+def _is_header(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > _LONGEST_HEADER:
+        return False
+    try:
+        Header.from_json(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_metadata(value: object) -> bool:
+    return isinstance(_from_json(value, _LONGEST_METADATA), dict)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(_from_json(value, _LONGEST_METADATA), list)
+
+
+def _from_json(value: object, longest: int) -> Any:
+    """Return what a text is as JSON, or None where it is none, or too deep."""
+    if not isinstance(value, str) or len(value) > longest:
+        return None
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError, MemoryError):
+        return None
+    return found if _depth(found) <= _DEEPEST else None
+
+
+def _depth(value: Any) -> int:
+    """Return how many lists and mappings are within each other."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
+
+
+# by name, whether a value is one that the engine writes
+_ACCEPTED: dict[str, Callable[[Any], bool]] = {
+    "mrc_header": _is_header,
+    "mrc_metadata": _is_metadata,
+    "mrc_repairs": _is_list,
+    "mrc_extended_bytes": _is_count,
+    "mrcz_chunk_version": _is_count,
+    "mrcz_blocks": _is_count,
+    "mrcz_ratio": _is_number,
+    **dict.fromkeys(("mrc_source", "mrc_layout", "mrc_layout_rule", "mrc_stream"), _is_text),
+    **dict.fromkeys(("mode0_assumption", "mrcz_codec"), _is_text),
+    **dict.fromkeys(("voltage_kV", "c3_mm", "gain_e_per_DN"), _is_number),
+}
+_OF_COORDS: dict[str, Callable[[Any], bool]] = {"spacing": _is_step, "units": _is_text}
