@@ -1,0 +1,177 @@
+"""Writers that are killed at random moments: run by `pytest -m kill`, as it takes minutes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import numpy as np
+import pytest
+import xarray as xr
+
+from mrc_xarray import MrcError, MrcWarning, edit_header, to_mrc, validate
+
+pytestmark = pytest.mark.kill
+
+ROUNDS = int(os.environ.get("MRC_XARRAY_KILLS", "30"))
+N = 48
+OLD = np.arange(N, dtype="f4")[:, None, None] * np.ones((1, 128, 128), "f4")
+NEW = OLD + 1000
+
+# forks for each line, so that modules are imported once; the child writes section by section
+WRITER = """
+import os, sys
+import dask.array as da, numpy as np, xarray as xr
+import mrc_xarray
+
+what, path = sys.argv[1:]
+new = np.arange(48, dtype="f4")[:, None, None] * np.ones((1, 128, 128), "f4") + 1000
+data = xr.DataArray(da.from_array(new, chunks=(1, -1, -1)), dims=("z", "y", "x"))
+options = {
+    "overwrite": {"overwrite": True},
+    "append": {"append_dim": "z"},
+    "region": {"region": {"z": slice(0, 48)}},
+}
+# the modules that are imported when they are first used
+mrc_xarray.to_mrc(data[:2], path.replace("volume", "first"), overwrite=True)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        if what == "edit_header":
+            for i in range(200):
+                mrc_xarray.edit_header(path, voxel_size=2.0 + i % 2, origin=(i % 2, 0, 0))
+        else:
+            mrc_xarray.to_mrc(data, path, **options[what])
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Writers:
+    """A process that forks writers."""
+
+    def __init__(self, what: str, path: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", WRITER, what, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def run(self, after: float | None) -> tuple[bool, float]:
+        """Write, and kill the writer some seconds after it began.
+
+        Returns
+        -------
+        is_done : bool
+        seconds : float
+            How long it ran.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        child = int(self.process.stdout.readline())
+        began = time.monotonic()
+        if after is not None:
+            time.sleep(after)
+            # it may be done, and is waited for by its parent alone
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        status = int(self.process.stdout.readline())
+        assert status in (0, -signal.SIGKILL)
+        return status == 0, time.monotonic() - began
+
+
+def read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, float], list[str]]:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        data = xr.open_dataarray(path, engine="mrc")
+        return data.values, data.mrc.voxel_size, [str(w.message) for w in seen]
+
+
+def outcome(what: str, path: Path) -> str:
+    """Return what a killed write left; raise where it is none of what it may be."""
+    pixels, voxel, said = read(path)
+    if what == "overwrite":
+        assert not said
+        assert np.array_equal(pixels, OLD) or np.array_equal(pixels, NEW)
+        return "new" if pixels[0, 0, 0] == 1000 else "old"
+    if what == "region":
+        # its sections are the old ones or the new ones, some of them in part
+        assert pixels.shape == OLD.shape
+        assert ((pixels == OLD) | (pixels == NEW)).all()
+        return "filled" if np.array_equal(pixels, NEW) else "filled in part"
+    if what == "edit_header":
+        assert set(voxel.values()) in ({1.0}, {2.0}, {3.0})
+        np.testing.assert_array_equal(pixels, OLD)
+        assert not said
+        return f"voxel size {voxel['x']}"
+    np.testing.assert_array_equal(pixels[:N], OLD)
+    if len(pixels) == 2 * N:
+        np.testing.assert_array_equal(pixels[N:], NEW)
+        assert not said
+        return "appended"
+    assert len(pixels) == N
+    if path.stat().st_size == 1024 + OLD.nbytes:
+        return "old"
+    assert "os.truncate" in said[0]
+    assert any("os.truncate" in str(problem) for problem in validate(path))
+    with pytest.raises(MrcError, match="killed"):
+        to_mrc(NEW[:1], path, append_dim="z")
+    os.truncate(path, 1024 + OLD.nbytes)
+    return "old, and the rest recognised"
+
+
+@pytest.mark.parametrize(
+    ("what", "suffix"),
+    [
+        *[("overwrite", suffix) for suffix in (".mrc", ".mrcz", ".mrc.gz")],
+        *[(what, ".mrc") for what in ("append", "region", "edit_header")],
+        ("edit_header", ".mrcz"),
+    ],
+)
+def test_killed_writers(tmp_path: Path, what: str, suffix: str) -> None:
+    path = tmp_path / f"volume{suffix}"
+    rng = random.Random(0)
+    outcomes: Counter[str] = Counter()
+
+    def restore() -> None:
+        if suffix == ".mrc":
+            path.write_bytes(by_hand.mrc(OLD))
+        else:
+            to_mrc(OLD, path, overwrite=True)
+
+    with Writers(what, path) as writers:
+        restore()
+        longest = max(writers.run(None)[1] for _ in range(2))
+        for _ in range(ROUNDS):
+            restore()
+            is_done, _ = writers.run(rng.uniform(0, longest))
+            outcomes[outcome(what, path) + ", done" * is_done] += 1
+            # the next writer of the name removes what was left, and nothing is in its way
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", MrcWarning)
+                if what == "edit_header":
+                    edit_header(path, voxel_size=2.0)
+                else:
+                    to_mrc(OLD, path, overwrite=True)
+                    assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
+    print(f"\n{what} {suffix}: {dict(outcomes)}, killed within {longest * 1000:.0f} ms")
