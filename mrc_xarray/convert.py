@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.layout import stem_and_suffix
-from mrc_xarray.source import filesystem
+from mrc_xarray.source import filesystem, redacted
 from mrc_xarray.writer import to_mrc
 
 __all__ = ["convert"]
@@ -55,14 +55,16 @@ def convert(
         "zarr": {"engine": "zarr", "consolidated": False},
     }
     if kind != "mrc" and _same_place(source, target):
-        raise MrcError(f"{target}: source and target are the same, or one is within the other")
+        raise MrcError(
+            f"{redacted(target)}: source and target are the same, or one is within the other"
+        )
     # chunks come after the selection: then no chunk reads what is left out
     with xr.open_dataset(source, **opened[_kind(source)]) as ds:
         unknown = set(select or {}) - set(ds.dims)
         if unknown:
             raise MrcError(
-                f"{source}: no dimension {', '.join(map(repr, sorted(unknown)))}; it has "
-                f"{', '.join(map(str, ds.dims))}"
+                f"{redacted(source)}: no dimension {', '.join(map(repr, sorted(unknown)))}; "
+                f"it has {', '.join(map(str, ds.dims))}"
             )
         ds = _chunked(ds.isel(select or {}))
         if kind == "mrc":
@@ -101,16 +103,16 @@ def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     try:
         # version 3 of Zarr has no consolidated metadata, and warns of them
         ds.to_zarr(target, mode="w" if overwrite else "w-", consolidated=False)
-    except FileExistsError as error:
+    except FileExistsError:
         raise FileExistsError(
-            17, "Store exists, and overwrite is not asked for", target
-        ) from error
+            17, "Store exists, and overwrite is not asked for", redacted(target)
+        ) from None
 
 
 def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
     if fs is not None:
-        raise MrcError(f"{target}: netCDF can be written to a disk only")
+        raise MrcError(f"{redacted(target)}: netCDF can be written to a disk only")
     if not overwrite and os.path.exists(path):
         raise FileExistsError(17, "File exists, and overwrite is not asked for", path)
     ds.to_netcdf(path, engine="netcdf4")

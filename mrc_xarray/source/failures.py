@@ -43,7 +43,12 @@ def without_secrets(*urls: str) -> Iterator[None]:
         raise
     except Exception as error:
         secrets = frozenset[str]().union(*map(secrets_of, urls))
-        raise _in_own_words(_reason(error), redacted(urls[0]), secrets) from None
+        failure = _in_own_words(_reason(error), redacted(urls[0]), secrets)
+        try:
+            raise failure from None
+        finally:
+            # it would go to another process, which shows it
+            failure.__context__ = None
 
 
 def refusal(status: int, name: str) -> OSError:

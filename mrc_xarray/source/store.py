@@ -13,7 +13,7 @@ from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
 from mrc_xarray.source.base import LONGEST_SIDECAR, Access, Alone, InStore, MiB, Request
 from mrc_xarray.source.failures import without_secrets
 from mrc_xarray.source.ranges import describe, fetch
-from mrc_xarray.source.urls import redacted, sibling
+from mrc_xarray.source.urls import redacted, sibling, without_query
 from mrc_xarray.source.version import Version
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ class StoreSource(Alone):
 
     def read_beside(self, name: str) -> bytes | None:
         # other sidecars are rarer than the requests that would look for them
-        image, suffix = os.path.splitext(self.path)
-        image = image if suffix in COMPRESSED_SUFFIXES else self.path
+        path = without_query(self.path)
+        image, suffix = os.path.splitext(path)
+        image = image if suffix in COMPRESSED_SUFFIXES else path
         if not image.endswith("_movie.mrc") or not name.endswith(_MOVIES_SIDECARS):
             return None
-        path = sibling(self.path, name)
         try:
             with self._asking() as fs:
-                found: bytes = fs.cat_file(path, start=0, end=LONGEST_SIDECAR)
+                found: bytes = fs.cat_file(sibling(path, name), start=0, end=LONGEST_SIDECAR)
         except FileNotFoundError:
             return None
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, quote, unquote
 
-__all__ = ["missing_store", "redacted", "scrubbed", "secrets_of", "sibling"]
+__all__ = ["missing_store", "redacted", "scrubbed", "secrets_of", "sibling", "without_query"]
 
 # as far as a text goes on without a blank, a quotation mark or a bracket
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
@@ -34,7 +34,8 @@ def scrubbed(text: str, secrets: frozenset[str]) -> str:
     text = _URL.sub(lambda found: redacted(found[0]), text)
     for secret in sorted(secrets, key=len, reverse=True):
         # a short one may also be part of a word
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "…", text)
+        word = re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)"
+        text = re.sub(word, "…", text)
     return text
 
 
@@ -51,11 +52,14 @@ def secrets_of(url: str) -> frozenset[str]:
 
 def sibling(path: str, name: str) -> str:
     """Return the path or URL of another file in the same folder of a store."""
-    if "://" in path:
-        # a query string belongs to one file, and may contain slashes
-        path = re.split("[?#]", path)[0]
-    folder, slash, _ = path.rpartition("/")
+    # a query string belongs to one file, and may contain slashes
+    folder, slash, _ = without_query(path).rpartition("/")
     return folder + slash + name
+
+
+def without_query(path: str) -> str:
+    """Return a URL without query string and fragment; a path in a store may have their signs."""
+    return re.split("[?#]", path)[0] if "://" in path else path
 
 
 def missing_store(url: str) -> str:
