@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import servers
 import xarray as xr
+from distributed import Client, LocalCluster
 
 import mrc_xarray
 from mrc_xarray import MrcError, MrcWarning
@@ -339,6 +340,23 @@ def test_connection_that_is_refused(prefix: str, path: Path) -> None:
     with pytest.raises(ConnectionRefusedError, match="Connect call failed") as raised:
         xr.open_dataset(url, engine="mrc")
     assert_nothing_shown(raised.value)
+
+
+def test_error_and_log_of_a_worker(http: servers.HttpServer, path: Path) -> None:
+    ds = xr.open_dataset(with_secrets(http.url(path.name)), engine="mrc", chunks={})
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        np.testing.assert_array_equal(client.compute(ds.data).result(), PIXELS)
+        http.alter = refusing("", 403)
+        future = client.compute(ds.data + 1, retries=0)
+        with pytest.raises(PermissionError, match="403 Forbidden") as raised:
+            future.result()
+        assert_nothing_shown(raised.value)
+        logs = client.get_worker_logs() | {"scheduler": client.get_scheduler_logs()}
+    assert "Compute Failed" in str(logs)
+    assert_none(str(logs))
 
 
 def test_connection_that_breaks_off(http: servers.HttpServer, path: Path) -> None:

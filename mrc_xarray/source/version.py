@@ -64,7 +64,9 @@ class Question:
         OSError, MrcError
             If it has no bytes, those of another version, or others than were asked for.
         """
-        span = re.fullmatch(r"bytes (\d+|\*)(?:-(\d+))?/(\d+)", headers.get("content-range", ""))
+        span = re.fullmatch(
+            r"(?i)bytes (\d+|\*)(?:-(\d+))?/(\d+)", headers.get("content-range", "")
+        )
         length = headers.get("content-length", "")
         size = int(span[3]) if span else int(length) if status == 200 and length else None
         found = {name: plain(headers.get(header, "")) for name, header in _IN_ANSWERS.items()}
@@ -95,7 +97,7 @@ class Question:
 
     def _check_span(self, content_range: str, length: str) -> None:
         """Look at which bytes a partial answer has."""
-        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range)
+        span = re.fullmatch(r"(?i)bytes (\d+)-(\d+)/(\d+|\*)", content_range)
         if span is None:
             hint = f" It does not say which (no valid Content-Range). {COPY}"
             raise self.other_bytes(length or "some", hint=hint)
