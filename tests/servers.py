@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import threading
 import urllib.parse
 import urllib.request
@@ -56,6 +57,11 @@ class HttpServer(ThreadingHTTPServer):
         self.alter: Callable[[str, str, Answer], Answer] = lambda method, path, answer: answer
         self.n_arrived = 0
         self.one_at_a_time = threading.Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # a client may close the connection before the end of an answer that it refuses
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
