@@ -8,7 +8,7 @@ import xarray as xr
 
 from mrc_xarray.format.beside import image_name
 from mrc_xarray.format.sidecar.acquisition import neighbours
-from mrc_xarray.source import ByteSource
+from mrc_xarray.source import ByteSource, InStore
 
 __all__ = ["groups"]
 
@@ -17,7 +17,7 @@ def groups(
     movie: xr.Dataset,
     roles: Sequence[Hashable],
     source: ByteSource,
-    open_image: Callable[[str], xr.Dataset],
+    open_image: Callable[[str | InStore], xr.Dataset],
 ) -> dict[str, xr.Dataset]:
     """Open the images beside a movie.
 
@@ -30,7 +30,7 @@ def groups(
     source : ByteSource
         The movie's.
     open_image : callable
-        Opens the image of a path or URL.
+        Opens the image that `ByteSource.beside` returns.
 
     Returns
     -------

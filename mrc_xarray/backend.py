@@ -167,6 +167,9 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
         if drop_variables is not None:
             ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
+        if "://" in file.name:
+            # else xarray takes the URL with the password that may be in it
+            ds.encoding["source"] = file.name
         # open_mfdataset calls what is set here, without asking whether anything is
         ds.set_close(_nothing_to_close)
         return ds
@@ -179,7 +182,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
 
         storage_options = options.get("storage_options")
 
-        def open_image(target: str) -> xr.Dataset:
+        def open_image(target: Target) -> xr.Dataset:
             return self.open_dataset(
                 target,
                 storage_options=storage_options,

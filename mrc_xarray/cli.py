@@ -15,6 +15,7 @@ from typing import Any
 
 import mrc_xarray
 from mrc_xarray.format.errors import Finding, Problem
+from mrc_xarray.source import redacted
 
 __all__ = ["main"]
 
@@ -124,9 +125,9 @@ def _validate(arguments: argparse.Namespace) -> int:
         else:
             if not arguments.json:
                 lines = [f"  {problem}" for problem in problems]
-                print("\n".join([f"{file}:{' valid' * (not problems)}", *lines]))
+                print("\n".join([f"{redacted(file)}:{' valid' * (not problems)}", *lines]))
         told = [{name: getattr(problem, name) for name in _TOLD} for problem in problems]
-        reports.append({"file": file, "valid": not problems, "problems": told})
+        reports.append({"file": redacted(file), "valid": not problems, "problems": told})
     if arguments.json:
         print(json.dumps(reports, indent=2, allow_nan=False))
     return int(not all(report["valid"] for report in reports))
@@ -205,7 +206,7 @@ def _complain(error: Exception, file: str = "") -> None:
     told = "; ".join([str(error), *getattr(error, "__notes__", [])])
     if not isinstance(error, mrc_xarray.MrcError):
         # its message may be no more than a name
-        told = f"{file}: {type(error).__name__}: {told}" if file else told
+        told = f"{redacted(file)}: {type(error).__name__}: {told}" if file else told
     print("mrc-xarray: " + "; ".join(told.splitlines()), file=sys.stderr)
 
 

@@ -14,7 +14,8 @@ from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.layout import stem_and_suffix
 from mrc_xarray.part import Part, exists
 from mrc_xarray.sink import NewFile
-from mrc_xarray.source import filesystem
+from mrc_xarray.source import filesystem, redacted
+from mrc_xarray.threads import own_threads
 from mrc_xarray.writer import to_mrc
 
 __all__ = ["convert"]
@@ -59,14 +60,16 @@ def convert(
         "zarr": {"engine": "zarr", "consolidated": False},
     }
     if kind != "mrc" and _same_place(source, target):
-        raise MrcError(f"{target}: source and target are the same, or one is within the other")
+        raise MrcError(
+            f"{redacted(target)}: source and target are the same, or one is within the other"
+        )
     # chunks come after the selection: then no chunk reads what is left out
     with xr.open_dataset(source, **opened[_kind(source)]) as ds:
         unknown = set(select or {}) - set(ds.dims)
         if unknown:
             raise MrcError(
-                f"{source}: no dimension {', '.join(map(repr, sorted(unknown)))}; it has "
-                f"{', '.join(map(str, ds.dims))}"
+                f"{redacted(source)}: no dimension {', '.join(map(repr, sorted(unknown)))}; "
+                f"it has {', '.join(map(str, ds.dims))}"
             )
         ds = _chunked(ds.isel(select or {}))
         if kind == "mrc":
@@ -109,17 +112,20 @@ def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     try:
         # version 3 of Zarr has no consolidated metadata, and warns of them
         ds.to_zarr(target, mode="w" if overwrite else "w-", consolidated=False)
-    except FileExistsError as error:
-        raise exists(target) from error
+    except FileExistsError:
+        raise exists(redacted(target)) from None
 
 
 def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
     """Write a Zarr store to a folder of another name, and rename it when it is complete."""
+    import dask
+
     if os.path.lexists(path) and not overwrite:
         raise exists(path)
     part = Part.of(path).path
     try:
-        ds.to_zarr(part, mode="w-", consolidated=False)
+        with own_threads(ds) as threads, dask.config.set(threads):
+            ds.to_zarr(part, mode="w-", consolidated=False)
         if overwrite and os.path.lexists(path):
             old = Part.of(path).path
             os.rename(path, old)
@@ -136,14 +142,17 @@ def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
 
 
 def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
+    import dask
+
     fs, path = filesystem(target)
     if fs is not None:
-        raise MrcError(f"{target}: netCDF can be written to a disk only")
+        raise MrcError(f"{redacted(target)}: netCDF can be written to a disk only")
     sink = NewFile.at(path, overwrite)
     try:
         # HDF5 locks the file itself
         sink.begin(0).release()
-        ds.to_netcdf(sink.part.path, engine="netcdf4")
+        with own_threads(ds) as threads, dask.config.set(threads):
+            ds.to_netcdf(sink.part.path, engine="netcdf4")
         sink.part.publish(overwrite=overwrite)
     except BaseException:
         sink.discard()

@@ -26,7 +26,7 @@ from mrc_xarray.format.statistics import Statistics
 from mrc_xarray.locks import lock_in_place
 from mrc_xarray.plan import Plan
 from mrc_xarray.sink import InPlace
-from mrc_xarray.source import LocalSource, filesystem
+from mrc_xarray.source import LocalSource, filesystem, redacted
 from mrc_xarray.source.codecs import begins_stream
 from mrc_xarray.source.identity import Node, node_of
 
@@ -118,7 +118,8 @@ def local_path(target: str | os.PathLike[str]) -> str:
     """
     fs, path = filesystem(os.fsdecode(target))
     if fs is not None:
-        raise MrcError(f"{os.fsdecode(target)}: only a file on a disk can be changed in place")
+        name = redacted(os.fsdecode(target))
+        raise MrcError(f"{name}: only a file on a disk can be changed in place")
     return os.path.realpath(os.path.expanduser(path))
 
 

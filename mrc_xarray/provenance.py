@@ -19,7 +19,7 @@ import xarray as xr
 
 from mrc_xarray.format.errors import MrcError, warn
 from mrc_xarray.format.header import HEADER_SIZE, Header
-from mrc_xarray.source import ByteSource, MemorySource
+from mrc_xarray.source import ByteSource, MemorySource, redacted
 
 __all__ = ["SourceName", "extended_header", "header_of", "metadata_of", "well_formed"]
 
@@ -130,9 +130,9 @@ def extended_header(attrs: Mapping[Any, Any]) -> bytes:
         return name.extended_header()
     if attrs.get("mrc_extended_bytes"):
         raise MrcError(
-            f"{name}: the file has an extended header, which is not stored with the data, and the "
-            "data were not opened from it in this session. Open the MRC file itself with "
-            "engine='mrc', or pass extended_header= to to_file"
+            f"{redacted(str(name))[:200]}: the file has an extended header, which is not stored "
+            "with the data, and the data were not opened from it in this session. Open the MRC "
+            "file itself with engine='mrc', or pass extended_header= to to_file"
         )
     return b""
 

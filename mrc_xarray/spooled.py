@@ -18,6 +18,8 @@ from mrc_xarray.locks import Lock
 from mrc_xarray.part import Buffer, Part, exists
 from mrc_xarray.sink import NewFile
 from mrc_xarray.source.codecs import encoder, first_bytes
+from mrc_xarray.source.failures import without_secrets
+from mrc_xarray.source.urls import redacted
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -127,8 +129,9 @@ class Upload:
         import dask
 
         folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
-        spool = Part.of(os.path.join(os.path.abspath(folder), os.path.basename(path)))
-        sink = cls(name, overwrite, spool, fs, path, codec)
+        # of a name with a query string, which may be secret and have slashes, what is in front
+        spool = Part.of(os.path.join(os.path.abspath(folder), os.path.basename(redacted(name))))
+        sink = cls(redacted(name), overwrite, spool, fs, path, codec)
         sink._check()
         return sink
 
@@ -147,20 +150,24 @@ class Upload:
             return
         self._check()
         self.spool.write([(0, head)])
+        try:
+            with without_secrets(self.name, self.path):
+                self._send()
+        except FileExistsError:
+            raise exists(self.name) from None
+        self.discard()
+
+    def _send(self) -> None:
         # a transaction is the file system's, and others may write to it at the same time
         own = type(self.fs)(
             *self.fs.storage_args, **self.fs.storage_options, skip_instance_cache=True
         )
-        try:
-            with own.transaction:
-                with self._opened(own) as file:
-                    _copy(self.spool, file, self.codec)
-                # once more, as it is published at the end of the transaction
-                self._check()
-        except FileExistsError:
-            raise exists(self.name) from None
+        with own.transaction:
+            with self._opened(own) as file:
+                _copy(self.spool, file, self.codec)
+            # once more, as it is published at the end of the transaction
+            self._check()
         self.fs.invalidate_cache(self.path)
-        self.discard()
 
     def discard(self) -> None:
         self.spool.discard()
@@ -170,8 +177,10 @@ class Upload:
         return f"{self.name} was not written; what was there before is untouched"
 
     def _check(self) -> None:
-        self.fs.invalidate_cache(self.path)
-        if not self.overwrite and self.fs.exists(self.path):
+        with without_secrets(self.name, self.path):
+            self.fs.invalidate_cache(self.path)
+            is_there = not self.overwrite and self.fs.exists(self.path)
+        if is_there:
             raise exists(self.name)
 
     def _opened(self, fs: AbstractFileSystem) -> BinaryIO:

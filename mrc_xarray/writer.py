@@ -6,12 +6,10 @@ together in `graph`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,8 +28,8 @@ from mrc_xarray.locks import Lock, lock_in_place
 from mrc_xarray.plan import Plan, begin, finish_plain
 from mrc_xarray.provenance import well_formed
 from mrc_xarray.sink import open_sink
-from mrc_xarray.source import filesystem
-from mrc_xarray.source.base import cores
+from mrc_xarray.source import filesystem, redacted
+from mrc_xarray.threads import own_threads
 
 if TYPE_CHECKING:
     import dask.array
@@ -242,7 +240,8 @@ def create(
         If the target exists, and may not be replaced.
     """
     if filesystem(os.fsdecode(target))[0] is not None:
-        raise MrcError(f"{os.fsdecode(target)}: only a file on a disk can be filled in place")
+        name = redacted(os.fsdecode(target))
+        raise MrcError(f"{name}: only a file on a disk can be filled in place")
     if os.fsdecode(target).lower().endswith(COMPRESSED_SUFFIXES):
         raise MrcError(f"{os.fsdecode(target)}: a compressed stream can't be filled in place")
     # takes no memory, whatever its shape
@@ -352,39 +351,13 @@ def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
     try:
         with (begun := begin(plan)).lock:
             task = written(begun, _as_dask(data), is_begun=True)
-            with _own_threads(task, options) as own:
+            with own_threads(task, **options) as own:
                 task.compute(**options, **own)
     except BaseException as error:
         plan.sink.discard()
         error.add_note(plan.sink.note)
         raise
     return None
-
-
-@contextlib.contextmanager
-def _own_threads(task: Delayed, options: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Give dask threads that are done when this is, where it would use its own.
-
-    After an error, dask's own go on with what they have begun, and would write to a file that is
-    being removed, or cut back.
-    """
-    from dask import config, threaded
-    from dask.base import get_scheduler
-
-    get = get_scheduler(collections=[task], **options)
-    if get is not threaded.get or config.get("pool", None) is not None:
-        yield {}
-        return
-    pool = ThreadPoolExecutor(config.get("num_workers", None) or cores())
-    # who presses Ctrl-C does not want to wait
-    waits = True
-    try:
-        yield {"pool": pool}
-    except KeyboardInterrupt:
-        waits = False
-        raise
-    finally:
-        pool.shutdown(wait=waits, cancel_futures=True)
 
 
 def _is_in_memory(data: xr.DataArray) -> bool:

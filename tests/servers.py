@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import threading
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import fsspec
 
@@ -26,12 +28,18 @@ class Asked(NamedTuple):
         return self.stop - self.start
 
 
+#: Status, headers and body.
+Answer: TypeAlias = "tuple[int, dict[str, str], bytes]"
+
+
 class HttpServer(ThreadingHTTPServer):
     """Serves the files of one directory, and remembers what it was asked for.
 
     Switches, to be set at any time: `ignore_ranges` answers every GET with 200 and the whole
     file, `drop` leaves that many bytes out of every range, `marks` are the headers that tell one
-    version of a file from another, `tell_size` whether an answer has a length.
+    version of a file from another, `tell_size` whether an answer has a length. `before` is called
+    with the number of a request before it is answered, and `alter` with the method, the path and
+    the answer, to return another. A query string is ignored.
     """
 
     # eight parallel requests overflow the default of 5, and wait for a second
@@ -45,6 +53,15 @@ class HttpServer(ThreadingHTTPServer):
         self.drop = 0
         self.marks: tuple[str, ...] = ("ETag", "Last-Modified")
         self.tell_size = True
+        self.before: Callable[[int], None] = lambda n: None
+        self.alter: Callable[[str, str, Answer], Answer] = lambda method, path, answer: answer
+        self.n_arrived = 0
+        self.one_at_a_time = threading.Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # a client may close the connection before the end of an answer that it refuses
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
@@ -75,34 +92,46 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         server = self.server
-        path = server.directory / self.path.lstrip("/")
-        if not path.is_file():
-            self.send_error(404)
+        path = urllib.parse.urlsplit(self.path).path.lstrip("/")
+        with server.one_at_a_time:
+            server.before(server.n_arrived)
+            server.n_arrived += 1
+            answer = self._found(server.directory / path)
+        status, headers, body = server.alter(self.command, path, answer)
+        if status >= 400:
+            self.send_error(status)
             return
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def _found(self, path: Path) -> Answer:
+        server = self.server
+        if not path.is_file():
+            return 404, {}, b""
         data = path.read_bytes()
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        start, stop = 0, len(data)
+        start, stop, status = 0, len(data), 200
+        headers = {}
         if asked and not server.ignore_ranges:
             start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data)) - server.drop
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-        else:
-            self.send_response(200)
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         server.requests.append(Asked(self.command, start, stop))
         changed = path.stat().st_mtime_ns
         marks = {
             "ETag": f'"{len(data):x}-{changed:x}"',
             "Last-Modified": self.date_time_string(changed // 10**9),
         }
-        for mark in server.marks:
-            self.send_header(mark, marks[mark])
+        headers |= {mark: marks[mark] for mark in server.marks}
         if not server.ignore_ranges:
-            self.send_header("Accept-Ranges", "bytes")
+            headers["Accept-Ranges"] = "bytes"
         if server.tell_size:
-            self.send_header("Content-Length", str(stop - start))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(data[start:stop])
+            headers["Content-Length"] = str(stop - start)
+        return status, headers, data[start:stop]
 
 
 @contextlib.contextmanager

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import botocore.exceptions
 import by_hand
 import fsspec
 import mrcz
@@ -349,22 +348,12 @@ def http(path: Path) -> Iterator[FailingServer]:
             thread.join()
 
 
-def told(error: BaseException | None) -> str:
-    """Return all that a traceback shows of an error and of what caused it."""
-    text = ""
-    while error is not None:
-        text += f"{type(error).__name__} {error} {getattr(error, 'status', '')}\n"
-        error = error.__cause__ or error.__context__
-    return text
-
-
 def test_connection_that_is_closed_early_is_an_error(http: FailingServer) -> None:
     data = data_of(http.url("volume.mrc"))
     for read in (data.load, lambda: data_of(http.url("volume.mrc"))):
         http.cut = 100
-        with pytest.raises((MrcError, aiohttp.ClientError, OSError)) as raised:
+        with pytest.raises(OSError, match="not completed"):
             read()
-        assert re.search("not completed|answered with 100 bytes", told(raised.value))
         http.cut = None
         # the connection that was closed is not used again
         read()
@@ -379,17 +368,13 @@ def test_server_that_fails_is_an_error_that_tells_the_status(http: FailingServer
         data_of(url)
     assert raised.value.errno == errno.EIO
     data = data_of(url)
-    http.fail = 2
-    with pytest.raises((MrcError, aiohttp.ClientError, OSError)) as raised:
-        data.load()
-    assert "503" in told(raised.value)
     # the array is none the worse for it, and neither is one that failed after its first pixels
-    assert_readable(data)
-    http.fail = 1
-    with pytest.raises((MrcError, aiohttp.ClientError, OSError)) as raised:
-        data[3].load()
-    assert "503" in told(raised.value)
-    assert_readable(data)
+    for read in (data.load, data[3].load):
+        http.fail = 1
+        with pytest.raises(OSError, match="The server can't give it now: 503") as raised:
+            read()
+        assert raised.value.errno == errno.EIO
+        assert_readable(data)
 
 
 def test_server_that_refuses_is_no_missing_file(http: FailingServer) -> None:
@@ -459,9 +444,8 @@ def test_server_that_never_answers_is_a_timeout(
     http.hang = True
     for read in (lambda: data_of(url, storage_options=options), data.load, compared[1].load):
         start = time.perf_counter()
-        with pytest.raises((MrcError, OSError, botocore.exceptions.BotoCoreError)) as raised:
+        with pytest.raises(TimeoutError, match="did not answer in time"):
             read()
-        assert re.search("(?i)time-?out", told(raised.value))
         assert time.perf_counter() - start < 4
     http.hang = False
     assert_readable(data)

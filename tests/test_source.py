@@ -240,11 +240,15 @@ def test_remote_file_is_compared_again_by_each_process_that_gets_it(
         read_into(pickle.loads(pickle.dumps(source)), (0, 4))
 
 
-def test_remote_file_is_compared_once_in_a_process(http: servers.HttpServer, path: Path) -> None:
+@pytest.mark.parametrize("marks", [("ETag", "Last-Modified"), ("ETag",), ("Last-Modified",)])
+def test_remote_file_is_compared_without_a_request(
+    http: servers.HttpServer, path: Path, marks: tuple[str, ...]
+) -> None:
+    http.marks = marks
     source = open_source(http.url(path.name))
     for _ in range(3):
         read_into(source, (0, 4))
-    assert http.methods() == ["HEAD", "HEAD", "GET", "GET", "GET"]
+    assert http.methods() == ["HEAD", "GET", "GET", "GET"]
 
 
 def test_remote_file_that_is_gone_raises_as_open_does(
@@ -293,11 +297,11 @@ def test_store_that_answers_with_less_is_an_error(
         ds.load()
 
 
-def test_store_that_does_not_tell_the_size_is_an_error(
+def test_store_that_does_not_give_the_size_is_an_error(
     http: servers.HttpServer, path: Path
 ) -> None:
     http.tell_size = False
-    with pytest.raises(MrcError, match="does not tell the file's size"):
+    with pytest.raises(MrcError, match="does not give the file's size"):
         open_source(http.url(path.name))
 
 

@@ -198,8 +198,8 @@ def test_selection_asks_for_one_range_a_run(
     asked.requests.clear()
     ds.data.isel(selection).load()
     assert asked.gets() == [(1024 + start, 1024 + stop) for start, stop in ranges]
-    # once, to see whether the file is still the same
-    assert asked.methods().count("HEAD") == (1 if ranges else 0)
+    # the answers say themselves whether the file is still the same
+    assert set(asked.methods()) <= {"GET"}
 
 
 def test_later_selections_ask_for_pixels_alone(asked: servers.HttpServer) -> None:
@@ -225,6 +225,7 @@ def test_all_of_a_run_is_asked_for_at_once(
 ) -> None:
     ds = xr.open_dataset("memory://stores/volume.mrc", engine="mrc")
     selection, ranges = SELECTIONS["list"]
+    memory_filesystem.clear()
     ds.data.isel(selection).load()
     assert memory_filesystem == [[(1024 + start, 1024 + stop) for start, stop in ranges]]
 
@@ -268,10 +269,8 @@ def test_s3_is_asked_for_size_and_header_and_then_for_runs(
         calls.clear()
         selection, ranges = SELECTIONS["list"]
         ds.data.isel(selection).load()
-    wanted = {("get_object", f"bytes={1024 + a}-{1024 + b - 1}") for a, b in ranges}
-    assert calls[0] == ("head_object", None)
-    assert set(calls[1:]) == wanted
-    assert len(calls) == 1 + len(wanted)
+    wanted = [("get_object", f"bytes={1024 + a}-{1024 + b - 1}") for a, b in ranges]
+    assert sorted(calls) == sorted(wanted)
 
 
 def test_s3_listing_from_before_hides_no_change() -> None:

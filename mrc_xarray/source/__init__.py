@@ -15,11 +15,13 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from mrc_xarray.format import FIRST_READ
-from mrc_xarray.source.base import ByteSource, Request
+from mrc_xarray.source.base import ByteSource, InStore, Request
 from mrc_xarray.source.codecs import begins_stream
+from mrc_xarray.source.failures import without_secrets
 from mrc_xarray.source.local import LocalSource
 from mrc_xarray.source.memory import FileObjectSource, MemorySource
-from mrc_xarray.source.store import StoreSource, missing_store
+from mrc_xarray.source.store import StoreSource
+from mrc_xarray.source.urls import missing_store, redacted
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ByteSource",
     "FileObjectSource",
+    "InStore",
     "LocalSource",
     "MemorySource",
     "Request",
@@ -35,10 +38,11 @@ __all__ = [
     "filesystem",
     "open_decoded",
     "open_source",
+    "redacted",
 ]
 
 #: What the engine opens.
-Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
+Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | InStore"
 
 
 def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
@@ -65,6 +69,8 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
         path = os.fsdecode(target)
         fs, stripped = filesystem(path, storage_options)
         return LocalSource.open(stripped) if fs is None else _from_filesystem(fs, stripped, path)
+    if isinstance(target, InStore):
+        return _from_filesystem(target.fs, target.path, target.name)
     if isinstance(target, io.TextIOBase):
         raise TypeError("can't read MRC from a file that is open as text; open it as 'rb'")
     if getattr(target, "compression", None) and hasattr(target, "open"):
@@ -141,22 +147,24 @@ def filesystem(
     from fsspec.implementations.local import LocalFileSystem
 
     try:
-        fs, path = url_to_fs(target, **(storage_options or {}))
+        # an archive in a chain is opened here
+        with without_secrets(target):
+            fs, path = url_to_fs(target, **(storage_options or {}))
     except ImportError as error:
         error.add_note(missing_store(target))
         raise
     return (None if isinstance(fs, LocalFileSystem) else fs), path
 
 
-def _from_filesystem(fs: AbstractFileSystem, path: str, name: str) -> ByteSource:
+def _from_filesystem(fs: AbstractFileSystem, path: str, url: str) -> ByteSource:
     from fsspec.implementations.local import LocalFileSystem
 
     if isinstance(fs, LocalFileSystem):
         return LocalSource.open(path)
     try:
-        return StoreSource.open(fs, path, name)
+        return StoreSource.open(fs, path, url)
     except ImportError as error:
-        error.add_note(missing_store(name))
+        error.add_note(missing_store(url))
         raise
 
 

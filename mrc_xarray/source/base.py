@@ -6,16 +6,20 @@ import contextlib
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeAlias
 
 from mrc_xarray.format import Bytes, MrcError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 __all__ = [
     "LONGEST_SIDECAR",
     "Access",
     "Alone",
     "ByteSource",
+    "InStore",
     "MiB",
     "Request",
     "changed",
@@ -54,6 +58,24 @@ class Access:
     batch: int
 
 
+@dataclass(frozen=True)
+class InStore:
+    """A file in a store, not opened.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+    path : str
+        The name there, which for HTTP is the URL with all that is secret in it.
+    name : str
+        The URL for attributes and messages, without user, password and query string.
+    """
+
+    fs: AbstractFileSystem = field(repr=False)
+    path: str = field(repr=False)
+    name: str
+
+
 class ByteSource(Bytes, Protocol):
     """Bytes of one unchanging file, to be read from any position by any thread."""
 
@@ -78,8 +100,8 @@ class ByteSource(Bytes, Protocol):
     def names_beside(self) -> list[str]:
         """Return the names of the files in the same folder."""
 
-    def beside(self, name: str) -> str:
-        """Return the path or URL of the file of that name in the same folder."""
+    def beside(self, name: str) -> str | InStore:
+        """Return what opens the file of that name in the same folder."""
 
 
 class Alone:
@@ -117,7 +139,7 @@ class Alone:
     def names_beside(self) -> list[str]:
         return []
 
-    def beside(self, name: str) -> str:
+    def beside(self, name: str) -> str | InStore:
         return name
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from mrc_xarray.format import FIRST_READ, MrcError
 from mrc_xarray.format.errors import Problem, warn
-from mrc_xarray.source.base import Access, Alone, ByteSource, MiB, Request
+from mrc_xarray.source.base import Access, Alone, ByteSource, InStore, MiB, Request
 from mrc_xarray.source.codecs import InnerFile, decoder, parts
 from mrc_xarray.source.decoded import Decoded, Limits, Sequential
 from mrc_xarray.source.local import LocalSource
@@ -173,7 +173,7 @@ class StreamSource(Alone):
     def names_beside(self) -> list[str]:
         return self.inner.names_beside()
 
-    def beside(self, name: str) -> str:
+    def beside(self, name: str) -> str | InStore:
         return self.inner.beside(name)
 
     @property

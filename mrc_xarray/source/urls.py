@@ -1,0 +1,100 @@
+"""URLs as text: without what is secret in them, and of another file in the same folder."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, quote, unquote
+
+__all__ = ["missing_store", "redacted", "scrubbed", "secrets_of", "sibling", "without_query"]
+
+# as far as a text goes on without a blank, a quotation mark or a bracket
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+
+
+def redacted(url: str) -> str:
+    """Return a URL without user, password, query string and fragment.
+
+    Parameters
+    ----------
+    url : str
+        A URL, a chain of URLs such as ``simplecache::https://host/x.mrc``, or a path, which is
+        returned as it is.
+
+    Returns
+    -------
+    str
+    """
+    if "://" not in url:
+        return url
+    return "::".join(_without_secrets(part) for part in url.split("::"))
+
+
+def scrubbed(text: str, secrets: frozenset[str]) -> str:
+    """Return what another package says, with its URLs redacted and the secrets left out."""
+    text = _URL.sub(lambda found: redacted(found[0]), text)
+    for secret in sorted(secrets, key=len, reverse=True):
+        # a short one may also be part of a word
+        word = re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)"
+        text = re.sub(word, "…", text)
+    return text
+
+
+def secrets_of(url: str) -> frozenset[str]:
+    """Return users, passwords, query strings, their values, and fragments of a chain of URLs."""
+    found: set[str] = set()
+    for part in url.split("::"):
+        userinfo, query, fragment = _secret_parts(part)
+        found |= {userinfo, *userinfo.split(":", 1), query, fragment}
+        found |= {value for _, value in parse_qsl(query)}
+    found |= {form(secret) for secret in found for form in (quote, unquote)}
+    return frozenset(found - {""})
+
+
+def sibling(path: str, name: str) -> str:
+    """Return the path or URL of another file in the same folder of a store."""
+    # a query string belongs to one file, and may contain slashes
+    folder, slash, _ = without_query(path).rpartition("/")
+    return folder + slash + name
+
+
+def without_query(path: str) -> str:
+    """Return a URL without query string and fragment; a path in a store may have their signs."""
+    return re.split("[?#]", path)[0] if "://" in path else path
+
+
+def missing_store(url: str) -> str:
+    """Return what to install for a URL of this kind."""
+    extras = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+    protocols = [part.partition("://")[0] for part in url.split("::")]
+    extra = next((extras[protocol] for protocol in protocols if protocol in extras), None)
+    if extra is None:
+        return f"{redacted(url)}: install the fsspec package for this kind of URL"
+    return f'{redacted(url)}: pip install "mrc-xarray[{extra}]" brings what this kind of URL needs'
+
+
+def _without_secrets(part: str) -> str:
+    """Redact one part of a chain."""
+    userinfo = _secret_parts(part)[0]
+    scheme, separator, rest = part.partition("://")
+    if not separator:
+        return part.partition("?")[0]
+    if userinfo:
+        rest = rest[len(userinfo) + 1 :]
+    return scheme + separator + re.split("[?#]", rest)[0]
+
+
+def _secret_parts(part: str) -> tuple[str, str, str]:
+    """Return user and password, query string, and fragment of one part of a chain."""
+    _, separator, rest = part.partition("://")
+    userinfo = ""
+    if not separator:
+        rest = part
+    else:
+        authority = re.split("[/?#]", rest)[0]
+        port = authority.rpartition(":")[2] if ":" in authority else ""
+        # a password is to be percent-encoded, and what ends the authority may be part of one
+        ends_early = "@" not in authority and port and not port.isdigit()
+        userinfo = (rest if ends_early else authority).rpartition("@")[0]
+    rest = rest[len(userinfo) + 1 :] if userinfo else rest
+    before, _, fragment = rest.partition("#")
+    return userinfo, before.partition("?")[2], fragment
