@@ -81,10 +81,10 @@ def _parts(found: Any) -> Iterator[Any]:
             yield from (variable._data for variable in found._to_temp_dataset().variables.values())
         case _ if hasattr(found, "__dask_graph__"):
             yield found.__dask_graph__()
-        case _ if type(found).__module__.startswith(("dask.", "xarray.")):
-            # a task, or one of xarray's adapters around a lazy array
-            yield from (getattr(found, name, None) for name in ("args", "kwargs", "value", "func"))
-            yield getattr(found, "array", None)
+        case _ if type(found).__module__.startswith(("dask.", "numpy.", "xarray.")):
+            # a task, the owner of a strided view, or one of xarray's adapters around a lazy array
+            names = ("args", "kwargs", "value", "func", "base", "array")
+            yield from (getattr(found, name, None) for name in names)
 
 
 def _is_same(name: str, target: os.stat_result) -> bool:

@@ -20,8 +20,6 @@ __all__ = ["Buffer", "Part", "exists", "read_at", "write_at"]
 Buffer: TypeAlias = "tuple[int, Any]"
 
 _BINARY = getattr(os, "O_BINARY", 0)
-# what link(2) says on file systems without hard links
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
 _ACL = "system.posix_acl_access"
 # these hold for the content, which is another one
 _OF_CONTENT = {"security.ima", "security.evm", "security.capability"}
@@ -133,9 +131,8 @@ class Part:
             # a cluster may do this again when the worker that did it has died
             if not os.path.samefile(self.path, self.name):
                 raise exists(self.name) from None
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
+        except OSError:
+            # such as on a file system without hard links
             self._replace_reserved()
             return
         self.discard()
@@ -156,10 +153,11 @@ class Part:
         """Remove what writers of the same name have left that no longer live."""
         folder, base = os.path.split(self.name)
         pattern = re.compile(rf"\.{re.escape(_short(base))}\.[0-9a-f]{{12}}\.part(\.new)?")
-        for entry in os.listdir(folder):
-            path = os.path.join(folder, entry)
-            if pattern.fullmatch(entry) and path != self.path:
-                with contextlib.suppress(OSError):
+        # a folder that can be written to need not be one that can be listed
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(folder):
+                path = os.path.join(folder, entry)
+                if pattern.fullmatch(entry) and path != self.path:
                     _remove_unlocked(path)
 
     def discard(self) -> None:
@@ -200,10 +198,13 @@ def exists(name: str) -> FileExistsError:
 
 
 def _remove_unlocked(path: str) -> None:
-    """Remove a file, unless a living writer holds its lock."""
+    """Remove a file, unless a living writer holds its lock, or it is of another user."""
     # neither through a link, nor waiting for a pipe
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    fd = os.open(path, flags | _BINARY)
+    try:
+        fd = os.open(path, flags | _BINARY)
+    except OSError:
+        return
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):
             os.unlink(path)
@@ -243,13 +244,14 @@ def _copy_attributes(source: str, path: str) -> None:
     found = os.stat(source)
     if hasattr(os, "chown"):
         for owner in ((found.st_uid, found.st_gid), (-1, found.st_gid)):
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):
                 os.chown(path, *owner)
                 break
     if hasattr(os, "listxattr"):
         with contextlib.suppress(OSError):
             _copy_extended_attributes(source, path)
-    os.chmod(path, stat.S_IMODE(found.st_mode))
+    with contextlib.suppress(OSError):
+        os.chmod(path, stat.S_IMODE(found.st_mode))
 
 
 def _copy_extended_attributes(source: str, path: str) -> None:

@@ -64,6 +64,12 @@ READ_FROM_THE_FILE: dict[str, Callable[[Path], Any]] = {
     "map, reversed": lambda path: opened(path, mmap=True).load()[::-1],
     "map, as an array": lambda path: opened(path, mmap=True).values[::-1],
     "map by numpy": lambda path: np.memmap(path, "f4", "r", 1024, PIXELS.shape)[::-1],
+    "map, as a window": lambda path: np.lib.stride_tricks.sliding_window_view(
+        opened(path, mmap=True).values, 1, axis=0
+    )[..., 0],
+    "map, broadcast": lambda path: xr.DataArray(
+        np.broadcast_to(opened(path, mmap=True).values[:1], PIXELS.shape), dims=DIMS
+    ),
     "map by mrcfile": lambda path: mrcfile.mmap(path).data,
     "hard link": lambda path: without_attributes(opened(linked(path))),
     "symbolic link": lambda path: opened(pointed(path), chunks={}),
