@@ -169,40 +169,40 @@ USES: dict[str, Callable[[xr.Dataset, Path], Any]] = {
 }
 
 
+SOURCES: dict[str, Callable[[Path, servers.HttpServer], str]] = {
+    "URL": lambda folder, server: server.url("volume.mrc"),
+    "references in the URL": lambda folder, server: (
+        "reference://a.mrc::data:application/json;base64,"
+        + base64.b64encode((folder / "refs.json").read_bytes()).decode()
+    ),
+    "references": lambda folder, server: f"reference://a.mrc::file://{folder}/refs.json",
+    "path": lambda folder, server: str(folder / "volume.mrc"),
+    "URL of a path": lambda folder, server: f"file://{folder}/volume.mrc",
+}
+
+
 @formats
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.filterwarnings("ignore::mrc_xarray.MrcWarning")
 def test_nothing_is_opened_that_an_attribute_names(
-    path: Path, tmp_path: Path, kind: str, use: str
+    path: Path, tmp_path: Path, kind: str, source: str
 ) -> None:
     mark = tmp_path / "code_ran"
     key = "{{ cycler.__init__.__globals__.os.system('touch %s') }}" % mark  # noqa: UP031
     generator = {"key": key, "url": "x", "dimensions": {"i": [0]}}
     references = {"version": 1, "templates": {}, "gen": [generator], "refs": {}}
     (tmp_path / "refs.json").write_text(json.dumps(references))
-    data = base64.b64encode(json.dumps(references).encode()).decode()
-    reads: list[str] = []
+    ds = opened(path).load()
     with servers.http_server(tmp_path) as server:
-        for i, source in enumerate(
-            (
-                server.url("volume.mrc"),
-                f"reference://a.mrc::data:application/json;base64,{data}",
-                f"reference://a.mrc::file://{tmp_path}/refs.json",
-                str(path),
-                f"file://{path}",
-            )
-        ):
-            ds = opened(path).load()
-            ds["data"].attrs["mrc_source"] = source
-            (tmp_path / str(i)).mkdir()
-            again = stored(ds, tmp_path / str(i), kind)
-            assert again.data.attrs["mrc_source"] == source
-            reads.clear()
-            if use.startswith("extended"):
+        ds["data"].attrs["mrc_source"] = SOURCES[source](tmp_path, server)
+        again = stored(ds, tmp_path, kind)
+        assert again.data.attrs["mrc_source"] == ds.data.attrs["mrc_source"]
+        for name, use in USES.items():
+            if name.startswith("extended"):
                 with pytest.raises(MrcError, match="is not stored with the data"):
-                    USES[use](again, tmp_path)
+                    use(again, tmp_path)
             else:
-                USES[use](again, tmp_path)
+                use(again, tmp_path)
         assert server.requests == []
     assert not mark.exists()
     for out in tmp_path.glob("out.*"):
