@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrc_xarray.format import geometry
+from mrc_xarray.format import extended, geometry
 from mrc_xarray.format.beside import (
     NamedBytes,
     SidecarChoice,
@@ -22,6 +21,7 @@ from mrc_xarray.format.beside import (
 from mrc_xarray.format.checks import CHECKS, check
 from mrc_xarray.format.compression import CODECS
 from mrc_xarray.format.errors import Finding, MrcError, MrcWarning, Problem
+from mrc_xarray.format.extended import mrcz
 from mrc_xarray.format.header import HEADER_SIZE, PLACES, Header
 from mrc_xarray.format.layout import Layout, arrange
 from mrc_xarray.format.metadata import Column, Value
@@ -177,7 +177,7 @@ def read(
     if min(shape) < 1:
         raise MrcError.of(name, next(CHECKS["dimensions"](header)))
     place = place_blocks if header.mode >= PER_CODEC else place_rows
-    sections, more = place(source, header, shape, mode, truncated)
+    sections, more = place(source, head, header, shape, mode, truncated)
     problems += more
     n_sections = sections.shape[0]
     extended_size = sections.offset - HEADER_SIZE
@@ -277,26 +277,12 @@ def _json_metadata(
     source: Bytes, header: Header, head: bytes, extended_size: int
 ) -> tuple[dict[str, Any] | None, list[Problem]]:
     """Return the JSON that mrcz puts into the extended header; see FORMAT: MRCZ."""
-    if header.exttyp.lower() != "json" or not extended_size:
+    if extended.kind(header, extended_size) != mrcz.KIND:
         return None, []
     end = HEADER_SIZE + extended_size
-    text = head[HEADER_SIZE:end]
-    if end > len(head):
-        text = source.read(HEADER_SIZE, extended_size)
-    try:
-        metadata = json.loads(text.decode())
-        if isinstance(metadata, dict):
-            return metadata, []
-        found = f"JSON of type {type(metadata).__name__}"
-    except (ValueError, RecursionError) as error:
-        found = f"not JSON: {error}"
-    problem = Problem(
-        "extended-header",
-        "extended header",
-        HEADER_SIZE,
-        extended_size,
-        found,
-        "a JSON object, as EXTTYP says",
-        "The metadata are left out.",
-    )
-    return None, [problem]
+    raw = head[HEADER_SIZE:end]
+    if end > len(head) and mrcz.looks_like(header, raw):
+        if extended_size > mrcz.LONGEST:
+            raise mrcz.too_much(source.name, extended_size, f"{extended_size} bytes long")
+        raw = source.read(HEADER_SIZE, extended_size)
+    return mrcz.parse(source.name, raw)

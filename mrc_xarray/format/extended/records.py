@@ -13,12 +13,20 @@ from mrc_xarray.format.errors import Problem
 from mrc_xarray.format.header import HEADER_SIZE, Header
 from mrc_xarray.format.metadata import Column, Metadata, gather, with_gaps
 
-__all__ = ["Records", "is_blank", "problem", "take"]
+__all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "problem", "take"]
 
 # a header that is garbage may promise 2³¹ sections; with fewer records than a 16th of so many,
 # columns of missing values are not worth their memory
 _MANY_SECTIONS = 2**14
 _FEWEST = 16
+
+# degrees: no stage tilts further, two views of one tilt are nearer than the second, and views of
+# a series are further apart than the third
+_STEEPEST, _SAME_TILT, _LEAST_STEP = 90.0, 0.25, 0.5
+# by which the steps of a series differ: by Saxton's scheme, or where a view was left out
+_STEPS_DIFFER = 2.5
+# views of one tilt
+_MOST_REPEATS = 5
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -131,6 +139,31 @@ def take(
 def is_blank(raw: bytes) -> bool:
     """Tell whether the extended header was reserved and never written, which is normal."""
     return raw.count(0) == len(raw)
+
+
+def is_for_all(header: Header, size: int) -> bool:
+    """Tell whether NSYMBT has room for records of `size` bytes, one for each section."""
+    return 0 < size * header.nz <= header.nsymbt
+
+
+def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
+    """Tell whether numbers are the tilt angles of a series, and can't be pixels.
+
+    Sorted, the angles of a series have steps of nearly one size.
+
+    Parameters
+    ----------
+    angles : ndarray of float, shape (n_sections,), degrees
+    """
+    if not (np.abs(angles) <= _STEEPEST).all():
+        return False
+    steps = np.diff(np.sort(angles))
+    steps = steps[steps > _SAME_TILT]
+    if len(steps) < max(2, len(angles) / _MOST_REPEATS - 1):
+        return False
+    usual = np.median(steps)
+    is_regular = steps.max() <= _STEPS_DIFFER * usual and usual <= _STEPS_DIFFER * steps.min()
+    return bool(usual >= _LEAST_STEP and is_regular)
 
 
 def problem(size: int, found: str, accepted: str, action: str) -> Problem:
