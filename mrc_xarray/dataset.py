@@ -20,6 +20,7 @@ from mrc_xarray.array import StackArray, preferred_chunks
 from mrc_xarray.format import MrcFile
 from mrc_xarray.format.header import HEADER_SIZE
 from mrc_xarray.format.metadata import Value, with_gaps
+from mrc_xarray.format.printing import json_text, printable, printable_lines
 from mrc_xarray.format.sections import Blocks
 from mrc_xarray.source import ByteSource
 
@@ -156,6 +157,7 @@ def to_dataset(
     if kept is not None:
         coords = kept.coords | coords
         data.attrs = kept.attrs | data.attrs
+    data.attrs = _printable(data.attrs)
     return xr.Dataset({"data": data}, xr.Coordinates(coords, indexes={}))
 
 
@@ -244,6 +246,14 @@ def _names(roles: list[str], dims: Sequence[str] | None) -> dict[str, str]:
     return dict(zip(roles, dims, strict=True))
 
 
+def _printable(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes whose names and texts a terminal can show."""
+    return {
+        printable(name): printable_lines(value) if isinstance(value, str) else value
+        for name, value in attrs.items()
+    }
+
+
 @dataclass(frozen=True)
 class _Kept:
     """What our writer kept in the JSON of an MRCZ, of labels that a header can't tell."""
@@ -260,7 +270,8 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
     if not isinstance(kept, dict) or file.layout.rule.startswith("the argument"):
         return None
     try:
-        dims, shape = list(map(str, kept["dims"])), list(map(int, kept["shape"]))
+        dims = [printable(str(dim)) for dim in kept["dims"]]
+        shape = list(map(int, kept["shape"]))
         n_behind = len(file.sections.shape) - 1
         n_leading = len(dims) - n_behind
         fits = (
@@ -274,17 +285,18 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
             return None
         sizes = dict(zip(dims, shape, strict=True))
         coords = {}
-        for name, coord in kept["coords"].items():
+        for stored, coord in kept["coords"].items():
+            name = printable(stored)
             values = values_from_json(coord["data"], coord["dtype"])
-            along = tuple(map(str, coord["dims"]))
+            along = tuple(printable(str(dim)) for dim in coord["dims"])
             is_own = name not in sizes or along == (name,)
             fits = values.shape == tuple(sizes[dim] for dim in along) and len(set(along)) == len(
                 along
             )
             if fits and is_own and name != "data":
-                coords[str(name)] = xr.Variable(along, values, dict(coord["attrs"]))
+                coords[name] = xr.Variable(along, values, _printable(coord["attrs"]))
         attrs = dict(kept["attrs"])
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         # another program may have written anything there
         return None
     roles = [role for role, _ in file.layout.leading]
@@ -417,7 +429,7 @@ def _attrs(file: MrcFile, source: ByteSource) -> dict[str, Any]:
     if file.metadata is not None:
         metadata = {key: value for key, value in file.metadata.items() if key != LABELS_KEY}
         if metadata or LABELS_KEY not in file.metadata:
-            attrs["mrc_metadata"] = json.dumps(metadata)
+            attrs["mrc_metadata"] = json_text(metadata)
     if file.sections.offset > HEADER_SIZE:
         attrs["mrc_extended_bytes"] = file.sections.offset - HEADER_SIZE
     if isinstance(file.sections, Blocks):
