@@ -70,8 +70,6 @@ _SCALES = {
     "angle": {"degree": 1.0, "rad": 180 / math.pi},
     "voltage": {"V": 1.0, "kV": 1e3},
 }
-# names of ours, which no column of a file may take
-_TAKEN = frozenset(("data", "section", "frame_index", "x", "y", "z", "kx", "ky"))
 
 #: Where the JSON of an MRCZ by our writer keeps what the header can't tell of the labels.
 LABELS_KEY = "mrc_xarray"
@@ -86,12 +84,6 @@ OWN_ATTRS = frozenset(
 )
 
 
-# attributes that say how pixels are decoded, or are ours
-_RESERVED = OWN_ATTRS | {
-    *("scale_factor", "add_offset", "_FillValue", "missing_value", "valid_min", "valid_max"),
-    *("valid_range", "flag_values", "dtype", "units", "calendar", "coordinates", "grid_mapping"),
-    *("long_name", "standard_name", "axis", "positive", "compress", "formula_terms", "_Unsigned"),
-}
 _ATTRS_WITH_UNIT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 
 
@@ -202,10 +194,9 @@ def attrs_of(values: Mapping[str, Value]) -> dict[str, Any]:
             continue
         if isinstance(value, np.datetime64):
             value = str(value)
-        key = f"{name}_" if name in _RESERVED or name.startswith(("mrc_", "mrcz_")) else name
-        attrs[key] = int(value) if isinstance(value, bool) else value
+        attrs[name] = int(value) if isinstance(value, bool) else value
         if unit:
-            attrs[f"{key}_units"] = unit
+            attrs[f"{name}_units"] = unit
     return attrs
 
 
@@ -386,8 +377,7 @@ def _per_section(
         attrs = {"units": unit} if unit else {}
         if column.long_name:
             attrs["long_name"] = column.long_name
-        name = f"{column.name}_" if column.name in _TAKEN else column.name
-        coords[name] = xr.Variable(along, values, attrs)
+        coords[column.name] = xr.Variable(along, values, attrs)
     return coords
 
 

@@ -18,7 +18,7 @@ from mrc_xarray.format.header import HEADER_SIZE, Header
 from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
 from mrc_xarray.format.metadata import Column, Metadata, Value
 from mrc_xarray.format.placing import Bytes
-from mrc_xarray.format.sidecar import SIDECARS, Sidecar, acquisition, autodoc, sidecar_named
+from mrc_xarray.format.sidecar import SIDECARS, Sidecar, acquisition, sidecar_named
 from mrc_xarray.format.sidecar import direct_electron as de
 from mrc_xarray.format.sidecar.text import line_start
 
@@ -184,7 +184,7 @@ def read_sidecar(
     return Beside(
         metadata.columns,
         metadata.values,
-        _autodoc_keys(found) if kind.kind == "mdoc" else {},
+        metadata.keys,
         problems=_placed(metadata.problems, found),
         evidence=(
             "an .mdoc is beside the file"
@@ -289,7 +289,7 @@ def _direct_electron(
         steps |= {n: Step(s, units) for n, s in zip(roles, sizes, strict=True) if s is not None}
     return Beside(
         values=metadata.values,
-        keys=info.values,
+        keys=metadata.keys,
         scan=arranged,
         is_diffraction=info.is_diffraction,
         steps=steps,
@@ -312,10 +312,3 @@ def _placed(
         for problem in problems
         if isinstance(problem, SidecarProblem)
     )
-
-
-def _autodoc_keys(found: NamedBytes) -> dict[str, Any]:
-    """Return what an .mdoc says of the whole file, as it stands there."""
-    doc = autodoc.parse(found.raw, found.name)
-    keys: dict[str, Any] = dict(doc.globals.values)
-    return keys | ({"titles": list(doc.titles)} if doc.titles else {})

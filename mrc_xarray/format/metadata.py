@@ -13,7 +13,22 @@ import numpy as np
 
 from mrc_xarray.format.errors import Finding
 
-__all__ = ["PER_SECTION", "Column", "Metadata", "Value", "gather", "with_gaps"]
+__all__ = [
+    "MOST_POSITIONS",
+    "PER_SECTION",
+    "Column",
+    "Metadata",
+    "Value",
+    "are_worthwhile",
+    "gather",
+    "with_gaps",
+]
+
+#: A longer dimension has no coordinates: its header may be made to claim much.
+MOST_POSITIONS = 2**24
+# columns of more sections than this, nearly all without a value, are not worth their memory
+_MANY_SECTIONS = 2**14
+_FEWEST = 16
 
 #: What belongs to each section by nature: a column even where all of its values are equal.
 PER_SECTION = frozenset(
@@ -64,12 +79,15 @@ class Metadata:
         One value a section.
     values : mapping of str to Value
         One value for the whole file: str, bool, int or float.
+    keys : mapping of str
+        What JSON can hold of a sidecar's own keys and texts.
     problems : tuple of Finding
         What could not be read, or was assumed.
     """
 
     columns: tuple[Column, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
+    keys: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Finding, ...] = ()
 
 
@@ -93,7 +111,12 @@ def gather(columns: Iterable[Column], problems: Iterable[Finding] = ()) -> Metad
             single[column.name] = Value(column.values[0].item(), column.units)
         else:
             kept.append(column)
-    return Metadata(tuple(kept), single, tuple(problems))
+    return Metadata(tuple(kept), single, problems=tuple(problems))
+
+
+def are_worthwhile(n_there: int, n_sections: int) -> bool:
+    """Tell whether columns of `n_sections` are worth their memory, with `n_there` values each."""
+    return n_sections <= min(MOST_POSITIONS, max(_MANY_SECTIONS, _FEWEST * n_there))
 
 
 def with_gaps(

@@ -67,7 +67,7 @@ def parse(name: str, raw: bytes) -> tuple[dict[str, Any] | None, list[Problem]]:
 def too_much(name: str, nbytes: int, found: str) -> MrcError:
     """Return the error for JSON of `nbytes` bytes that is not worth its memory."""
     accepted = f"JSON of up to {LONGEST} bytes and {_DEEPEST} levels, for which there is memory"
-    action = "The file may be made to do harm; mrc_xarray.read_header reads its header alone."
+    action = "The file may be damaged, or made to do harm; it is not opened."
     return MrcError.of(name, problem(nbytes, found, accepted, action))
 
 

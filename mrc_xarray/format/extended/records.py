@@ -11,14 +11,15 @@ import numpy as np
 
 from mrc_xarray.format.errors import Problem
 from mrc_xarray.format.header import HEADER_SIZE, Header
-from mrc_xarray.format.metadata import Column, Metadata, gather, with_gaps
+from mrc_xarray.format.metadata import (
+    Column,
+    Metadata,
+    are_worthwhile,
+    gather,
+    with_gaps,
+)
 
 __all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "problem", "take"]
-
-# a header that is garbage may promise 2³¹ sections; with fewer records than a 16th of so many,
-# columns of missing values are not worth their memory
-_MANY_SECTIONS = 2**14
-_FEWEST = 16
 
 # degrees: no stage tilts further, two views of one tilt are nearer than the second, and views of
 # a series are further apart than the third
@@ -125,7 +126,7 @@ def take(
     records = np.frombuffer(raw, dtype, count=len(raw) // dtype.itemsize)
     if sections is None:
         n_sections = max(header.nz, 0)
-        if n_sections > max(_MANY_SECTIONS, _FEWEST * len(records)):
+        if not are_worthwhile(len(records), n_sections):
             return Records(records[:0], np.zeros(0, np.bool_), n_sections, len(raw))
         table = records[:n_sections]
         there = np.arange(n_sections) < len(records)
