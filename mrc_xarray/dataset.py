@@ -237,6 +237,13 @@ def _names(roles: list[str], dims: Sequence[str] | None) -> dict[str, str]:
     return dict(zip(roles, dims, strict=True))
 
 
+def _name(stored: Any) -> str:
+    """Return a name of a dimension or coordinate that a file has, as a terminal can show it."""
+    if not isinstance(stored, str):
+        raise TypeError(f"{type(stored).__name__} instead of a name")
+    return printable(stored)
+
+
 def _printable(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes whose names and texts a terminal can show."""
     return {
@@ -255,18 +262,23 @@ class _Kept:
     attrs: dict[str, Any]
 
 
+# what NumPy 1 can have; and of more coordinates than this, xarray takes seconds to make a Dataset
+_MOST_DIMS, _MOST_COORDS = 32, 500
+
+
 def _kept_labels(file: MrcFile) -> _Kept | None:
     """Return the labels that the file's JSON has; None where it has none that fit the pixels."""
     kept = (file.metadata or {}).get(LABELS_KEY)
     if not isinstance(kept, dict) or file.layout.rule.startswith("the argument"):
         return None
     try:
-        dims = [printable(str(dim)) for dim in kept["dims"]]
+        dims = [_name(dim) for dim in kept["dims"]]
         shape = list(map(int, kept["shape"]))
         n_behind = len(file.sections.shape) - 1
         n_leading = len(dims) - n_behind
         fits = (
-            len(shape) == len(dims) == len(set(dims))
+            len(shape) == len(dims) == len(set(dims)) <= _MOST_DIMS
+            and len(kept["coords"]) <= _MOST_COORDS
             and math.prod(shape[:n_leading]) == file.sections.shape[0]
             and tuple(shape[n_leading:]) == file.sections.shape[1:]
             and min(shape) > 0
@@ -277,9 +289,9 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
         sizes = dict(zip(dims, shape, strict=True))
         coords = {}
         for stored, coord in kept["coords"].items():
-            name = printable(stored)
+            name = _name(stored)
             values = values_from_json(coord["data"], coord["dtype"])
-            along = tuple(printable(str(dim)) for dim in coord["dims"])
+            along = tuple(map(_name, coord["dims"]))
             is_own = name not in sizes or along == (name,)
             fits = values.shape == tuple(sizes[dim] for dim in along) and len(set(along)) == len(
                 along

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -54,6 +54,8 @@ __all__ = [
 _COUNTED = "Autosave Counted Movie Pixel Format"
 #: Opening reads this much at once: the header, and in most files all that follows before pixels.
 FIRST_READ = 64 * 1024
+# a long text is read by pieces of so many bytes
+_PIECE = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -284,5 +286,14 @@ def _json_metadata(
     if end > len(head) and mrcz.looks_like(header, raw):
         if extended_size > mrcz.LONGEST:
             raise mrcz.too_much(source.name, extended_size, f"{extended_size} bytes long")
-        raw = source.read(HEADER_SIZE, extended_size)
+        raw = b"".join(_text(source, HEADER_SIZE, end))
     return mrcz.parse(source.name, raw)
+
+
+def _text(source: Bytes, start: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of a text, up to a piece that is none: a hole in the file has no text."""
+    for at in range(start, end, _PIECE):
+        piece = source.read(at, min(_PIECE, end - at))
+        yield piece
+        if not mrcz.is_text(piece):
+            return

@@ -12,7 +12,7 @@ from mrc_xarray.format.extended.records import problem
 from mrc_xarray.format.header import Header
 from mrc_xarray.format.metadata import Metadata
 
-__all__ = ["KIND", "LONGEST", "looks_like", "parse", "read", "record_size", "too_much"]
+__all__ = ["KIND", "LONGEST", "is_text", "looks_like", "parse", "read", "record_size", "too_much"]
 
 #: Its EXTTYP.
 KIND = "json"
@@ -20,6 +20,7 @@ KIND = "json"
 LONGEST = 256 * 1024**2
 # objects in objects: Python gives up below 1000, and writes fewer than it reads
 _DEEPEST = 200
+_TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
 # JSON escapes all others within its texts
 _BLANKS = b" \t\r\n"
 _CONTROLS = bytes(set(range(32)) - set(_BLANKS))
@@ -37,10 +38,14 @@ def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> M
 
 def looks_like(header: Header, raw: bytes) -> bool:
     """Tell whether these bytes, the whole text or its beginning, are a JSON object."""
-    text = raw.strip(_BLANKS)
-    if not text.startswith(b"{") or text[1:].lstrip(_BLANKS)[:1] not in (b'"', b"}", b""):
-        return False
-    return text == text.translate(None, _CONTROLS)
+    begins = raw.lstrip(_BLANKS)
+    is_object = begins.startswith(b"{") and begins[1:].lstrip(_BLANKS)[:1] in (b'"', b"}", b"")
+    return is_object and is_text(raw)
+
+
+def is_text(raw: bytes) -> bool:
+    """Tell whether bytes can be a part of JSON: its texts have no control characters."""
+    return len(raw) == len(raw.translate(None, _CONTROLS))
 
 
 def parse(name: str, raw: bytes) -> tuple[dict[str, Any] | None, list[Problem]]:
@@ -53,14 +58,16 @@ def parse(name: str, raw: bytes) -> tuple[dict[str, Any] | None, list[Problem]]:
     """
     try:
         metadata = json.loads(raw.decode())
-    except (RecursionError, MemoryError) as error:
-        raise too_much(name, len(raw), type(error).__name__) from None
+    except RecursionError:
+        raise too_much(name, len(raw), _TOO_DEEP) from None
+    except MemoryError:
+        raise too_much(name, len(raw), "more than there is memory for") from None
     except ValueError as error:
         return None, [_no_object(len(raw), f"not JSON: {error}")]
     if not isinstance(metadata, dict):
         return None, [_no_object(len(raw), f"JSON of type {type(metadata).__name__}")]
     if _is_deep(metadata):
-        raise too_much(name, len(raw), f"nested more than {_DEEPEST} levels deep")
+        raise too_much(name, len(raw), _TOO_DEEP)
     return metadata, []
 
 
