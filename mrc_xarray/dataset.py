@@ -135,7 +135,7 @@ def to_dataset(
     )
     along = tuple(names[role] for role, _ in leading)
     coords = _per_section(file, along, array)
-    if file.layout.kind == "image_stack":
+    if file.layout.kind == "image_stack" and "section" not in file.too_long:
         numbers = np.arange(file.sections.shape[0], dtype=np.int64).reshape(array.leading)
         coords["section"] = xr.Variable(along, numbers, {"long_name": "section in the file"})
     if file.frame_index is not None:
@@ -144,7 +144,7 @@ def to_dataset(
     coords |= {
         names[role]: _positions(names[role], role, file, size, units)
         for role, size in zip(roles, array.shape, strict=True)
-        if role in file.voxel or role in file.steps
+        if (role in file.voxel or role in file.steps) and role not in file.too_long
     }
     if kept is not None:
         coords = kept.coords | coords
@@ -367,9 +367,11 @@ def _positions(dim: str, axis: str, file: MrcFile, size: int, units: str) -> xr.
         else:
             step = size_as_told * _factor(told_in, units)
     attrs = {"units": units, "long_name": name, "spacing": step}
+    positions = np.arange(size, dtype=np.float64)
     with np.errstate(all="ignore"):
         # a sidecar's step may be any number
-        positions = first + np.arange(size) * step
+        positions *= step
+        positions += first
     return xr.Variable((dim,), positions, attrs)
 
 

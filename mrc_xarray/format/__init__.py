@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrc_xarray.format import extended, geometry
+from mrc_xarray.format import extended, geometry, limits
 from mrc_xarray.format.beside import (
     NamedBytes,
     SidecarChoice,
@@ -90,7 +90,10 @@ class MrcFile:
         The section at each position of `layout`, and -1 where there is none; None where they
         are in its order.
     columns : tuple of Column
-        One value a section, from the extended header and sidecars.
+        One value for each section, from the extended header and sidecars.
+    too_long : frozenset of str
+        Dimensions that have no coordinates, as they are too long; ``"section"`` where the
+        sections as a whole are.
     values : mapping of str to Value
         One value for the file.
     problems : tuple of Finding
@@ -110,6 +113,7 @@ class MrcFile:
     steps: Mapping[str, Step]
     frame_index: np.ndarray[Any, np.dtype[np.int64]] | None
     columns: tuple[Column, ...]
+    too_long: frozenset[str]
     values: Mapping[str, Value]
     problems: tuple[Finding, ...]
 
@@ -231,6 +235,15 @@ def read(
     steps = {axis: step for axis, step in steps.items() if axis not in voxel}
     position, more = geometry.origin(header, axes, voxel, sizes, origin)
     problems += more
+    labelled = {*voxel, *steps}
+    if arranged.kind == "image_stack" or beside.columns:
+        labelled.add("section")
+    lengths = dict(arranged.leading) | dict(zip(frame, shape[1:3], strict=True))
+    lengths = {dim: n for dim, n in (lengths | {"section": n_sections}).items() if dim in labelled}
+    in_file = () if source.known_size is None else (*dict(arranged.leading), "section")
+    too_long = limits.too_long(lengths, in_file)
+    if too_long:
+        problems.append(limits.without_coordinate(lengths, too_long))
 
     if strict and (errors := [p.refusal(name) for p in problems if p.strict]):
         raise MrcError("\n".join(errors))
@@ -247,7 +260,8 @@ def read(
         frame,
         steps,
         frame_index,
-        tuple(column for column in beside.columns),
+        beside.columns if "section" not in too_long else (),
+        too_long,
         beside.values,
         tuple(problems),
     )

@@ -70,6 +70,7 @@ RULES: dict[str, Rule] = {
     "cell": Rule("warning", "CELLA is not finite, or MX, MY, MZ is 0 with it set"),
     "origin": Rule("warning", "ORIGIN is not finite, or 10 cm and more"),
     "start": Rule("warning", "N*START is more than ten times the size of the map"),
+    "long-dimension": Rule("note", "a dimension is too long for a coordinate"),
     # what is between header and pixels, and beside the file
     "extended-header": Rule("warning", "the extended header is not as its kind says"),
     "not-decoded": Rule("note", "the extended header is of a kind that is not decoded here"),

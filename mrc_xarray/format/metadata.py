@@ -14,21 +14,13 @@ import numpy as np
 from mrc_xarray.format.errors import Finding
 
 __all__ = [
-    "MOST_POSITIONS",
     "PER_SECTION",
     "Column",
     "Metadata",
     "Value",
-    "are_worthwhile",
     "gather",
     "with_gaps",
 ]
-
-#: A longer dimension has no coordinates: its header may be made to claim much.
-MOST_POSITIONS = 2**24
-# columns of more sections than this, nearly all without a value, are not worth their memory
-_MANY_SECTIONS = 2**14
-_FEWEST = 16
 
 #: What belongs to each section by nature: a column even where all of its values are equal.
 PER_SECTION = frozenset(
@@ -112,11 +104,6 @@ def gather(columns: Iterable[Column], problems: Iterable[Finding] = ()) -> Metad
         else:
             kept.append(column)
     return Metadata(tuple(kept), single, problems=tuple(problems))
-
-
-def are_worthwhile(n_there: int, n_sections: int) -> bool:
-    """Tell whether columns of `n_sections` are worth their memory, with `n_there` values each."""
-    return n_sections <= min(MOST_POSITIONS, max(_MANY_SECTIONS, _FEWEST * n_there))
 
 
 def with_gaps(

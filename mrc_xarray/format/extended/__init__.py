@@ -22,6 +22,7 @@ __all__ = [
     "has_records",
     "is_there",
     "kind",
+    "most",
     "pixel_size",
     "read",
     "record_size",
@@ -43,17 +44,20 @@ class Reader(NamedTuple):
         this kind by what they contain, and can't be pixels. Where there is no telling, False.
     is_per_section : bool
         Whether there is a record for each section.
+    most : int
+        Bytes of records that are decoded when a file is opened; more would take too much memory.
     """
 
     read: Callable[[Header, bytes, np.ndarray[Any, Any] | None], Metadata]
     record_size: Callable[[Header, bytes], int]
     looks_like: Callable[[Header, bytes], bool]
     is_per_section: bool = True
+    most: int = 4 * 1024**2
 
 
 EXTENDED: dict[str, Reader] = {
-    "FEI1": Reader(fei.read, fei.record_size, fei.looks_like),
-    "FEI2": Reader(fei.read, fei.record_size, fei.looks_like),
+    "FEI1": Reader(fei.read, fei.record_size, fei.looks_like, most=fei.MOST),
+    "FEI2": Reader(fei.read, fei.record_size, fei.looks_like, most=fei.MOST),
     "SERI": Reader(seri.read, seri.record_size, seri.looks_like),
     "AGAR": Reader(agar.read, agar.record_size, agar.looks_like),
     "FEI": Reader(agar.read_fei, agar.record_size_fei, agar.looks_like_fei),
@@ -128,6 +132,12 @@ def is_there(header: Header, raw: bytes) -> bool:
         return reader is not None and reader.looks_like(header, raw)
 
 
+def most(header: Header, extended_size: int) -> int:
+    """Return how many bytes of the extended header are decoded when a file is opened."""
+    reader = EXTENDED.get(kind(header, extended_size) or "")
+    return 0 if reader is None else reader.most
+
+
 def record_size(header: Header, raw: bytes, *, extended_size: int | None = None) -> int:
     """Return the bytes of one section's record.
 
@@ -181,7 +191,7 @@ def read(
         return Metadata(problems=(_unknown(header),))
     # garbage is full of infinities and NaNs
     with np.errstate(all="ignore"):
-        return reader.read(header, bytes(raw), sections)
+        return reader.read(header, raw, sections)
 
 
 def pixel_size(

@@ -16,7 +16,11 @@ from mrc_xarray.format.extended.records import Records, is_blank, problem, take
 from mrc_xarray.format.header import ByteOrder, Header
 from mrc_xarray.format.metadata import Column, Metadata, with_gaps
 
-__all__ = ["looks_like", "read", "record_size"]
+__all__ = ["MOST", "looks_like", "read", "record_size"]
+
+#: Bytes of blocks that are decoded when a file is opened: a scan of 256 × 256. Most of their
+#: fields are the same in all of them, so that these take little memory.
+MOST = 65536 * 896
 
 # FEI1's blocks have 768 bytes and FEI2's 888; what a later version adds stands behind
 _SIZES = range(768, 16385)

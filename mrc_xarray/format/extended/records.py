@@ -11,13 +11,8 @@ import numpy as np
 
 from mrc_xarray.format.errors import Problem
 from mrc_xarray.format.header import HEADER_SIZE, Header
-from mrc_xarray.format.metadata import (
-    Column,
-    Metadata,
-    are_worthwhile,
-    gather,
-    with_gaps,
-)
+from mrc_xarray.format.limits import are_worthwhile
+from mrc_xarray.format.metadata import Column, Metadata, gather, with_gaps
 
 __all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "problem", "take"]
 
@@ -124,12 +119,13 @@ def take(
     Records
     """
     records = np.frombuffer(raw, dtype, count=len(raw) // dtype.itemsize)
+    n_sections = max(header.nz, 0) if sections is None else len(sections)
+    if not are_worthwhile(len(records), n_sections):
+        return Records(records[:0], np.zeros(0, np.bool_), n_sections, len(raw))
     if sections is None:
-        n_sections = max(header.nz, 0)
-        if not are_worthwhile(len(records), n_sections):
-            return Records(records[:0], np.zeros(0, np.bool_), n_sections, len(raw))
         table = records[:n_sections]
-        there = np.arange(n_sections) < len(records)
+        there = np.zeros(n_sections, np.bool_)
+        there[: len(table)] = True
     else:
         sections = np.asarray(sections, np.int64)
         there = (sections >= 0) & (sections < len(records))

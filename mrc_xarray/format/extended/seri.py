@@ -125,8 +125,9 @@ def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
             values = values.astype(np.int64)
         else:
             # the nearest float to the true quotient
-            scaled = values.astype(np.float64) * number.scale.numerator
-            values = scaled / number.scale.denominator
+            values = values.astype(np.float64)
+            values *= number.scale.numerator
+            values /= number.scale.denominator
         yield Column(number.name, values, number.units)
 
 

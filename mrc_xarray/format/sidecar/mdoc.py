@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.format.errors import SidecarProblem
-from mrc_xarray.format.metadata import Column, Metadata, Value, are_worthwhile, gather
+from mrc_xarray.format.limits import are_worthwhile
+from mrc_xarray.format.metadata import Column, Metadata, Value, gather
 from mrc_xarray.format.sidecar.autodoc import Autodoc, Entry, parse
 from mrc_xarray.format.sidecar.text import LONGEST_LINE, Room, clip, more, number
 
