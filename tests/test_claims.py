@@ -220,7 +220,7 @@ def test_blocks(tmp_path: Path, peak: Any, n_blocks: int) -> None:
         np.testing.assert_array_equal(ds.data[:, 0, 0], np.arange(n_blocks))
 
 
-def test_block_that_is_far_behind_a_damaged_one(
+def test_block_that_is_far_after_a_damaged_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(blocks, "_MOST_SEARCHED", 10_000)

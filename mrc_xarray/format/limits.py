@@ -23,7 +23,7 @@ _FEWEST = 16
 
 
 def are_worthwhile(n_there: int, n_sections: int) -> bool:
-    """Tell whether columns of `n_sections` are worth their memory, with `n_there` values each."""
+    """Return whether columns with `n_there` values for `n_sections` are worth their memory."""
     return n_sections <= min(MOST_POSITIONS, max(_MANY_SECTIONS, _FEWEST * n_there))
 
 

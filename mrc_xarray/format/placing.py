@@ -199,7 +199,7 @@ def _extended_size(
 
     Where NSYMBT can't be true, what the file has beyond header and data is taken. A file that
     merely lacks some bytes is truncated, and NSYMBT is believed. One that lacks as many as NSYMBT
-    says has no extended header, or is truncated: what the bytes behind the header are decides.
+    says has no extended header, or is truncated: what the bytes after the header are decides.
     """
     said = header.nsymbt
     there = size - HEADER_SIZE - data_size

@@ -41,7 +41,7 @@ class Reader(NamedTuple):
         From the header and the extended header's first bytes to the bytes of a section's record.
     looks_like : callable
         From the header and the extended header, or its beginning, to whether the bytes are of
-        this kind by what they contain, and can't be pixels. Where there is no telling, False.
+        this kind by what they contain, and can't be pixels. False where that can't be decided.
     is_per_section : bool
         Whether there is a record for each section.
     most : int
@@ -113,7 +113,7 @@ def has_records(header: Header, extended_size: int) -> bool:
 
 
 def is_there(header: Header, raw: bytes) -> bool:
-    """Tell whether the bytes behind the main header are records of the kind that it names.
+    """Return whether the bytes after the main header are records of the kind that it names.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def is_there(header: Header, raw: bytes) -> bool:
     Returns
     -------
     bool
-        False too where records of that kind can't be told from pixels.
+        False too where such records can't be distinguished from pixels.
     """
     reader = EXTENDED.get(kind(header, header.nsymbt) or "")
     # garbage is full of infinities and NaNs

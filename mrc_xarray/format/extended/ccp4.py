@@ -28,7 +28,7 @@ def record_size(header: Header, raw: bytes) -> int:
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Tell whether the first record holds symmetry operators."""
+    """Return whether the first record holds symmetry operators."""
     return bool(_OPERATORS.fullmatch(raw[:RECORD].replace(b"\0", b" ")))
 
 

@@ -173,7 +173,7 @@ def record_size(header: Header, raw: bytes) -> int:
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Tell whether these are blocks: by size and version, switches that are on or off, and texts.
+    """Return whether these are blocks: by size and version, switches, and texts.
 
     Blocks that were reserved and never written are zero.
     """

@@ -37,14 +37,14 @@ def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> M
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Tell whether these bytes, the whole text or its beginning, are a JSON object."""
+    """Return whether these bytes, the whole text or its beginning, are a JSON object."""
     begins = raw.lstrip(_BLANKS)
     is_object = begins.startswith(b"{") and begins[1:].lstrip(_BLANKS)[:1] in (b'"', b"}", b"")
     return is_object and is_text(raw)
 
 
 def is_text(raw: bytes) -> bool:
-    """Tell whether bytes can be a part of JSON: its texts have no control characters."""
+    """Return whether bytes can be a part of JSON: its texts have no control characters."""
     return len(raw) == len(raw.translate(None, _CONTROLS))
 
 
@@ -84,7 +84,7 @@ def _no_object(nbytes: int, found: str) -> Problem:
 
 
 def _is_deep(value: Any) -> bool:
-    """Tell whether lists and objects are nested deeper than can be written and read anywhere."""
+    """Return whether lists and objects are nested deeper than can be written and read anywhere."""
     level = [value]
     for _ in range(_DEEPEST):
         children = [c.values() if isinstance(c, dict) else c for c in level]

@@ -139,12 +139,12 @@ def is_blank(raw: bytes) -> bool:
 
 
 def is_for_all(header: Header, size: int) -> bool:
-    """Tell whether NSYMBT has room for records of `size` bytes, one for each section."""
+    """Return whether NSYMBT has room for records of `size` bytes, one for each section."""
     return 0 < size * header.nz <= header.nsymbt
 
 
 def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
-    """Tell whether numbers are the tilt angles of a series, and can't be pixels.
+    """Return whether numbers are the tilt angles of a series, and can't be pixels.
 
     Sorted, the angles of a series have steps of nearly one size.
 

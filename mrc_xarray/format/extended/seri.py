@@ -67,7 +67,7 @@ def record_size(header: Header, raw: bytes) -> int:
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Tell whether these are records of a series: of one magnification, or with regular tilts.
+    """Return whether these are records of a series: of one magnification, or with regular tilts.
 
     SerialEM fills up with zeros.
     """

@@ -99,7 +99,7 @@ class Room:
         self._left_out: list[str] = []
 
     def takes(self, key: str, texts: Collection[str], n_values: int = 1) -> bool:
-        """Tell whether there is room for a key with these texts, as `n_values` values."""
+        """Return whether there is room for a key with these texts, as `n_values` values."""
         letters = len(key) + sum(map(len, texts))
         if n_values > self._values or letters > self._letters:
             self._left_out.append(key)
