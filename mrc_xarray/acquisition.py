@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import xarray as xr
 
 from mrc_xarray.format.beside import image_name
+from mrc_xarray.format.printing import printable
 from mrc_xarray.format.sidecar.acquisition import neighbours
 from mrc_xarray.source import ByteSource, InStore
 
@@ -49,7 +50,7 @@ def groups(
         for detector, file in files.items():
             image = open_image(source.beside(file))
             # a name may hold what separates the tree's
-            label = detector.replace("/", "_")
+            label = printable(detector.replace("/", "_"))
             label += "_" * (label in taken)
             tree[f"/{kind}/{label}"] = _sharing(image, label, scan)
     if found.final is not None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from mrc_xarray.format.sections import Pick, Piece, Sections, is_whole
+from mrc_xarray.format.sections import Pick, Piece, Sections, is_whole, picked_numbers
 from mrc_xarray.source import ByteSource
 from mrc_xarray.source.base import cores
 
@@ -29,6 +29,8 @@ _CHUNK = 16 * _MiB
 _MAPPED_CHUNK = 64 * _MiB
 # a section above this is offered in bands of rows
 _LARGE_SECTION = 128 * _MiB
+# tasks that dask can still plan within a second
+_MOST_CHUNKS = 100_000
 # each thread keeps this much to decode from
 _KEPT = 8 * _MiB
 # below this, starting threads costs more than they save
@@ -139,7 +141,7 @@ class StackArray(BackendArray):
             return range(*picks[0].indices(self.leading[0]))
         numbers = np.zeros((), np.intp)
         for pick, n in zip(picks, self.leading, strict=True):
-            along = np.arange(n)[pick]
+            along = picked_numbers(pick, n)
             numbers = np.add.outer(numbers * n, along)
         return numbers.reshape(-1)
 
@@ -221,7 +223,8 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
     """Return the chunks to offer to dask: as many whole sections as fit in 16 MiB, or one.
 
     Only the sections' dimensions are named, and the rows of a section that is very large, so
-    that a chunk along another dimension is the user's to choose, without a warning.
+    that a chunk along another dimension is the user's to choose, without a warning. A header that
+    claims more than any file has gets larger chunks, as dask makes a task of each.
     """
     n_leading = len(array.leading)
     section = prod(array.shape[n_leading:]) * array.dtype.itemsize
@@ -237,7 +240,16 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
     elif section > _LARGE_SECTION:
         n_rows = array.shape[n_leading]
         chunks[dims[n_leading]] = max(1, chunk // (section // n_rows))
-    return {dim: chunks[dim] for dim in dims if dim in chunks}
+    sizes = dict(zip(dims, array.shape, strict=True))
+    offered = {dim: chunks[dim] for dim in dims if dim in chunks}
+    # of the slowest dimensions last, whose chunks are whole sections
+    for dim in reversed(offered):
+        n_chunks = prod(-(-sizes[d] // size) for d, size in offered.items())
+        n_along = -(-sizes[dim] // offered[dim])
+        if n_chunks > _MOST_CHUNKS:
+            fewer = max(1, n_along * _MOST_CHUNKS // n_chunks)
+            offered[dim] = -(-sizes[dim] // fewer)
+    return offered
 
 
 def _batches(pieces: Iterator[Piece], limit: int, least: int) -> Iterator[list[Piece]]:
@@ -284,6 +296,8 @@ def _as_pick(key: Any, n: int) -> Pick:
             raise IndexError(f"index {key} is out of bounds for a dimension of size {n}")
         return slice(int(key), int(key) + 1, 1)
     array: npt.NDArray[np.intp] = np.asarray(key, np.intp)
+    if array.size and not 0 <= array.min() <= array.max() < n:
+        raise IndexError(f"indices up to {array.max()} are out of bounds for a dimension of {n}")
     return array
 
 

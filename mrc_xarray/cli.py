@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import mrc_xarray
 from mrc_xarray.format.errors import Finding, Problem
+from mrc_xarray.format.printing import json_text, printable, printable_lines
 from mrc_xarray.source import redacted
 
 __all__ = ["main"]
 
 # of a problem, to machines
 _TOLD = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints quote arguments that a terminal can show."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status, message and printable_lines(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, or 1 where something could not be done, or a file is not valid.
     """
-    parser = argparse.ArgumentParser(
-        prog="mrc-xarray", description="Electron-microscopy MRC files for xarray."
-    )
+    parser = _Parser(prog="mrc-xarray", description="Electron-microscopy MRC files for xarray.")
     parser.add_argument("--version", action="version", version=mrc_xarray.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -108,7 +113,7 @@ def _info(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print(table(summaries[-1]))
     if arguments.json:
-        print(json.dumps(summaries, indent=2, allow_nan=False))
+        print(json_text(summaries, indent=2, allow_nan=False))
     return int(len(summaries) < len(arguments.files))
 
 
@@ -125,11 +130,12 @@ def _validate(arguments: argparse.Namespace) -> int:
         else:
             if not arguments.json:
                 lines = [f"  {problem}" for problem in problems]
-                print("\n".join([f"{redacted(file)}:{' valid' * (not problems)}", *lines]))
+                name = printable(redacted(file))
+                print("\n".join([f"{name}:{' valid' * (not problems)}", *lines]))
         told = [{name: getattr(problem, name) for name in _TOLD} for problem in problems]
         reports.append({"file": redacted(file), "valid": not problems, "problems": told})
     if arguments.json:
-        print(json.dumps(reports, indent=2, allow_nan=False))
+        print(json_text(reports, indent=2, allow_nan=False))
     return int(not all(report["valid"] for report in reports))
 
 
@@ -198,7 +204,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _show(message: Warning | str, *where: Any, **more: Any) -> None:
     """Tell a warning in one line, without the place in the code."""
-    print(f"mrc-xarray: warning: {message}", file=sys.stderr)
+    print(f"mrc-xarray: warning: {printable_lines(str(message))}", file=sys.stderr)
 
 
 def _complain(error: Exception, file: str = "") -> None:
@@ -207,7 +213,7 @@ def _complain(error: Exception, file: str = "") -> None:
     if not isinstance(error, mrc_xarray.MrcError):
         # its message may be no more than a name
         told = f"{redacted(file)}: {type(error).__name__}: {told}" if file else told
-    print("mrc-xarray: " + "; ".join(told.splitlines()), file=sys.stderr)
+    print("mrc-xarray: " + printable("; ".join(told.splitlines())), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from mrc_xarray.array import StackArray, preferred_chunks
 from mrc_xarray.format import MrcFile
 from mrc_xarray.format.header import HEADER_SIZE
 from mrc_xarray.format.metadata import Value, with_gaps
+from mrc_xarray.format.printing import json_text, printable, printable_lines
 from mrc_xarray.format.sections import Blocks
 from mrc_xarray.provenance import SourceName
 from mrc_xarray.source import ByteSource
@@ -70,8 +71,6 @@ _SCALES = {
     "angle": {"degree": 1.0, "rad": 180 / math.pi},
     "voltage": {"V": 1.0, "kV": 1e3},
 }
-# names of ours, which no column of a file may take
-_TAKEN = frozenset(("data", "section", "frame_index", "x", "y", "z", "kx", "ky"))
 
 #: Where the JSON of an MRCZ by our writer keeps what the header can't tell of the labels.
 LABELS_KEY = "mrc_xarray"
@@ -86,12 +85,6 @@ OWN_ATTRS = frozenset(
 )
 
 
-# attributes that say how pixels are decoded, or are ours
-_RESERVED = OWN_ATTRS | {
-    *("scale_factor", "add_offset", "_FillValue", "missing_value", "valid_min", "valid_max"),
-    *("valid_range", "flag_values", "dtype", "units", "calendar", "coordinates", "grid_mapping"),
-    *("long_name", "standard_name", "axis", "positive", "compress", "formula_terms", "_Unsigned"),
-}
 _ATTRS_WITH_UNIT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 
 
@@ -143,7 +136,7 @@ def to_dataset(
     )
     along = tuple(names[role] for role, _ in leading)
     coords = _per_section(file, along, array)
-    if file.layout.kind == "image_stack":
+    if file.layout.kind == "image_stack" and "section" not in file.too_long:
         numbers = np.arange(file.sections.shape[0], dtype=np.int64).reshape(array.leading)
         coords["section"] = xr.Variable(along, numbers, {"long_name": "section in the file"})
     if file.frame_index is not None:
@@ -152,8 +145,9 @@ def to_dataset(
     coords |= {
         names[role]: _positions(names[role], role, file, size, units)
         for role, size in zip(roles, array.shape, strict=True)
-        if role in file.voxel or role in file.steps
+        if (role in file.voxel or role in file.steps) and role not in file.too_long
     }
+    data.attrs = _printable(data.attrs)
     if kept is not None:
         coords = kept.coords | coords
         data.attrs = kept.attrs | data.attrs
@@ -201,10 +195,9 @@ def attrs_of(values: Mapping[str, Value]) -> dict[str, Any]:
             continue
         if isinstance(value, np.datetime64):
             value = str(value)
-        key = f"{name}_" if name in _RESERVED or name.startswith(("mrc_", "mrcz_")) else name
-        attrs[key] = int(value) if isinstance(value, bool) else value
+        attrs[name] = int(value) if isinstance(value, bool) else value
         if unit:
-            attrs[f"{key}_units"] = unit
+            attrs[f"{name}_units"] = unit
     return attrs
 
 
@@ -245,6 +238,21 @@ def _names(roles: list[str], dims: Sequence[str] | None) -> dict[str, str]:
     return dict(zip(roles, dims, strict=True))
 
 
+def _name(stored: Any) -> str:
+    """Return a name of a dimension or coordinate that a file has, as a terminal can show it."""
+    if not isinstance(stored, str):
+        raise TypeError(f"{type(stored).__name__} instead of a name")
+    return printable(stored)
+
+
+def _printable(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes whose names and texts a terminal can show."""
+    return {
+        printable(name): printable_lines(value) if type(value) is str else value
+        for name, value in attrs.items()
+    }
+
+
 @dataclass(frozen=True)
 class _Kept:
     """What our writer kept in the JSON of an MRCZ, of labels that a header can't tell."""
@@ -255,17 +263,23 @@ class _Kept:
     attrs: dict[str, Any]
 
 
+# what NumPy 1 can have; and of more coordinates than this, xarray takes seconds to make a Dataset
+_MOST_DIMS, _MOST_COORDS = 32, 500
+
+
 def _kept_labels(file: MrcFile) -> _Kept | None:
     """Return the labels that the file's JSON has; None where it has none that fit the pixels."""
     kept = (file.metadata or {}).get(LABELS_KEY)
     if not isinstance(kept, dict) or file.layout.rule.startswith("the argument"):
         return None
     try:
-        dims, shape = list(map(str, kept["dims"])), list(map(int, kept["shape"]))
+        dims = [_name(dim) for dim in kept["dims"]]
+        shape = list(map(int, kept["shape"]))
         n_behind = len(file.sections.shape) - 1
         n_leading = len(dims) - n_behind
         fits = (
-            len(shape) == len(dims) == len(set(dims))
+            len(shape) == len(dims) == len(set(dims)) <= _MOST_DIMS
+            and len(kept["coords"]) <= _MOST_COORDS
             and math.prod(shape[:n_leading]) == file.sections.shape[0]
             and tuple(shape[n_leading:]) == file.sections.shape[1:]
             and min(shape) > 0
@@ -275,17 +289,19 @@ def _kept_labels(file: MrcFile) -> _Kept | None:
             return None
         sizes = dict(zip(dims, shape, strict=True))
         coords = {}
-        for name, coord in kept["coords"].items():
+        for stored, coord in kept["coords"].items():
+            name = _name(stored)
             values = values_from_json(coord["data"], coord["dtype"])
-            along = tuple(map(str, coord["dims"]))
+            along = tuple(map(_name, coord["dims"]))
             is_own = name not in sizes or along == (name,)
             fits = values.shape == tuple(sizes[dim] for dim in along) and len(set(along)) == len(
                 along
             )
             if fits and is_own and name != "data":
-                coords[str(name)] = xr.Variable(along, values, dict(coord["attrs"]))
-        attrs = dict(kept["attrs"])
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+                coords[name] = xr.Variable(along, values, _printable(coord["attrs"]))
+        attrs = _printable(kept["attrs"])
+        attrs = {name: value for name, value in attrs.items() if name not in OWN_ATTRS}
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         # another program may have written anything there
         return None
     roles = [role for role, _ in file.layout.leading]
@@ -353,9 +369,11 @@ def _positions(dim: str, axis: str, file: MrcFile, size: int, units: str) -> xr.
         else:
             step = size_as_told * _factor(told_in, units)
     attrs = {"units": units, "long_name": name, "spacing": step}
+    positions = np.arange(size, dtype=np.float64)
     with np.errstate(all="ignore"):
         # a sidecar's step may be any number
-        positions = first + np.arange(size) * step
+        positions *= step
+        positions += first
     return xr.Variable((dim,), positions, attrs)
 
 
@@ -375,8 +393,7 @@ def _per_section(
         attrs = {"units": unit} if unit else {}
         if column.long_name:
             attrs["long_name"] = column.long_name
-        name = f"{column.name}_" if column.name in _TAKEN else column.name
-        coords[name] = xr.Variable(along, values, attrs)
+        coords[column.name] = xr.Variable(along, values, attrs)
     return coords
 
 
@@ -404,11 +421,7 @@ def _attrs(file: MrcFile, source: ByteSource) -> dict[str, Any]:
     header = file.header
     attrs: dict[str, Any] = {
         # a path need not be text
-        "mrc_source": SourceName(
-            file.name.encode(errors="backslashreplace").decode(),
-            source,
-            file.sections.offset - HEADER_SIZE,
-        ),
+        "mrc_source": SourceName(printable(file.name), source, file.sections.offset - HEADER_SIZE),
         "mrc_layout": file.layout.kind,
         "mrc_layout_rule": file.layout.rule,
         "mrc_header": header.to_json(),
@@ -422,7 +435,7 @@ def _attrs(file: MrcFile, source: ByteSource) -> dict[str, Any]:
     if file.metadata is not None:
         metadata = {key: value for key, value in file.metadata.items() if key != LABELS_KEY}
         if metadata or LABELS_KEY not in file.metadata:
-            attrs["mrc_metadata"] = json.dumps(metadata)
+            attrs["mrc_metadata"] = json_text(metadata)
     if file.sections.offset > HEADER_SIZE:
         attrs["mrc_extended_bytes"] = file.sections.offset - HEADER_SIZE
     if isinstance(file.sections, Blocks):

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from mrc_xarray.format.errors import MrcError, warn
+from mrc_xarray.format.extended.mrcz import LONGEST, is_deep
 from mrc_xarray.format.header import HEADER_SIZE, Header
 from mrc_xarray.source import ByteSource, MemorySource, redacted
 
@@ -25,12 +26,9 @@ __all__ = ["SourceName", "extended_header", "header_of", "metadata_of", "well_fo
 
 Labelled = TypeVar("Labelled", bound="xr.Dataset | xr.DataArray")
 
-# letters of a name or a rule, of a header as JSON, and of metadata
+# letters of a name or a rule, and of a header as JSON
 _LONGEST_TEXT = 2**14
 _LONGEST_HEADER = 2**16
-_LONGEST_METADATA = 2**26
-# lists and mappings within each other, in metadata
-_DEEPEST = 100
 
 
 class SourceName(str):
@@ -198,35 +196,22 @@ def _is_header(value: object) -> bool:
 
 
 def _is_metadata(value: object) -> bool:
-    return isinstance(_from_json(value, _LONGEST_METADATA), dict)
+    return isinstance(_from_json(value), dict)
 
 
 def _is_list(value: object) -> bool:
-    return isinstance(_from_json(value, _LONGEST_METADATA), list)
+    return isinstance(_from_json(value), list)
 
 
-def _from_json(value: object, longest: int) -> Any:
-    """Return what a text is as JSON, or None where it is none, or too deep."""
-    if not isinstance(value, str) or len(value) > longest:
+def _from_json(value: object) -> Any:
+    """Return what a text is as JSON, or None where it is none, or too long or too deep."""
+    if not isinstance(value, str) or len(value) > LONGEST:
         return None
     try:
         found = json.loads(value)
     except (ValueError, RecursionError, MemoryError):
         return None
-    return found if _depth(found) <= _DEEPEST else None
-
-
-def _depth(value: Any) -> int:
-    """Return how many lists and mappings are within each other."""
-    depth, level = 0, [value]
-    while level := [each for each in level if isinstance(each, dict | list)]:
-        depth += 1
-        level = [
-            inner
-            for each in level
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-    return depth
+    return None if is_deep(found) else found
 
 
 # by name, whether a value is one that the engine writes

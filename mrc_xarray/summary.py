@@ -11,6 +11,7 @@ from typing import Any
 import xarray as xr
 
 from mrc_xarray.format.errors import MrcWarning
+from mrc_xarray.format.printing import printable
 from mrc_xarray.source import open_source
 
 __all__ = ["summarise", "table"]
@@ -94,11 +95,11 @@ def table(summary: dict[str, Any]) -> str:
         rows.append(("compression", told.format(**mrcz)))
     if summary["mode0_assumption"]:
         rows.append(("8-bit data", summary["mode0_assumption"]))
-    # a label may hold anything, even what a terminal obeys
-    rows += [("label", text if text.isprintable() else repr(text)) for text in summary["labels"]]
+    rows += [("label", text) for text in summary["labels"]]
     rows += [("repaired", text) for text in summary["repaired_or_assumed"]]
     width = max(len(name) for name, _ in rows)
-    return "\n".join([summary["file"], *(f"  {name:<{width}}  {text}" for name, text in rows)])
+    lines = [summary["file"], *(f"  {name:<{width}}  {text}" for name, text in rows)]
+    return "\n".join(map(printable, lines))
 
 
 def _compression(data: xr.DataArray) -> dict[str, Any] | None:

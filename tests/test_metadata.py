@@ -581,6 +581,8 @@ def test_keys_with_names_of_ours(path: Path, options: dict[str, Any]) -> None:
     ds = opened(path, **options)
     np.testing.assert_array_equal(ds.data.values.ravel(), PIXELS.ravel())
     assert ds.mrc.header.nz == N
+    assert set(ds.coords) <= {"section", "y", "x", "z"}
+    assert ds.mrc.metadata["sections"] == {key: list("0123") for key in HOSTILE}
     ds.to_netcdf(path.with_suffix(".nc"))
 
 
@@ -591,6 +593,7 @@ def test_single_values_with_names_of_ours(path: Path) -> None:
     ds = opened(path)
     assert ds.mrc.header.nz == N
     assert ds.data.attrs["mrc_source"] == str(path)
+    assert ds.mrc.metadata["sections"] == dict.fromkeys(HOSTILE, "3")
     ds.to_netcdf(path.with_suffix(".nc"))
     with xr.open_dataset(path.with_suffix(".nc")) as again:
         np.testing.assert_array_equal(again.data, PIXELS)

@@ -269,7 +269,7 @@ MALFORMED: dict[str, tuple[str, Any]] = {
     "metadata that are a list": ("mrc_metadata", "[1]"),
     "metadata that are broken": ("mrc_metadata", "{'a': 1}"),
     "deep metadata": ("mrc_metadata", '{"a":' * 10**5 + "1" + "}" * 10**5),
-    "metadata that are too deep": ("mrc_metadata", '{"a":' * 200 + "1" + "}" * 200),
+    "metadata that are too deep": ("mrc_metadata", '{"a":' * 300 + "1" + "}" * 300),
     "metadata that are a number": ("mrc_metadata", 1.5),
     "an array": ("mrc_metadata", np.arange(3)),
     "length of another type": ("mrc_extended_bytes", "long"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from mrc_xarray.format import geometry
+from mrc_xarray.format import extended, geometry, limits
 from mrc_xarray.format.beside import (
     NamedBytes,
     SidecarChoice,
@@ -22,6 +21,7 @@ from mrc_xarray.format.beside import (
 from mrc_xarray.format.checks import CHECKS, check
 from mrc_xarray.format.compression import CODECS
 from mrc_xarray.format.errors import Finding, MrcError, MrcWarning, Problem
+from mrc_xarray.format.extended import mrcz
 from mrc_xarray.format.header import HEADER_SIZE, PLACES, Header
 from mrc_xarray.format.layout import Layout, arrange
 from mrc_xarray.format.metadata import Column, Value
@@ -54,6 +54,8 @@ __all__ = [
 _COUNTED = "Autosave Counted Movie Pixel Format"
 #: Opening reads this much at once: the header, and in most files all that follows before pixels.
 FIRST_READ = 64 * 1024
+# a long text is read by pieces of so many bytes
+_PIECE = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class MrcFile:
         The section at each position of `layout`, and -1 where there is none; None where they
         are in its order.
     columns : tuple of Column
-        One value a section, from the extended header and sidecars.
+        One value for each section, from the extended header and sidecars.
+    too_long : frozenset of str
+        Dimensions that have no coordinates, as they are too long; ``"section"`` where the
+        sections as a whole are.
     values : mapping of str to Value
         One value for the file.
     problems : tuple of Finding
@@ -108,6 +113,7 @@ class MrcFile:
     steps: Mapping[str, Step]
     frame_index: np.ndarray[Any, np.dtype[np.int64]] | None
     columns: tuple[Column, ...]
+    too_long: frozenset[str]
     values: Mapping[str, Value]
     problems: tuple[Finding, ...]
 
@@ -177,7 +183,7 @@ def read(
     if min(shape) < 1:
         raise MrcError.of(name, next(CHECKS["dimensions"](header)))
     place = place_blocks if header.mode >= PER_CODEC else place_rows
-    sections, more = place(source, header, shape, mode, truncated)
+    sections, more = place(source, head, header, shape, mode, truncated)
     problems += more
     n_sections = sections.shape[0]
     extended_size = sections.offset - HEADER_SIZE
@@ -229,6 +235,15 @@ def read(
     steps = {axis: step for axis, step in steps.items() if axis not in voxel}
     position, more = geometry.origin(header, axes, voxel, sizes, origin)
     problems += more
+    labelled = {*voxel, *steps}
+    if arranged.kind == "image_stack" or beside.columns:
+        labelled.add("section")
+    lengths = dict(arranged.leading) | dict(zip(frame, shape[1:3], strict=True))
+    lengths = {dim: n for dim, n in (lengths | {"section": n_sections}).items() if dim in labelled}
+    in_file = () if source.known_size is None else (*dict(arranged.leading), "section")
+    too_long = limits.too_long(lengths, in_file)
+    if too_long:
+        problems.append(limits.without_coordinate(lengths, too_long))
 
     if strict and (errors := [p.refusal(name) for p in problems if p.strict]):
         raise MrcError("\n".join(errors))
@@ -245,7 +260,8 @@ def read(
         frame,
         steps,
         frame_index,
-        tuple(column for column in beside.columns),
+        beside.columns if "section" not in too_long else (),
+        too_long,
         beside.values,
         tuple(problems),
     )
@@ -277,26 +293,21 @@ def _json_metadata(
     source: Bytes, header: Header, head: bytes, extended_size: int
 ) -> tuple[dict[str, Any] | None, list[Problem]]:
     """Return the JSON that mrcz puts into the extended header; see FORMAT: MRCZ."""
-    if header.exttyp.lower() != "json" or not extended_size:
+    if extended.kind(header, extended_size) != mrcz.KIND:
         return None, []
     end = HEADER_SIZE + extended_size
-    text = head[HEADER_SIZE:end]
-    if end > len(head):
-        text = source.read(HEADER_SIZE, extended_size)
-    try:
-        metadata = json.loads(text.decode())
-        if isinstance(metadata, dict):
-            return metadata, []
-        found = f"JSON of type {type(metadata).__name__}"
-    except (ValueError, RecursionError) as error:
-        found = f"not JSON: {error}"
-    problem = Problem(
-        "extended-header",
-        "extended header",
-        HEADER_SIZE,
-        extended_size,
-        found,
-        "a JSON object, as EXTTYP says",
-        "The metadata are left out.",
-    )
-    return None, [problem]
+    raw = head[HEADER_SIZE:end]
+    if end > len(head) and mrcz.looks_like(header, raw):
+        if extended_size > mrcz.LONGEST:
+            raise mrcz.too_much(source.name, extended_size, f"{extended_size} bytes long")
+        raw = b"".join(_text(source, HEADER_SIZE, end))
+    return mrcz.parse(source.name, raw)
+
+
+def _text(source: Bytes, start: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of a text, up to a piece that is none: a hole in the file has no text."""
+    for at in range(start, end, _PIECE):
+        piece = source.read(at, min(_PIECE, end - at))
+        yield piece
+        if not mrcz.is_text(piece):
+            return

@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from mrc_xarray.format import extended, scan
-from mrc_xarray.format.errors import Finding, SidecarProblem
+from mrc_xarray.format.errors import Finding, Problem, SidecarProblem
 from mrc_xarray.format.header import HEADER_SIZE, Header
 from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
+from mrc_xarray.format.limits import MOST_POSITIONS
 from mrc_xarray.format.metadata import Column, Metadata, Value
 from mrc_xarray.format.placing import Bytes
-from mrc_xarray.format.sidecar import SIDECARS, Sidecar, acquisition, autodoc, sidecar_named
+from mrc_xarray.format.sidecar import SIDECARS, Sidecar, acquisition, sidecar_named
 from mrc_xarray.format.sidecar import direct_electron as de
 from mrc_xarray.format.sidecar.text import line_start
 
@@ -35,6 +36,7 @@ __all__ = [
 
 # symmetry records are read whole, and these are some thousand of them
 _LONGEST_TEXT = 1024**2
+_PIECE = 4 * 1024**2
 _TILT_LIST = "tilt_list"
 
 
@@ -135,18 +137,43 @@ def read_records(
         return Metadata(), {}
     raw = head[HEADER_SIZE : HEADER_SIZE + extended_size]
     size = extended.record_size(header, raw, extended_size=extended_size)
-    wanted = min(size * n_sections if size else min(_LONGEST_TEXT, extended_size), extended_size)
-    if len(raw) < wanted:
-        raw = source.read(HEADER_SIZE, wanted)
+    wanted = min(size * n_sections if size else _LONGEST_TEXT, extended_size)
+    most = extended.most(header, extended_size)
+    is_too_much = size > 0 and (wanted > most or n_sections > MOST_POSITIONS)
+    if is_too_much:
+        # the first record has the pixel size
+        wanted = size
+    raw = raw[:wanted] if len(raw) >= wanted else _read(source, HEADER_SIZE, wanted)
     sections = None if n_sections == header.nz else np.arange(n_sections)
-    metadata = extended.read(header, raw[:wanted], sections, extended_size=extended_size)
-    pixel = (
-        extended.pixel_size(header, raw[:wanted], extended_size=extended_size) if size else None
-    )
+    if is_too_much:
+        metadata = Metadata(problems=(_too_much(size, n_sections, most),))
+    else:
+        metadata = extended.read(header, raw, sections, extended_size=extended_size)
+    pixel = extended.pixel_size(header, raw, extended_size=extended_size) if size else None
     if pixel is None:
         return metadata, {}
     x, y, units = pixel
     return metadata, {"x": Step(x, units), "y": Step(y, units)}
+
+
+def _read(source: Bytes, offset: int, nbytes: int) -> bytes:
+    """Read by pieces, as a source may hold a piece twice while it reads it."""
+    raw = bytearray(nbytes)
+    for at in range(0, nbytes, _PIECE):
+        raw[at : at + _PIECE] = source.read(offset + at, min(_PIECE, nbytes - at))
+    return raw  # type: ignore[return-value]  # all that is read from here on is the same of both
+
+
+def _too_much(size: int, n_sections: int, most: int) -> Problem:
+    return Problem(
+        "extended-header",
+        "extended header",
+        HEADER_SIZE,
+        size * n_sections,
+        f"{n_sections} records of {size} bytes",
+        f"up to {most} bytes, for up to {MOST_POSITIONS} sections, when a file is opened",
+        "They are left out; ds.mrc.extended_fields decodes those of a selection.",
+    )
 
 
 def read_sidecar(
@@ -184,7 +211,7 @@ def read_sidecar(
     return Beside(
         metadata.columns,
         metadata.values,
-        _autodoc_keys(found) if kind.kind == "mdoc" else {},
+        metadata.keys,
         problems=_placed(metadata.problems, found),
         evidence=(
             "an .mdoc is beside the file"
@@ -289,7 +316,7 @@ def _direct_electron(
         steps |= {n: Step(s, units) for n, s in zip(roles, sizes, strict=True) if s is not None}
     return Beside(
         values=metadata.values,
-        keys=info.values,
+        keys=metadata.keys,
         scan=arranged,
         is_diffraction=info.is_diffraction,
         steps=steps,
@@ -312,10 +339,3 @@ def _placed(
         for problem in problems
         if isinstance(problem, SidecarProblem)
     )
-
-
-def _autodoc_keys(found: NamedBytes) -> dict[str, Any]:
-    """Return what an .mdoc says of the whole file, as it stands there."""
-    doc = autodoc.parse(found.raw, found.name)
-    keys: dict[str, Any] = dict(doc.globals.values)
-    return keys | ({"titles": list(doc.titles)} if doc.titles else {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import struct
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,9 +22,15 @@ __all__ = ["BlockIndex", "walk"]
 
 # the search for the next block after a damaged one goes by these steps
 _SEARCHED_AT_ONCE = 4 * 1024**2
+_HOLE = bytes(_SEARCHED_AT_ONCE)
 # beyond these the file is garbage, or made to keep us busy: what was not found counts as damaged
 _MOST_RUNS = 64
 _MOST_MARKS = 10_000
+# bytes that are searched in all
+_MOST_SEARCHED = 512 * 1024**2
+# of more sections than this, a 16th has to be found
+_MANY_SECTIONS = 2**21
+_FEWEST = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,7 @@ class _Run(NamedTuple):
 
     Attributes
     ----------
-    starts : list of int
+    starts : array of int64
         First byte of each.
     end : int
         The byte behind the last, or where the first was looked for in vain.
@@ -71,7 +78,7 @@ class _Run(NamedTuple):
         Whether the file ends before the next block does.
     """
 
-    starts: list[int]
+    starts: array[int]
     end: int
     version: int
     is_cut: bool
@@ -126,19 +133,22 @@ def walk(
         window=window,
     )
     runs = [follow(start)]
+    left = _MOST_SEARCHED
     while len(runs[0].starts) < n_sections and runs[-1].end < size and len(runs) < _MOST_RUNS:
         last = runs[-1]
         # the size of a run's last block may be what is damaged
         behind = last.starts[-1] + BLOCK_HEADER_SIZE if last.starts else last.end + 1
-        found = _find(fetch, behind, size, section_bytes)
+        found = _find(fetch, behind, min(behind + left, size), size, section_bytes)
         if found is None:
             break
+        left -= found - behind
         runs.append(follow(found))
 
     head = runs[0]
     n_blocks = n_sections
-    if len(runs) == 1 and head.is_cut:
-        n_blocks = len(head.starts)
+    n_found = sum(len(run.starts) for run in runs)
+    if (len(runs) == 1 and head.is_cut) or n_sections > max(_MANY_SECTIONS, _FEWEST * n_found):
+        runs, n_blocks = [head], len(head.starts)
     starts = np.full(n_blocks, -1, np.int64)
     stops = np.full(n_blocks, -1, np.int64)
     is_complete = packed_bytes == size - start if packed_bytes else None
@@ -148,8 +158,10 @@ def walk(
             # the block before does not end where this one begins
             stops[first - 1] = -1
         behind = first + len(run.starts)
-        starts[first:behind] = run.starts
-        stops[first:behind] = [*run.starts[1:], run.end][: len(run.starts)]
+        if run.starts:
+            starts[first:behind] = run.starts
+            stops[first : behind - 1] = run.starts[1:]
+            stops[behind - 1] = run.end
         if behind < n_blocks:
             # a damaged block, unless another run overwrites this
             starts[behind] = run.end
@@ -194,7 +206,7 @@ def _follow(
     window: int,
 ) -> _Run:
     """Follow up to `n_blocks` block headers, as far as they make sense."""
-    starts: list[int] = []
+    starts = array("q")
     base, buffer, version = position, b"", 0
     while len(starts) < n_blocks:
         at = position - base
@@ -215,14 +227,15 @@ def _follow(
 
 
 def _find(
-    fetch: Callable[[int, int], Any], position: int, size: int, section_bytes: int
+    fetch: Callable[[int, int], Any], position: int, end: int, size: int, section_bytes: int
 ) -> int | None:
-    """Return the first byte at or after `position` where a block can begin."""
+    """Return the first byte from `position` on, and before `end`, where a block can begin."""
     mark = struct.pack("<I", section_bytes)
     n_looked_at = 0
-    while position + BLOCK_HEADER_SIZE <= size:
-        buffer = bytes(fetch(position, min(_SEARCHED_AT_ONCE, size - position)))
-        at = buffer.find(mark, 4)
+    while position + BLOCK_HEADER_SIZE <= end:
+        buffer = bytes(fetch(position, min(_SEARCHED_AT_ONCE, end - position)))
+        # a hole in the file is passed over quickly
+        at = -1 if buffer == _HOLE[: len(buffer)] else buffer.find(mark, 4)
         while 0 <= at - 4 <= len(buffer) - BLOCK_HEADER_SIZE:
             chunk = Chunk.parse(buffer, at - 4)
             stop = position + at - 4 + chunk.ctbytes

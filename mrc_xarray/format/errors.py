@@ -7,6 +7,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from mrc_xarray.format.printing import printable, printable_lines
+
 __all__ = [
     "RULES",
     "Finding",
@@ -68,6 +70,7 @@ RULES: dict[str, Rule] = {
     "cell": Rule("warning", "CELLA is not finite, or MX, MY, MZ is 0 with it set"),
     "origin": Rule("warning", "ORIGIN is not finite, or 10 cm and more"),
     "start": Rule("warning", "N*START is more than ten times the size of the map"),
+    "long-dimension": Rule("note", "a dimension is too long for a coordinate"),
     # what is between header and pixels, and beside the file
     "extended-header": Rule("warning", "the extended header is not as its kind says"),
     "not-decoded": Rule("note", "the extended header is of a kind that is not decoded here"),
@@ -88,19 +91,26 @@ RULES: dict[str, Rule] = {
 class MrcError(ValueError):
     """A file that can't be read as MRC."""
 
+    def __init__(self, message: str = "") -> None:
+        # whatever file it quotes, a terminal can show it
+        super().__init__(printable_lines(message))
+
     #: What is wrong, where it is known to be one thing in the file.
     problem: Finding | None = None
 
     @classmethod
     def of(cls, name: str, problem: Finding, message: str = "") -> MrcError:
         """Return the error for a problem of the file `name`, by default with its own message."""
-        error = cls(f"{name}: {message}" if message else problem.message(name))
+        error = cls(printable(f"{name}: {message}") if message else problem.message(name))
         error.problem = problem
         return error
 
 
 class MrcWarning(UserWarning):
     """A file that could be read, after a repair or an assumption that the warning names."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable_lines(message))
 
 
 class Finding:
@@ -146,16 +156,15 @@ class Finding:
 
     def message(self, name: str) -> str:
         """Return what a user of the file `name` is told of a repair or an assumption."""
-        return f"{name}: {self._finding()}. {self.action}"
+        return printable(f"{name}: {self._finding()}. {self.action}")
 
     def refusal(self, name: str) -> str:
         """Return what a user is told who wants no repair."""
-        return f"{name}: {self._finding()}; strict=True refuses it. Without strict: {self.action}"
+        finding = f"{self._finding()}; strict=True refuses it. Without strict: {self.action}"
+        return printable(f"{name}: {finding}")
 
     def __str__(self) -> str:
-        text = f"{self.severity} {self.code}: {self._finding()}. {self.action}"
-        # a file may hold anything, even what a terminal obeys
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return printable(f"{self.severity} {self.code}: {self._finding()}. {self.action}")
 
     def _finding(self) -> str:
         raise NotImplementedError

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
+from mrc_xarray.format.printing import json_text
+
 __all__ = [
     "HEADER_SIZE",
     "PLACES",
@@ -223,7 +225,7 @@ class Header:
 
     def to_json(self) -> str:
         """Return the header as JSON text; bytes stand as Latin-1 text, NaN as "nan"."""
-        return json.dumps({key: _plain(value) for key, value in vars(self).items()})
+        return json_text({key: _plain(value) for key, value in vars(self).items()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -13,7 +13,14 @@ import numpy as np
 
 from mrc_xarray.format.errors import Finding
 
-__all__ = ["PER_SECTION", "Column", "Metadata", "Value", "gather", "with_gaps"]
+__all__ = [
+    "PER_SECTION",
+    "Column",
+    "Metadata",
+    "Value",
+    "gather",
+    "with_gaps",
+]
 
 #: What belongs to each section by nature: a column even where all of its values are equal.
 PER_SECTION = frozenset(
@@ -64,12 +71,15 @@ class Metadata:
         One value a section.
     values : mapping of str to Value
         One value for the whole file: str, bool, int or float.
+    keys : mapping of str
+        What JSON can hold of a sidecar's own keys and texts.
     problems : tuple of Finding
         What could not be read, or was assumed.
     """
 
     columns: tuple[Column, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
+    keys: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Finding, ...] = ()
 
 
@@ -93,7 +103,7 @@ def gather(columns: Iterable[Column], problems: Iterable[Finding] = ()) -> Metad
             single[column.name] = Value(column.values[0].item(), column.units)
         else:
             kept.append(column)
-    return Metadata(tuple(kept), single, tuple(problems))
+    return Metadata(tuple(kept), single, problems=tuple(problems))
 
 
 def with_gaps(

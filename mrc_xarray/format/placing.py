@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from mrc_xarray.format import extended
 from mrc_xarray.format.blocks import BlockIndex, walk
 from mrc_xarray.format.compression import BLOCK_HEADER_SIZE, CODECS, LARGEST_BLOCK
 from mrc_xarray.format.errors import MrcError, Problem
@@ -59,16 +60,43 @@ class Bytes(Protocol):
 
 
 def place_rows(
-    source: Bytes, header: Header, shape: tuple[int, ...], mode: Mode, truncated: str
+    source: Bytes,
+    head: bytes,
+    header: Header,
+    shape: tuple[int, ...],
+    mode: Mode,
+    truncated: str,
 ) -> tuple[Sections, list[Problem]]:
-    """Find the rows of uncompressed sections, as many as are there."""
+    """Find the rows of uncompressed sections, as many as are there.
+
+    Parameters
+    ----------
+    source : Bytes
+    head : bytes
+        The first bytes of the file, which are not read again.
+    header : Header
+    shape : tuple of int, (n_sections, n_rows, n_columns, *samples)
+        As the header gives it.
+    mode : Mode
+    truncated : {"error", "trim"}
+
+    Returns
+    -------
+    sections : Sections
+    problems : list of Problem
+
+    Raises
+    ------
+    MrcError
+        If sections are missing, unless they may be left out.
+    """
     kind = Packed4Bit if mode.number == 101 else Contiguous
     promised = kind(HEADER_SIZE, shape, mode, header.byteorder)
     size = source.size if truncated == "trim" else source.known_size
     if size is None:
         # to decode a stream takes longer than opening may: its header is believed until then
         size = _promised_size(source.name, header, promised.nbytes)
-    extended_size, problems = _extended_size(header, promised.nbytes, size)
+    extended_size, problems = _extended_size(head, header, promised.nbytes, size)
     offset = HEADER_SIZE + extended_size
     end = offset + promised.nbytes
     whole = min(max(size - offset, 0) // promised.section_bytes, header.nz)
@@ -77,9 +105,14 @@ def place_rows(
 
 
 def place_blocks(
-    source: Bytes, header: Header, shape: tuple[int, ...], mode: Mode, truncated: str
+    source: Bytes,
+    head: bytes,
+    header: Header,
+    shape: tuple[int, ...],
+    mode: Mode,
+    truncated: str,
 ) -> tuple[Sections, list[Problem]]:
-    """Find the blocks of an MRCZ, as many as are there."""
+    """Find the blocks of an MRCZ, as many as are there; see `place_rows`."""
     name = source.name
     if source.known_size is None:
         message = (
@@ -159,17 +192,20 @@ def _index(
         )
 
 
-def _extended_size(header: Header, data_size: int, size: int) -> tuple[int, list[Problem]]:
-    """Return how long the extended header really is; NSYMBT lies in some files.
+def _extended_size(
+    head: bytes, header: Header, data_size: int, size: int
+) -> tuple[int, list[Problem]]:
+    """Return the true length of the extended header; NSYMBT is wrong in some files.
 
     Where NSYMBT can't be true, what the file has beyond header and data is taken. A file that
-    merely lacks some bytes is truncated, and NSYMBT is believed.
+    merely lacks some bytes is truncated, and NSYMBT is believed. One that lacks as many as NSYMBT
+    says has no extended header, or is truncated: what the bytes after the header are decides.
     """
     said = header.nsymbt
     there = size - HEADER_SIZE - data_size
     if said in (0, there):
         return said, []
-    absent = there == 0
+    absent = there == 0 and not extended.is_there(header, head[HEADER_SIZE : HEADER_SIZE + said])
     impossible = said < 0 or (said > max(size, _LONGEST_EXTENDED_HEADER) and there > 0)
     if not (absent or impossible):
         return said, []

@@ -17,11 +17,13 @@ from mrc_xarray.format.sidecar.text import clip, number
 
 __all__ = ["Scan", "arrange", "custom", "raster"]
 
-# positions of one scan: 512 MiB of frame numbers, and 8192 × 8192
+# positions of one scan, 8192 × 8192
 _MOST_POSITIONS = 2**26
 # where most were never visited, a typo in the coordinates is likelier than such a scan
 _MANY_POSITIONS = 2**20
 _VISITED = 256
+# the frame numbers of more positions than this, 32 MiB, are worth it where most were visited
+_MOST_UNVISITED = 2**22
 
 _SIZES = ("Scan - Size Y", "Scan - Size X")
 _ROI_SIZES = ("Scan - ROI Size Y", "Scan - ROI Size X")
@@ -180,7 +182,7 @@ def custom(
     sizes = [int(last) + 1 for last in positions.max(axis=0, initial=0)[::-1]]
     if info is not None:
         sizes, problems = _with_unvisited(info, sizes, coordinates.name)
-    most = min(_MOST_POSITIONS, max(_MANY_POSITIONS, _VISITED * n_frames))
+    most = min(max(_MANY_POSITIONS, _VISITED * n_frames), max(_MOST_UNVISITED, 2 * n_frames))
     if math.prod(sizes) > most:
         return None, [_too_large(coordinates, sizes, most)]
     places = positions[:, 1] * sizes[1] + positions[:, 0]

@@ -19,7 +19,16 @@ from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.header import ByteOrder
 from mrc_xarray.format.modes import Mode
 
-__all__ = ["Blocks", "Contiguous", "Packed4Bit", "Pick", "Piece", "Sections", "is_whole"]
+__all__ = [
+    "Blocks",
+    "Contiguous",
+    "Packed4Bit",
+    "Pick",
+    "Piece",
+    "Sections",
+    "is_whole",
+    "picked_numbers",
+]
 
 # bytes of a section, and ranges, for which one long read beats many short ones
 _SMALL = 64 * 1024
@@ -140,7 +149,7 @@ class Sections:
             Bytes that one range may have, if it is not a single row.
         """
         n_rows, row_bytes, section_bytes = self.shape[1], self.row_bytes, self.section_bytes
-        wanted = np.arange(n_rows)[rows]
+        wanted = picked_numbers(rows, n_rows)
         bands = list(_bands(wanted, gap // row_bytes, max(1, longest // row_bytes)))
         whole = is_whole(rows, n_rows) and section_bytes <= longest
         # of many small sections, reading all is cheaper than leaving out
@@ -250,7 +259,7 @@ class Blocks(Contiguous):
     def pieces(self, numbers: Numbers, rows: Pick, gap: int, longest: int) -> Iterator[Piece]:
         n_rows = self.shape[1]
         picked = None if is_whole(rows, n_rows) else rows
-        along = slice(0, len(np.arange(n_rows)[rows]))
+        along = slice(0, len(picked_numbers(rows, n_rows)))
         for i, number in enumerate(numbers):
             section = int(number)
             start, stop = int(self.index.starts[section]), int(self.index.stops[section])
@@ -273,6 +282,11 @@ class Blocks(Contiguous):
         start = int(self.index.starts[section])
         place = f"at byte {start}" if start >= 0 else "behind a damaged block"
         return f"{self.name}: section {section}, {place}"
+
+
+def picked_numbers(pick: Pick, n: int) -> npt.NDArray[np.intp]:
+    """Return the indices that a selection takes of `n`."""
+    return np.arange(*pick.indices(n)) if isinstance(pick, slice) else pick
 
 
 def is_whole(pick: Pick, n: int) -> bool:

@@ -233,6 +233,17 @@ def test_custom_too_large(positions: list[tuple[int, int]]) -> None:
     assert "a.csv: the size of the scan is" in only(problems)
 
 
+@pytest.mark.parametrize(("corner", "fits"), [(2047, True), (2048, False)])
+def test_custom_scan_that_is_nearly_empty(corner: int, fits: bool) -> None:
+    """The frame numbers of 2048 × 2048 positions take 32 MiB, however few were visited."""
+    positions = np.zeros((20_000, 2), np.int64)
+    positions[:, 0] = np.arange(20_000) % 2000
+    positions[:, 1] = np.arange(20_000) // 2000
+    positions[-1] = corner, 2047
+    scan, problems = custom(Coordinates("a.csv", positions), None, len(positions))
+    assert (scan is not None) == fits == (problems == [])
+
+
 def test_a_million_positions() -> None:
     n = 1000
     y, x = np.divmod(np.random.default_rng(5).permutation(n * n), n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import re
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from mrc_xarray.format.sidecar import (
     sidecar_named,
     tilt_list,
 )
+from mrc_xarray.format.sidecar import text as sidecar_text
 from mrc_xarray.format.sidecar.direct_electron import parse_coordinates, parse_info
 from mrc_xarray.format.sidecar.text import clip, decode, lines, number
 
@@ -487,22 +489,35 @@ def test_mdoc() -> None:
     times = ["2021-11-26T12:38:50", "2021-11-26T12:39:50"]
     np.testing.assert_array_equal(by_name["time"].values, np.array(times, "M8[us]"))
     assert by_name["time"].values.dtype == "M8[us]"
-    assert list(by_name["sub_frame_path"].values) == [
-        r"D:\frames\TS_01_000_0.0.mrc",
-        r"D:\frames\TS_01_001_3.0.mrc",
-    ]
-    assert list(by_name["navigator_label"].values) == ["7=a", ""]
+    assert by_name.keys() == expected.keys() | {"time"}
+    # keys without a name here, as they stand there
+    assert found.keys == {
+        "PixelSpacing": "5.4",
+        "Voltage": "300",
+        "ImageFile": "TS_01.mrc",
+        "ImageSize": "64 48",
+        "DataMode": "1",
+        "titles": [
+            "SerialEM: Titan, somewhere        26-Nov-21  12:00:00",
+            "Tilt axis angle = -85.3, binning = 1  spot = 8  camera = 2",
+        ],
+        "sections": {
+            "SubFramePath": [r"D:\frames\TS_01_000_0.0.mrc", r"D:\frames\TS_01_001_3.0.mrc"],
+            "SpotSize": "8",
+            "NavigatorLabel": ["7=a", ""],
+        },
+    }
 
     assert found.values["pixel_spacing"] == (5.4, "angstrom")
     assert found.values["voltage"] == (300, "kV")
     assert found.values["tilt_axis_angle"] == (-85.3, "degree")
     values = plain(found)
-    assert values["image_size"] == "64 48"
-    assert values["data_mode"] == 1
     assert str(values["titles"]).startswith("SerialEM: Titan, somewhere")
     # equal in all sections, and no section's by nature
     assert values["magnification"] == 53000
-    assert values["spot_size"] == 8
+    assert values.keys() == {
+        "pixel_spacing", "voltage", "titles", "tilt_axis_angle", "magnification",
+    }  # fmt: skip
 
 
 def test_order_of_keys_and_sections_does_not_matter() -> None:
@@ -545,7 +560,10 @@ def test_mdoc_of_one_exposure() -> None:
         assert values["time"] == np.datetime64("2023-10-26T14:55:40")
         assert values["voltage"] == 200
         assert values["tilt_axis_angle"] == 85.5
-        assert values["num_sub_frames"] == 8
+        assert found.keys["sections"] == {
+            "SubFramePath": r"X:\data\tilt_030.mrc",
+            "NumSubFrames": "8",
+        }
         assert units(found)["dose"] == "e/angstrom^2"
 
 
@@ -632,7 +650,7 @@ def test_mdoc_with_fewer_sections() -> None:
     assert "[ZValue = 2] is missing (and 1 more)" in only(found.problems)
     np.testing.assert_array_equal(columns(found)["tilt_angle"].values, [0.25, 3.5, np.nan, np.nan])
     assert np.isnat(columns(found)["time"].values[2:]).all()
-    assert list(columns(found)["sub_frame_path"].values[2:]) == ["", ""]
+    assert found.keys["sections"]["SubFramePath"][2:] == ["", ""]
 
 
 @pytest.mark.parametrize("text", ["", "Voltage = 300\n", "[MontSection = 0]\nTiltAngle = 1\n"])
@@ -650,7 +668,8 @@ def test_many_bad_lines_are_one_problem() -> None:
 def test_keys_with_the_names_of_others() -> None:
     found = read("[ZValue = 0]\nDose = 3\nExposureDose = 2\ndose = 4\n", 1)
     assert columns(found)["dose"].values == [2]
-    assert plain(found) == {"dose_": 3, "dose__": 4}
+    assert plain(found) == {}
+    assert found.keys == {"sections": {"Dose": "3", "dose": "4"}}
 
 
 @given(st.datetimes(datetime.datetime(2000, 1, 1), datetime.datetime(2069, 12, 31)))
@@ -686,13 +705,13 @@ def test_mdoc_as_mdocfile_reads_it() -> None:
         "image_shift_x": lambda s: s.ImageShift[0],
         "image_shift_y": lambda s: s.ImageShift[1],
         "mean": lambda s: s.MinMaxMean[2],
-        "sub_frame_path": lambda s: str(s.SubFramePath),
     }.items():
         assert list(by_name[name].values) == [get(section) for section in ordered]
+    assert found.keys["sections"]["SubFramePath"] == [str(s.SubFramePath) for s in ordered]
     values = plain(found)
     assert values["voltage"] == theirs.global_data.Voltage
     assert values["pixel_spacing"] == theirs.global_data.PixelSpacing
-    assert values["image_file"] == str(theirs.global_data.ImageFile)
+    assert found.keys["ImageFile"] == str(theirs.global_data.ImageFile)
     assert values["magnification"] == ordered[0].Magnification
     assert [f"[T = {title}]" for title in str(values["titles"]).split("\n")] == [
         re.sub(r"= +", "= ", title, count=1) for title in theirs.titles
@@ -816,3 +835,73 @@ def test_any_names(movie: str, names: list[str]) -> None:
     for sidecar in SIDECARS:
         sidecar.names(movie)
         sidecar_named(movie)
+
+
+# --- keys without a name here --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_keys", [3_300, 50_000])
+def test_thousands_of_keys_are_metadata_and_no_columns(n_keys: int) -> None:
+    keys = "".join(f"K{i} = {i}\n" for i in range(n_keys))
+    expected = {f"K{i}": str(i) for i in range(n_keys)}
+    in_one = read(f"[ZValue = 0]\n{keys}TiltAngle = 3\n[ZValue = 1]\n", 2)
+    assert list(columns(in_one)) == ["tilt_angle"]
+    assert in_one.keys["sections"] == {key: [text, ""] for key, text in expected.items()}
+    assert in_one.values == {}
+    assert in_one.problems == ()
+    in_all = read(f"[ZValue = 0]\n{keys}[ZValue = 1]\n{keys}", 2)
+    assert in_all.keys["sections"] == expected
+    above = read(f"{keys}[ZValue = 0]\n[ZValue = 1]\n", 2)
+    assert above.keys == expected
+    assert (above.values, above.columns) == ({}, ())
+    exposure = read(f"[FrameSet = 0]\n{keys}", 8)
+    assert exposure.keys["sections"] == expected
+    info = parse_info("".join(f"K{i} = {i}\n" for i in range(n_keys)).encode(), "a_info.txt")
+    found = info.metadata()
+    assert (found.values, found.keys) == ({}, expected)
+
+
+def test_keys_beyond_what_metadata_take_are_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar_text, "_MOST_VALUES", 5)
+    found = read("A = 1\n[ZValue = 0]\nB = 1\nC = 2\nD = 3\n[ZValue = 1]\nD = 3\n", 2)
+    assert found.keys == {"A": "1", "sections": {"B": ["1", ""], "C": ["2", ""]}}
+    assert "the key is 'D'; accepted: up to 5 values" in only(found.problems)
+    monkeypatch.setattr(sidecar_text, "_MOST_LETTERS", 6)
+    found = read("A = 12345\nB = 1\nC = 2\n[FrameSet = 0]\nD = 1\n", 2)
+    assert found.keys == {"A": "12345"}
+    assert "the key is 'B' (and 2 more); accepted: up to 5 values and 6 char" in only(
+        found.problems
+    )
+
+
+def test_long_lines_are_cut() -> None:
+    long = "x" * 100_000
+    text = f"[ZValue = 0]\nTiltAngle = 3\nNote = {long}\n[T = {long}]\n{long}\nDefocus = 1\n"
+    found = read(text, 1)
+    first, second = (problem.message("a.mrc") for problem in found.problems)
+    assert (
+        "line 3: the line is 100007 characters long (and 2 more); accepted: up to 65536" in first
+    )
+    assert "line 4: the line is '[T = xxx" in second
+    assert found.keys["sections"] == {"Note": "x" * (65536 - 7)}
+    assert list(columns(found)) == ["tilt_angle"]
+    assert found.values == {}
+    info = parse_info(f"Camera Model = {long}\n".encode(), "a_info.txt")
+    assert info.values == {"Camera Model": "x" * (65536 - 15)}
+    assert "line 1: the line is 100015 characters long" in only(info.problems)
+
+
+def test_few_entries_for_many_sections_are_no_columns() -> None:
+    """A header may claim 2³¹ sections; two entries are not worth a column of these."""
+    entries = "[ZValue = 0]\nTiltAngle = 3\n[ZValue = 7]\nTiltAngle = 4\nNote = a\n"
+    for n_sections in (2**14 + 1, 2**24 + 1, 2**31 - 1):
+        tracemalloc.start()
+        found = read(entries, n_sections)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.columns == ()
+        assert peak < 2**22
+        message = found.problems[0].message("a")
+        assert f"[ZValue = 1] is missing (and {n_sections - 3} more)" in message
+        assert "left out" in message
+    assert list(columns(read(entries, 2**14))) == ["tilt_angle"]

@@ -12,14 +12,21 @@ import numpy as np
 
 from mrc_xarray.format.checks import STANDARD_EXTTYPS
 from mrc_xarray.format.errors import Problem
-from mrc_xarray.format.extended import agar, ccp4, fei, seri
+from mrc_xarray.format.extended import agar, ccp4, fei, mrcz, seri
 from mrc_xarray.format.header import PLACES, Header
 from mrc_xarray.format.metadata import Metadata
 
-__all__ = ["EXTENDED", "Reader", "has_records", "kind", "pixel_size", "read", "record_size"]
-
-#: The kind that mrcz writes, and that `mrc_xarray.format` reads.
-JSON = "json"
+__all__ = [
+    "EXTENDED",
+    "Reader",
+    "has_records",
+    "is_there",
+    "kind",
+    "most",
+    "pixel_size",
+    "read",
+    "record_size",
+]
 
 
 class Reader(NamedTuple):
@@ -31,23 +38,31 @@ class Reader(NamedTuple):
         From the header, the extended header's bytes and the numbers of sections (None: all)
         to `Metadata`.
     record_size : callable
-        From the header and the extended header's first bytes to the bytes a section.
+        From the header and the extended header's first bytes to the bytes of a section's record.
+    looks_like : callable
+        From the header and the extended header, or its beginning, to whether the bytes are of
+        this kind by what they contain, and can't be pixels. False where that can't be decided.
     is_per_section : bool
-        Whether there is a record a section.
+        Whether there is a record for each section.
+    most : int
+        Bytes of records that are decoded when a file is opened; more would take too much memory.
     """
 
     read: Callable[[Header, bytes, np.ndarray[Any, Any] | None], Metadata]
     record_size: Callable[[Header, bytes], int]
+    looks_like: Callable[[Header, bytes], bool]
     is_per_section: bool = True
+    most: int = 4 * 1024**2
 
 
 EXTENDED: dict[str, Reader] = {
-    "FEI1": Reader(fei.read, fei.record_size),
-    "FEI2": Reader(fei.read, fei.record_size),
-    "SERI": Reader(seri.read, seri.record_size),
-    "AGAR": Reader(agar.read, agar.record_size),
-    "FEI": Reader(agar.read_fei, agar.record_size_fei),
-    "CCP4": Reader(ccp4.read, ccp4.record_size, is_per_section=False),
+    "FEI1": Reader(fei.read, fei.record_size, fei.looks_like, most=fei.MOST),
+    "FEI2": Reader(fei.read, fei.record_size, fei.looks_like, most=fei.MOST),
+    "SERI": Reader(seri.read, seri.record_size, seri.looks_like),
+    "AGAR": Reader(agar.read, agar.record_size, agar.looks_like),
+    "FEI": Reader(agar.read_fei, agar.record_size_fei, agar.looks_like_fei),
+    "CCP4": Reader(ccp4.read, ccp4.record_size, ccp4.looks_like, is_per_section=False),
+    mrcz.KIND: Reader(mrcz.read, mrcz.record_size, mrcz.looks_like, is_per_section=False),
 }
 
 
@@ -69,8 +84,8 @@ def kind(header: Header, extended_size: int) -> str | None:
     if extended_size <= 0:
         return None
     exttyp = header.exttyp.strip()
-    if exttyp.lower() == JSON:
-        return JSON
+    if exttyp.lower() == mrcz.KIND:
+        return mrcz.KIND
     # where CCP4's skew matrix is, there are neither EXTTYP nor NINT and NREAL
     is_skewed = header.lskflg == 1 and not header.has_imod_stamp and exttyp not in EXTENDED
     if is_skewed:
@@ -95,6 +110,32 @@ def has_records(header: Header, extended_size: int) -> bool:
     """Tell whether the extended header has one record a section."""
     reader = EXTENDED.get(kind(header, extended_size) or "")
     return reader is not None and reader.is_per_section
+
+
+def is_there(header: Header, raw: bytes) -> bool:
+    """Return whether the bytes after the main header are records of the kind that it names.
+
+    Parameters
+    ----------
+    header : Header
+    raw : bytes
+        Of the length that NSYMBT gives, or their beginning.
+
+    Returns
+    -------
+    bool
+        False too where such records can't be distinguished from pixels.
+    """
+    reader = EXTENDED.get(kind(header, header.nsymbt) or "")
+    # garbage is full of infinities and NaNs
+    with np.errstate(all="ignore"):
+        return reader is not None and reader.looks_like(header, raw)
+
+
+def most(header: Header, extended_size: int) -> int:
+    """Return how many bytes of the extended header are decoded when a file is opened."""
+    reader = EXTENDED.get(kind(header, extended_size) or "")
+    return 0 if reader is None else reader.most
 
 
 def record_size(header: Header, raw: bytes, *, extended_size: int | None = None) -> int:
@@ -143,14 +184,14 @@ def read(
         Columns of shape (n_sections,). Whatever the bytes are, nothing is raised.
     """
     name = _kind(header, raw, extended_size)
-    if name in (None, JSON):
+    if name is None:
         return Metadata()
-    reader = EXTENDED.get(name or "")
+    reader = EXTENDED.get(name)
     if reader is None:
         return Metadata(problems=(_unknown(header),))
     # garbage is full of infinities and NaNs
     with np.errstate(all="ignore"):
-        return reader.read(header, bytes(raw), sections)
+        return reader.read(header, raw, sections)
 
 
 def pixel_size(
@@ -192,7 +233,7 @@ def _without_records(extended_size: int) -> str:
 
 
 def _unknown(header: Header) -> Problem:
-    known = ", ".join(name for name in EXTENDED if name != "FEI")
+    known = ", ".join(name for name in EXTENDED if name not in ("FEI", mrcz.KIND))
     return Problem(
         "not-decoded" if header.exttyp in STANDARD_EXTTYPS else "exttyp",
         "EXTTYP",

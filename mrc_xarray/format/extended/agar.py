@@ -11,11 +11,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.format.errors import Problem
-from mrc_xarray.format.extended.records import is_blank, problem, take
+from mrc_xarray.format.extended.records import (
+    is_blank,
+    is_for_all,
+    is_tilt_series,
+    problem,
+    take,
+)
 from mrc_xarray.format.header import PLACES, Header
 from mrc_xarray.format.metadata import Column, Metadata
 
-__all__ = ["is_fei", "read", "read_fei", "record_size", "record_size_fei"]
+__all__ = [
+    "is_fei",
+    "looks_like",
+    "looks_like_fei",
+    "read",
+    "read_fei",
+    "record_size",
+    "record_size_fei",
+]
 
 # FEI reserved this many records of 32 floats, whatever NZ was
 _FEI_FLOATS = 32
@@ -26,6 +40,7 @@ _FEI_NINT_BUG = 4 * _FEI_FLOATS
 # IMOD's and FEI's records have up to some tens of numbers; with more, NINT and NREAL are garbage
 _MOST_NUMBERS = 256
 _FULL_TURN = 360.0  # degree
+_LARGEST_PIXEL = 1e-3  # m
 
 
 class _Float(NamedTuple):
@@ -80,6 +95,28 @@ def record_size_fei(header: Header, raw: bytes) -> int:
     return 4 * _FEI_FLOATS
 
 
+def looks_like(header: Header, raw: bytes) -> bool:
+    """Return whether the first floats of these records are the tilt angles of a series."""
+    if (header.nint, header.nreal) == (0, _FEI_FLOATS):
+        return looks_like_fei(header, raw)
+    size = record_size(header, raw)
+    if not header.nreal or size > 4 * _MOST_NUMBERS or not is_for_all(header, size):
+        return False
+    return is_tilt_series(take(header, raw, _agar_dtype(header), None).table["tilt_angle"])
+
+
+def looks_like_fei(header: Header, raw: bytes) -> bool:
+    """Return whether these records have a pixel size and a magnification, or regular tilts."""
+    if not is_for_all(header, record_size_fei(header, raw)):
+        return False
+    table = take(header, raw, _fei_dtype(header), None).table
+    pixel_size, magnification = table["pixel_size"], table["magnification"]
+    if len(table) and (magnification >= 1).all():
+        is_size = (pixel_size > 0) & (pixel_size < _LARGEST_PIXEL)
+        return bool((is_size & (magnification < np.inf)).all())
+    return is_tilt_series(table["tilt_angle"])
+
+
 def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
     """Decode the records of some sections; see `mrc_xarray.format.extended.read`.
 
@@ -90,33 +127,20 @@ def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> M
         return Metadata(problems=() if is_blank(raw) else (_bad_counts(header),))
     if (header.nint, header.nreal) == (0, _FEI_FLOATS):
         return read_fei(header, raw, sections)
-    names = [f"int_{number}" for number in range(header.nint)]
-    names += ["tilt_angle"][: header.nreal]
-    names += [f"float_{number}" for number in range(1, header.nreal)]
-    codes = [header.byteorder + "i4"] * header.nint + [header.byteorder + "f4"] * header.nreal
-    records = take(header, raw, np.dtype(list(zip(names, codes, strict=True))), sections)
+    records = take(header, raw, _agar_dtype(header), sections)
     table = records.table
     if header.nreal and (bad := _bad_angles(table["tilt_angle"], len(raw))):
         return Metadata(problems=(bad,))
     return records.gather(
         Column(name, _native(table[name]), "degree" if name == "tilt_angle" else "")
-        for name in names
+        for name in table.dtype.names or ()
         if name == "tilt_angle" or table[name].any()
     )
 
 
 def read_fei(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
     """Decode the records of FEI's floats; see `mrc_xarray.format.extended.read`."""
-    names = [field.name for field in _FEI]
-    dtype = np.dtype(
-        {
-            "names": names,
-            "formats": [header.byteorder + "f4"] * len(names),
-            "offsets": list(range(0, 4 * len(names), 4)),
-            "itemsize": 4 * _FEI_FLOATS,
-        }
-    )
-    records = take(header, raw, dtype, sections)
+    records = take(header, raw, _fei_dtype(header), sections)
     if bad := _bad_angles(records.table["tilt_angle"], len(raw)):
         return Metadata(problems=(bad,))
     in_um = {
@@ -131,6 +155,26 @@ def read_fei(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) 
         "They are taken as µm.",
     )
     return records.gather(_fei_columns(records.table, in_um), (assumed,) if in_um else ())
+
+
+def _agar_dtype(header: Header) -> np.dtype[Any]:
+    names = [f"int_{number}" for number in range(header.nint)]
+    names += ["tilt_angle"][: header.nreal]
+    names += [f"float_{number}" for number in range(1, header.nreal)]
+    codes = [header.byteorder + "i4"] * header.nint + [header.byteorder + "f4"] * header.nreal
+    return np.dtype(list(zip(names, codes, strict=True)))
+
+
+def _fei_dtype(header: Header) -> np.dtype[Any]:
+    names = [field.name for field in _FEI]
+    return np.dtype(
+        {
+            "names": names,
+            "formats": [header.byteorder + "f4"] * len(names),
+            "offsets": list(range(0, 4 * len(names), 4)),
+            "itemsize": 4 * _FEI_FLOATS,
+        }
+    )
 
 
 def _fei_columns(table: np.ndarray[Any, Any], in_um: set[str]) -> Iterator[Column]:

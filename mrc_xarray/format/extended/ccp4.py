@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from typing import Any
 
@@ -11,16 +12,24 @@ from mrc_xarray.format.extended.records import problem
 from mrc_xarray.format.header import Header
 from mrc_xarray.format.metadata import Metadata, Value
 
-__all__ = ["RECORD", "read", "record_size"]
+__all__ = ["RECORD", "looks_like", "read", "record_size"]
 
 RECORD = 80
 
 _PRINTABLE = string.printable.encode()
+# three coordinates, such as -X+1/2; operators are separated by asterisks where a record has more
+_AXIS = rb"[0-9+\-/. ]*[XYZ][XYZ0-9+\-/. ]*"
+_OPERATORS = re.compile(rb"(%s,%s,%s)(\*%s,%s,%s)*\*? *" % ((_AXIS,) * 6), re.IGNORECASE)
 
 
 def record_size(header: Header, raw: bytes) -> int:
     """Return 0: the operators are of the file, and not of its sections."""
     return 0
+
+
+def looks_like(header: Header, raw: bytes) -> bool:
+    """Return whether the first record holds symmetry operators."""
+    return bool(_OPERATORS.fullmatch(raw[:RECORD].replace(b"\0", b" ")))
 
 
 def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:

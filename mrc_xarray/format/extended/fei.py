@@ -5,8 +5,9 @@ See FORMAT: FEI1 / FEI2. Four bitmasks tell which fields of a block are valid.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,10 +16,17 @@ from mrc_xarray.format.extended.records import Records, is_blank, problem, take
 from mrc_xarray.format.header import ByteOrder, Header
 from mrc_xarray.format.metadata import Column, Metadata, with_gaps
 
-__all__ = ["read", "record_size"]
+__all__ = ["MOST", "looks_like", "read", "record_size"]
+
+#: Bytes of blocks that are decoded when a file is opened: a scan of 256 × 256. Most of their
+#: fields are the same in all of them, so that these take little memory.
+MOST = 65536 * 896
 
 # FEI1's blocks have 768 bytes and FEI2's 888; what a later version adds stands behind
 _SIZES = range(768, 16385)
+
+# 0 for FEI1 and 2 for FEI2, where it is right
+_VERSIONS = range(16)
 
 # so many blocks fit into a processor's cache
 _ROWS_AT_ONCE = 1024
@@ -162,6 +170,34 @@ _MASKED: tuple[tuple[_Field, ...], ...] = (
 def record_size(header: Header, raw: bytes) -> int:
     """Return the size of a block in bytes, by its own word; 0 where that makes no sense."""
     return _size_and_order(raw)[0]
+
+
+def looks_like(header: Header, raw: bytes) -> bool:
+    """Return whether these are blocks: by size and version, switches, and texts.
+
+    Blocks that were reserved and never written are zero.
+    """
+    size, byteorder = _size_and_order(raw)
+    order: Literal["little", "big"] = "little" if byteorder == "<" else "big"
+    if not size or int.from_bytes(raw[4:8], order) not in _VERSIONS:
+        return False
+    # of a file that is cut, not even the first block may be whole
+    n_blocks = min(max(header.nz, 1), -(-len(raw) // size))
+    raw = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
+    table = np.frombuffer(raw, _dtype(size, byteorder))
+    if not np.isin(table["size"], (0, size)).all():
+        return False
+    there = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
+    switches = [table[field.name] for field in there if field.code == "?"]
+    texts = [table[field.name] for field in there if field.code.startswith("S")]
+    return bool(
+        all((values <= 1).all() for values in switches)
+        and all(_is_text(text) for values in texts for text in values.tolist())
+    )
+
+
+def _is_text(stored: bytes) -> bool:
+    return stored.partition(b"\0")[0].decode("latin-1").isprintable()
 
 
 def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:

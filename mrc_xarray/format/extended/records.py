@@ -11,14 +11,18 @@ import numpy as np
 
 from mrc_xarray.format.errors import Problem
 from mrc_xarray.format.header import HEADER_SIZE, Header
+from mrc_xarray.format.limits import are_worthwhile
 from mrc_xarray.format.metadata import Column, Metadata, gather, with_gaps
 
-__all__ = ["Records", "is_blank", "problem", "take"]
+__all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "problem", "take"]
 
-# a header that is garbage may promise 2³¹ sections; with fewer records than a 16th of so many,
-# columns of missing values are not worth their memory
-_MANY_SECTIONS = 2**14
-_FEWEST = 16
+# degrees: no stage tilts further, two views of one tilt are nearer than the second, and views of
+# a series are further apart than the third
+_STEEPEST, _SAME_TILT, _LEAST_STEP = 90.0, 0.25, 0.5
+# by which the steps of a series differ: by Saxton's scheme, or where a view was left out
+_STEPS_DIFFER = 2.5
+# views of one tilt
+_MOST_REPEATS = 5
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -115,12 +119,13 @@ def take(
     Records
     """
     records = np.frombuffer(raw, dtype, count=len(raw) // dtype.itemsize)
+    n_sections = max(header.nz, 0) if sections is None else len(sections)
+    if not are_worthwhile(len(records), n_sections):
+        return Records(records[:0], np.zeros(0, np.bool_), n_sections, len(raw))
     if sections is None:
-        n_sections = max(header.nz, 0)
-        if n_sections > max(_MANY_SECTIONS, _FEWEST * len(records)):
-            return Records(records[:0], np.zeros(0, np.bool_), n_sections, len(raw))
         table = records[:n_sections]
-        there = np.arange(n_sections) < len(records)
+        there = np.zeros(n_sections, np.bool_)
+        there[: len(table)] = True
     else:
         sections = np.asarray(sections, np.int64)
         there = (sections >= 0) & (sections < len(records))
@@ -131,6 +136,31 @@ def take(
 def is_blank(raw: bytes) -> bool:
     """Tell whether the extended header was reserved and never written, which is normal."""
     return raw.count(0) == len(raw)
+
+
+def is_for_all(header: Header, size: int) -> bool:
+    """Return whether NSYMBT has room for records of `size` bytes, one for each section."""
+    return 0 < size * header.nz <= header.nsymbt
+
+
+def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
+    """Return whether numbers are the tilt angles of a series, and can't be pixels.
+
+    Sorted, the angles of a series have steps of nearly one size.
+
+    Parameters
+    ----------
+    angles : ndarray of float, shape (n_sections,), degrees
+    """
+    if not (np.abs(angles) <= _STEEPEST).all():
+        return False
+    steps = np.diff(np.sort(angles))
+    steps = steps[steps > _SAME_TILT]
+    if len(steps) < max(2, len(angles) / _MOST_REPEATS - 1):
+        return False
+    usual = np.median(steps)
+    is_regular = steps.max() <= _STEPS_DIFFER * usual and usual <= _STEPS_DIFFER * steps.min()
+    return bool(usual >= _LEAST_STEP and is_regular)
 
 
 def problem(size: int, found: str, accepted: str, action: str) -> Problem:

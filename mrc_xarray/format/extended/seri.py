@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrc_xarray.format.extended.records import is_blank, problem, take
+from mrc_xarray.format.extended.records import (
+    is_blank,
+    is_for_all,
+    is_tilt_series,
+    problem,
+    take,
+)
 from mrc_xarray.format.header import Header
 from mrc_xarray.format.metadata import Column, Metadata
 
-__all__ = ["is_seri", "read", "record_size"]
+__all__ = ["is_seri", "looks_like", "read", "record_size"]
 
 
 class _Number(NamedTuple):
@@ -60,6 +66,25 @@ def record_size(header: Header, raw: bytes) -> int:
     return header.nint if is_seri(header) else 0
 
 
+def looks_like(header: Header, raw: bytes) -> bool:
+    """Return whether these are records of a series: of one magnification, or with regular tilts.
+
+    SerialEM fills up with zeros.
+    """
+    size = record_size(header, raw)
+    end = size * header.nz
+    if not is_for_all(header, size) or not is_blank(raw[end:]):
+        return False
+    table = take(header, raw[:end], _dtype(header), None).table
+    columns = {column.name: column.values for column in _columns(header, table)}
+    magnification, angles = columns.get("magnification"), columns.get("tilt_angle")
+    if magnification is not None and len(table) > 1:
+        # an image of one value is the same everywhere
+        is_one = magnification[0] > 0 and bool((magnification == magnification[0]).all())
+        return is_one and bool((table != table[0]).any())
+    return angles is not None and is_tilt_series(angles)
+
+
 def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
     """Decode the records of some sections; see `mrc_xarray.format.extended.read`."""
     if not record_size(header, raw):
@@ -100,8 +125,9 @@ def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
             values = values.astype(np.int64)
         else:
             # the nearest float to the true quotient
-            scaled = values.astype(np.float64) * number.scale.numerator
-            values = scaled / number.scale.denominator
+            values = values.astype(np.float64)
+            values *= number.scale.numerator
+            values /= number.scale.denominator
         yield Column(number.name, values, number.units)
 
 

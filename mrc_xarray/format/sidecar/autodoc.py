@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mrc_xarray.format.errors import SidecarProblem
-from mrc_xarray.format.sidecar.text import clip, decode, lines, more
+from mrc_xarray.format.sidecar.text import clip, decode, lines, more, too_long
 
 __all__ = ["Autodoc", "Entry", "parse"]
 
@@ -77,7 +77,8 @@ def parse(raw: bytes, name: str) -> Autodoc:
     """
     first = entry = Entry("", "", 1)
     titles, entries, malformed = [], [], []
-    for line, text in lines(decode(raw)):
+    long: list[tuple[int, int]] = []
+    for line, text in lines(decode(raw), long):
         is_head = text.startswith("[")
         whole = text.endswith("]") if is_head else True
         # titles hold "=", too
@@ -97,10 +98,10 @@ def parse(raw: bytes, name: str) -> Autodoc:
         else:
             entry.values[key] = value
             entry.lines[key] = line
-    problems: tuple[SidecarProblem, ...] = ()
+    problems = too_long(name, long)
     if malformed:
         line, text = malformed[0]
         found = clip(text) + more(malformed)
         accepted = "key = value, or [key = value]"
-        problems = (SidecarProblem(name, line, "the line", found, accepted, "It is left out."),)
-    return Autodoc(name, first, tuple(titles), tuple(entries), problems)
+        problems.append(SidecarProblem(name, line, "the line", found, accepted, "It is left out."))
+    return Autodoc(name, first, tuple(titles), tuple(entries), tuple(problems))

@@ -15,7 +15,15 @@ import numpy as np
 
 from mrc_xarray.format.errors import SidecarProblem
 from mrc_xarray.format.metadata import Metadata, Value
-from mrc_xarray.format.sidecar.text import clip, decode, lines, more, number
+from mrc_xarray.format.sidecar.text import (
+    Room,
+    clip,
+    decode,
+    lines,
+    more,
+    number,
+    too_long,
+)
 
 __all__ = [
     "Coordinates",
@@ -116,7 +124,10 @@ class Info:
         seconds = self.positive(_TIMESTAMP)
         if seconds is not None and seconds < _YEAR_9999:
             values["time"] = Value(np.datetime64(round(seconds * 1e6), "us"))
-        return Metadata(values=values, problems=self.problems)
+        room = Room()
+        keys = {key: text for key, text in self.values.items() if room.takes(key, (text,))}
+        problems = (*self.problems, *room.problems(self.name))
+        return Metadata(values=values, keys=keys, problems=problems)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -152,7 +163,8 @@ def parse_info(raw: bytes, name: str) -> Info:
     values: dict[str, str] = {}
     places: dict[str, int] = {}
     malformed = []
-    for line, text in lines(decode(raw)):
+    long: list[tuple[int, int]] = []
+    for line, text in lines(decode(raw), long):
         # keys hold parentheses, and values may hold "="
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not key:
@@ -160,7 +172,7 @@ def parse_info(raw: bytes, name: str) -> Info:
             continue
         values[key] = value
         places[key] = line
-    problems = []
+    problems = too_long(name, long)
     if malformed:
         line, text = malformed[0]
         found = clip(text) + more(malformed)

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrc_xarray.format.errors import SidecarProblem
+from mrc_xarray.format.limits import are_worthwhile
 from mrc_xarray.format.metadata import Column, Metadata, Value, gather
 from mrc_xarray.format.sidecar.autodoc import Autodoc, Entry, parse
-from mrc_xarray.format.sidecar.text import clip, more, number
+from mrc_xarray.format.sidecar.text import LONGEST_LINE, Room, clip, more, number
 
 __all__ = ["names", "read"]
 
 # kinds of entries: a section of a stack, and the frames of one exposure
 _SECTION, _FRAMES = "ZValue", "FrameSet"
-# what is kept of keys that have no name here: values, and letters of a key's texts
-_MOST_UNLISTED = 2**17
-_MOST_LETTERS, _SHORT = 2**20, 256
 _TILT_AXIS = re.compile(r"tilt ?axis ?angle\s*=\s*([-+]?\d+\.?\d*)", re.IGNORECASE)
 
 
@@ -51,29 +49,41 @@ def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
     -------
     Metadata
         Of an .mdoc with ``[ZValue]``: columns, the entry for section n at n. Of one with
-        ``[FrameSet]``: single values, for all frames of one exposure. In SerialEM's units.
+        ``[FrameSet]``: single values, for all frames of one exposure. In SerialEM's units. Keys
+        without a name here are in its `keys`: those above the first entry as they are, and
+        those of the entries below ``"sections"``.
     """
     doc = parse(raw, name)
     problems = list(doc.problems)
     entries, is_single = _entries_of(doc, image, n_sections, problems)
-    columns = _columns(name, entries, problems) if any(entries) else []
+    n_places = 1 if is_single else n_sections
+    columns = _columns(name, entries, n_places, problems)
     found = Metadata(values=_values(columns)) if is_single else gather(columns)
 
-    values = _values(_columns(name, [doc.globals], problems))
+    values = _values(_columns(name, {0: doc.globals}, 1, problems))
     if doc.titles:
-        values["titles"] = Value("\n".join(doc.titles))
+        values["titles"] = Value("\n".join(doc.titles)[:LONGEST_LINE])
         if axis := _TILT_AXIS.search(values["titles"].value):
             values["tilt_axis_angle"] = Value(float(axis[1]), "degree")
     # a section's own word goes before the file's
     for column in found.columns:
         values.pop(column.name, None)
-    return Metadata(found.columns, values | dict(found.values), tuple(problems))
+    room = Room()
+    keys: dict[str, Any] = {
+        key: text for key, text in doc.globals.values.items() if room.takes(key, (text,))
+    }
+    if doc.titles and room.takes("titles", doc.titles, len(doc.titles)):
+        keys["titles"] = list(doc.titles)
+    if unknown := _unknown(entries, n_places, room):
+        keys["sections"] = unknown
+    problems += room.problems(name)
+    return Metadata(found.columns, values | dict(found.values), keys, tuple(problems))
 
 
 def _entries_of(
     doc: Autodoc, image: str, n_sections: int, problems: list[SidecarProblem]
-) -> tuple[Sequence[Entry | None], bool]:
-    """Return the entries for an image's sections, or the single one for all of them."""
+) -> tuple[Mapping[int, Entry], bool]:
+    """Return the entries by the section that they are for; or a single one for all sections."""
     sections = [entry for entry in doc.entries if entry.kind == _SECTION]
     exposures = [entry for entry in doc.entries if entry.kind == _FRAMES]
     if sections:
@@ -81,9 +91,9 @@ def _entries_of(
     stem = _stem(image)
     same = [e for e in exposures if stem and _stem(e.values.get("SubFramePath", "")) == stem]
     if len(exposures) == 1 or len(same) == 1:
-        return (same or exposures), True
+        return {0: (same or exposures)[0]}, True
     if exposures and len(exposures) == n_sections:
-        return exposures, False
+        return dict(enumerate(exposures)), False
     found = (
         f"there {len(exposures)} times, none of them for this image" if exposures else "missing"
     )
@@ -97,23 +107,23 @@ def _entries_of(
             "What is known of single sections is left out.",
         )
     )
-    return [], True
+    return {}, True
 
 
 def _in_order(
     name: str, sections: Sequence[Entry], n_sections: int, problems: list[SidecarProblem]
-) -> list[Entry | None]:
-    """Return the entry for each section of the image; None where there is none."""
-    ordered: list[Entry | None] = [None] * n_sections
+) -> dict[int, Entry]:
+    """Return the entries by the sections of the image that they are for."""
+    ordered: dict[int, Entry] = {}
     wrong, repeated = [], []
     for entry in sections:
         section = int(entry.title) if re.fullmatch("[0-9]{1,9}", entry.title) else n_sections
         if section >= n_sections:
             wrong.append(entry)
-        elif ordered[section] is not None:
+            continue
+        if section in ordered:
             repeated.append(entry)
-        if section < n_sections:
-            ordered[section] = entry
+        ordered[section] = entry
     for group, accepted, action in (
         (wrong, f"a section of the image, 0–{n_sections - 1}", "It is left out."),
         (repeated, "each section once", "The last one is taken."),
@@ -121,79 +131,63 @@ def _in_order(
         if group:
             found = clip(group[0].title) + more(group)
             problems.append(SidecarProblem(name, group[0].line, _SECTION, found, accepted, action))
-    if missing := [str(index) for index, entry in enumerate(ordered) if entry is None]:
+    if n_missing := n_sections - len(ordered):
+        first = next(section for section in range(n_sections) if section not in ordered)
         problems.append(
             SidecarProblem(
                 name,
                 0,
-                f"[{_SECTION} = {missing[0]}]",
-                "missing" + more(missing),
+                f"[{_SECTION} = {first}]",
+                "missing" + (f" (and {n_missing - 1} more)" if n_missing > 1 else ""),
                 "an entry for each section of the image",
-                "What it would say is unknown.",
+                "What it would say is unknown."
+                if are_worthwhile(len(ordered), n_sections)
+                else "So few say nothing of the stack, and are left out.",
             )
         )
     return ordered
 
 
 def _columns(
-    name: str, entries: Sequence[Entry | None], problems: list[SidecarProblem]
+    name: str, entries: Mapping[int, Entry], n_places: int, problems: list[SidecarProblem]
 ) -> list[Column]:
-    """Return all keys as columns, one value for each of `entries`."""
-    columns: dict[str, Column] = {}
-    left_out = []
-    most = max(_MOST_UNLISTED // max(len(entries), 1), 1)
-    for key in dict.fromkeys(key for entry in entries if entry for key in entry.values):
-        row = _KEYS.get(key)
-        if row is None and len(columns) >= most:
-            left_out.append(key)
-            continue
-        texts = [entry.values.get(key, "") if entry else "" for entry in entries]
-        if row is None:
-            if long := [text for text in texts if len(text) > _longest(texts)]:
-                found = clip(long[0]) + more(long)
-                accepted = f"up to {_longest(texts)} characters"
-                problems.append(SidecarProblem(name, 0, key, found, accepted, "It is cut off."))
-            column = _unlisted(key, texts, columns)
-            columns[column.name] = column
-            continue
-        values = [row.parse(text) if text else None for text in texts]
-        bad = [
-            (entry.lines[key], text)
-            for entry, text, value in zip(entries, texts, values, strict=True)
-            if entry and text and value is None
-        ]
-        if bad:
-            line, text = bad[0]
-            found = clip(text) + more(bad)
+    """Return the keys with a name here as columns, one value for each of `n_places`."""
+    columns: list[Column] = []
+    if not are_worthwhile(len(entries), n_places):
+        return columns
+    for key, row in _KEYS.items():
+        texts = {place: text for place, e in entries.items() if (text := e.values.get(key))}
+        values = {place: row.parse(text) for place, text in texts.items()}
+        if bad := [place for place, value in values.items() if value is None]:
+            line, found = entries[bad[0]].lines[key], clip(texts[bad[0]]) + more(bad)
             problems.append(
                 SidecarProblem(name, line, key, found, row.accepted, "It is taken as unknown.")
             )
-        for part, column_name in enumerate(row.names if any(values) else ()):
-            # numpy makes NaN, or NaT, of None
-            parts = np.array([value and value[part] for value in values], row.dtype)
-            columns[column_name] = Column(column_name, parts, row.units)
-    if left_out:
-        found = clip(left_out[0]) + more(left_out)
-        accepted = f"up to {most} keys for {len(entries)} sections"
-        problems.append(SidecarProblem(name, 0, "the key", found, accepted, "It is left out."))
-    return list(columns.values())
+        known = {place: value for place, value in values.items() if value is not None}
+        for part, column_name in enumerate(row.names if known else ()):
+            # NaN, or NaT
+            column = np.full(n_places, None, row.dtype)
+            column[list(known)] = [value[part] for value in known.values()]
+            columns.append(Column(column_name, column, row.units))
+    return columns
 
 
-def _unlisted(key: str, texts: list[str], taken: Container[str]) -> Column:
-    """Return the column of a key that the table does not have."""
-    name = _snake_case(key)
-    while name in taken or name in _NAMES:
-        name += "_"
-    numbers = [number(text) if text else np.nan for text in texts]
-    if any(texts) and None not in numbers:
-        return Column(name, np.array(numbers, np.float64))
-    longest = _longest(texts)
-    return Column(name, np.array([text[:longest] for text in texts], np.str_))
-
-
-def _longest(texts: Sequence[str]) -> int:
-    """Return how long texts may be: every element of an array takes what the longest does."""
-    return max(_MOST_LETTERS // len(texts), _SHORT)
+def _unknown(entries: Mapping[int, Entry], n_places: int, room: Room) -> dict[str, Any]:
+    """Return the keys without a name here: a text for each place, or one that all have."""
+    by_key: dict[str, dict[int, str]] = {}
+    for place, entry in entries.items():
+        for key, text in entry.values.items():
+            if key not in _KEYS:
+                by_key.setdefault(key, {})[place] = text
+    found: dict[str, Any] = {}
+    for key, texts in by_key.items():
+        distinct = set(texts.values())
+        if len(texts) == n_places and len(distinct) == 1:
+            if room.takes(key, distinct):
+                found[key] = distinct.pop()
+        elif room.takes(key, texts.values(), n_places):
+            found[key] = [texts.get(place, "") for place in range(n_places)]
+    return found
 
 
 def _values(columns: Iterable[Column]) -> dict[str, Value]:
@@ -211,10 +205,6 @@ def _values(columns: Iterable[Column]) -> dict[str, Value]:
 def _stem(path: str) -> str:
     """Return a file's name without folders, which may be Windows's, and without its suffix."""
     return re.sub(r"\.[^.]*\Z", "", re.split(r"[\\/]", path)[-1]).lower()
-
-
-def _snake_case(key: str) -> str:
-    return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)).lower()
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...] | None:
@@ -284,4 +274,3 @@ _KEYS = {
     "Voltage": _number("voltage", "kV"),
     "MinMaxMean": _several("minimum", "maximum", "mean"),
 }
-_NAMES = frozenset(name for key in _KEYS.values() for name in key.names)

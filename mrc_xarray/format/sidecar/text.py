@@ -1,4 +1,4 @@
-"""What the text files beside an image have in common: characters, lines, numbers."""
+"""What the text files next to an image have in common: characters, lines, numbers, limits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ import codecs
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sized
+from collections.abc import Collection, Iterator, Sequence, Sized
 
-__all__ = ["clip", "decode", "line_start", "lines", "more", "number"]
+from mrc_xarray.format.errors import SidecarProblem
+
+__all__ = [
+    "LONGEST_LINE",
+    "Room",
+    "clip",
+    "decode",
+    "line_start",
+    "lines",
+    "more",
+    "number",
+    "too_long",
+]
 
 _LONGEST = 60
+#: What a line has more, in characters, is left out.
+LONGEST_LINE = 2**16
+# of a sidecar's own keys in the metadata
+_MOST_VALUES = 2**21
+_MOST_LETTERS = 2**24
 
 
 def decode(raw: bytes) -> str:
@@ -21,12 +38,18 @@ def decode(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-def lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, without the white space around, numbered from 1 on."""
+def lines(text: str, long: list[tuple[int, int]] | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, without the white space around, numbered from 1 on.
+
+    What is too long is cut off; `long` gets the line's number and length.
+    """
     # not str.splitlines, for which a line ends at a form feed or a Latin-1 control, too
     for count, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
-        if bare := line.strip():
-            yield count, bare
+        bare = line.strip()
+        if len(bare) > LONGEST_LINE and long is not None:
+            long.append((count, len(bare)))
+        if bare:
+            yield count, bare[:LONGEST_LINE]
 
 
 def line_start(raw: bytes, line: int) -> int:
@@ -56,3 +79,39 @@ def clip(text: str) -> str:
 def more(group: Sized) -> str:
     """Return what a message about the first of `group` says of the others."""
     return f" (and {len(group) - 1} more)" if len(group) > 1 else ""
+
+
+def too_long(name: str, long: Sequence[tuple[int, int]]) -> list[SidecarProblem]:
+    """Return the problem, if any, of the lines of the file `name` that `lines` cut."""
+    if not long:
+        return []
+    line, length = long[0]
+    found = f"{length} characters long{more(long)}"
+    accepted = f"up to {LONGEST_LINE} characters"
+    return [SidecarProblem(name, line, "the line", found, accepted, "It is cut off.")]
+
+
+class Room:
+    """How much of a sidecar's own keys the metadata still take."""
+
+    def __init__(self) -> None:
+        self._values, self._letters = _MOST_VALUES, _MOST_LETTERS
+        self._left_out: list[str] = []
+
+    def takes(self, key: str, texts: Collection[str], n_values: int = 1) -> bool:
+        """Return whether there is room for a key with these texts, as `n_values` values."""
+        letters = len(key) + sum(map(len, texts))
+        if n_values > self._values or letters > self._letters:
+            self._left_out.append(key)
+            return False
+        self._values -= n_values
+        self._letters -= letters
+        return True
+
+    def problems(self, name: str) -> list[SidecarProblem]:
+        """Return the problem, if any, that there was no room for keys of the file `name`."""
+        if not self._left_out:
+            return []
+        found = clip(self._left_out[0]) + more(self._left_out)
+        accepted = f"up to {_MOST_VALUES} values and {_MOST_LETTERS} characters in the metadata"
+        return [SidecarProblem(name, 0, "the key", found, accepted, "It is left out.")]
