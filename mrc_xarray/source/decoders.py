@@ -11,7 +11,6 @@ import bz2
 import contextlib
 import copy
 import gzip
-import importlib
 import io
 import lzma
 import re
@@ -51,9 +50,11 @@ class Decoder(Protocol):
 def isal() -> ModuleType | None:
     """Return ISA-L's zlib, which inflates faster; None where it is not installed."""
     try:
-        return importlib.import_module("isal.isal_zlib")
+        from isal import isal_zlib
     except ImportError:
         return None
+    module: ModuleType = isal_zlib
+    return module
 
 
 class GzipDecoder:
