@@ -1,4 +1,4 @@
-"""Compressed maps beside mrcfile: ``python -m benchmarks.streams [FOLDER]``.
+"""Compressed maps compared with mrcfile: ``python -m benchmarks.streams [FOLDER]``.
 
 Makes the files in FOLDER (a temporary one by default): a float32 map of 256 MiB, noise in a sphere
 and zeros around it as in the EMDB's maps, by gzip and bzip2. Ratios are how many times our time
@@ -34,8 +34,8 @@ def main(folder: Path) -> None:
     raw = plain.read_bytes()
     packed = folder / "map.mrc.gz"
     packed.write_bytes(gzip.compress(raw, 6))
-    compare("gzip, with rapidgzip", packed, repeats=3, wanted=1.5)
-    with _without_rapidgzip():
+    compare("gzip, with isal", packed, repeats=3, wanted=1.5)
+    with _without_isal():
         compare("gzip, standard library", packed, repeats=3, wanted=1)
     packed = folder / "map.mrc.bz2"
     packed.write_bytes(bz2.compress(raw))
@@ -79,8 +79,8 @@ def _map() -> np.ndarray[Any, Any]:
 
 
 @contextlib.contextmanager
-def _without_rapidgzip() -> Iterator[None]:
-    with mock.patch.dict(sys.modules, {"rapidgzip": None}):
+def _without_isal() -> Iterator[None]:
+    with mock.patch.dict(sys.modules, {"isal": None}):
         yield
 
 

@@ -261,6 +261,9 @@ class _Live:
     def known_size(self) -> int:
         return self.size
 
+    def justify(self, end: int, longest: int) -> None:
+        pass
+
     def with_header(self, header: Header) -> _Live:
         try:
             return replace(self, head=header.encode())

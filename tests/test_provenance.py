@@ -129,7 +129,7 @@ def test_name_of_a_stream_does_not_hold_what_was_decoded(tmp_path: Path) -> None
     path = tmp_path / "a.mrc.gz"
     path.write_bytes(gzip.compress(RAW))
     data = opened(path).data.load()
-    assert not data.attrs["mrc_source"].source._here
+    assert "_shared" not in vars(data.attrs["mrc_source"].source)
 
 
 def test_name_is_an_ordinary_text(path: Path) -> None:

@@ -42,6 +42,17 @@ class Bytes(Protocol):
     def known_size(self) -> int | None:
         """The same; None where it takes decoding a whole stream to tell."""
 
+    def justify(self, end: int, longest: int) -> None:
+        """Raise MrcError where a file of unknown size can't have what its header promises.
+
+        Parameters
+        ----------
+        end : int
+            The byte after the last section.
+        longest : int
+            The largest of the numbers of sections, rows and columns.
+        """
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes from `offset`."""
 
@@ -96,6 +107,7 @@ def place_rows(
     if size is None:
         # to decode a stream takes longer than opening may: its header is believed until then
         size = _promised_size(source.name, header, promised.nbytes)
+        source.justify(size, max(shape))
     extended_size, problems = _extended_size(head, header, promised.nbytes, size)
     offset = HEADER_SIZE + extended_size
     end = offset + promised.nbytes

@@ -120,6 +120,9 @@ class Alone:
     def until(self, end: int) -> Self:
         return self
 
+    def justify(self, end: int, longest: int) -> None:
+        pass
+
     def make_sure(self, nbytes: int) -> None:
         pass
 

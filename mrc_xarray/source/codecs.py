@@ -8,15 +8,34 @@ import io
 import lzma
 import os
 import re
-import zipfile
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from mrc_xarray.format import MrcError
 from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
-from mrc_xarray.source.base import ByteSource
+from mrc_xarray.source.base import ByteSource, MiB
+from mrc_xarray.source.decoders import (
+    Decoder,
+    GzipDecoder,
+    XzDecoder,
+    isal,
+    open_member,
+    single_member,
+)
 
-__all__ = ["InnerFile", "begins_stream", "codec_of", "decoder", "encoder", "first_bytes", "parts"]
+__all__ = [
+    "ENOUGH_TO_BEGIN",
+    "InnerFile",
+    "begins_stream",
+    "codec_of",
+    "decoder",
+    "encoder",
+    "first_bytes",
+    "memory_of",
+    "most_decoded",
+    "parts",
+]
 
 # no MRC begins like this: it would have more columns than a file can hold, or fewer than none
 _MAGIC = {
@@ -29,11 +48,33 @@ _MAGIC = {
     rb"PK\x03\x04": "zip",
 }
 _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
-# a block of bzip2 can't be decoded in part, and is shorter
-_ENOUGH_TO_BEGIN = 1024**2
+# How many bytes one compressed byte decodes to at most, by the formats' definitions:
+# - deflate (RFC 1951): a match of 258 bytes takes 2 bits, of its length and its distance.
+# - LZMA: a repeated match of 273 bytes takes 14 decisions, and one that is as probable as the
+#   coder allows, 2017 in 2048, takes 0.022 bits. LZMA2 and .xz only add to that.
+# - bzip2: a block holds 900,000 bytes in which each 5 may stand for 255, and takes 24 bytes at
+#   least: 156 bits of headers, 16 of two tables, and 20 of symbols.
+# - zstd (RFC 8878): a block holds 128 KiB, and takes 3 bytes of header and 1 that is repeated.
+# - lz4: each further byte of a match's length stands for 255.
+_EXPANSION = {
+    "stored": 1,
+    "gzip": 1032,
+    "bz2": 900_000 * 51 // 24,
+    "xz": 7_100,
+    "lzma": 7_100,
+    "zstd": 128 * 1024 // 4,
+    "lz4": 255,
+}
+# by the numbers that zip has for them
+_METHODS = {0: "stored", 8: "gzip", 12: "bz2", 14: "lzma"}
+#: Compressed bytes that the first ones of any image are in: a block of bzip2 can't be decoded in
+#: part, and is shorter.
+ENOUGH_TO_BEGIN = MiB
 # of a compressed file, at once
 _FIRST_FETCHED = 256 * 1024
 _MOST_FETCHED = 8 * 1024**2
+# of what is decoded, at once
+_PART = MiB
 
 
 def begins_stream(head: bytes) -> str | None:
@@ -79,7 +120,7 @@ def first_bytes(file: BinaryIO, nbytes: int) -> bytes:
     codec = begins_stream(head)
     if codec is None:
         return head
-    raw = io.BytesIO(head + file.read(_ENOUGH_TO_BEGIN))
+    raw = io.BytesIO(head + file.read(ENOUGH_TO_BEGIN))
     first = b""
     # the end of what was read is not the end of the stream
     with contextlib.suppress(Exception):
@@ -88,40 +129,49 @@ def first_bytes(file: BinaryIO, nbytes: int) -> bytes:
     return first
 
 
-def parts(file: Any, nbytes: int) -> Iterator[bytes]:
+def parts(decoded: Decoder, nbytes: int) -> Iterator[bytes]:
     """Yield `nbytes` bytes of a decoder's, and fewer at its end: those before a fault, before it.
 
     What the decoder raises is raised.
     """
     # not all decoders of fsspec's have it
-    read = getattr(file, "read1", file.read)
-    while nbytes and (part := read(nbytes)):
+    read = getattr(decoded, "read1", None) or decoded.read  # type: ignore[attr-defined]
+    while nbytes and (part := read(min(nbytes, _PART))):
         yield part
         nbytes -= len(part)
 
 
-def decoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
-    """Return the decoded bytes of `file`, as a file.
+def decoder(codec: str, file: BinaryIO, name: str) -> Decoder:
+    """Return the decoded bytes of `file`.
 
     Raises
     ------
     MrcError
-        If what decodes them is not installed, or it is an archive of several files.
+        If what decodes them is not installed, the stream takes too much memory, or it is an
+        archive of several files.
     """
-    options = {}
+    if codec == "gzip":
+        return GzipDecoder(file)
+    if codec in ("xz", "lzma"):
+        return XzDecoder(file, name)
     if codec == "zip":
-        with zipfile.ZipFile(file) as archive:
-            members = [member.filename for member in archive.infolist() if not member.is_dir()]
-        if len(members) != 1:
-            raise MrcError(
-                f"{name}: a zip archive of {len(members)} files, and it is not clear which is "
-                f"meant: fsspec opens one as zip://NAME::ARCHIVE, NAME being "
-                f"{', '.join(members[:5])}{', …' * (len(members) > 5)}"
-            )
-        file.seek(0)
-        options = {"filename": members[0]}
-    opened: BinaryIO = _codec(codec, name)(file, mode="rb", **options)
+        return open_member(file, name)
+    opened: Decoder = _codec(codec, name)(file, mode="rb")
     return opened
+
+
+def most_decoded(codec: str, source: ByteSource) -> int:
+    """Return how many bytes a stream holds at most, by its compressed size."""
+    if codec != "zip":
+        return source.size * _EXPANSION[codec]
+    _, member = single_member(io.BufferedReader(InnerFile(source)), source.name)
+    # the directory may give more than there is
+    return min(member.compress_size, source.size) * _EXPANSION[_METHODS[member.compress_type]]
+
+
+def memory_of(codec: str) -> int:
+    """Return about how many bytes a decoder holds; of xz, that is what xz -6 asks for."""
+    return {"gzip": MiB // 4, "bz2": 4 * MiB, "lz4": 4 * MiB}.get(codec, 8 * MiB)
 
 
 def encoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
@@ -132,8 +182,15 @@ def encoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
     MrcError
         If what encodes it is not installed.
     """
+    # no name and no time, so that the same pixels are the same bytes
+    if codec == "gzip" and isal() is not None:
+        from isal import igzip
+
+        faster: Any = igzip
+        # its default: 10 times as fast as zlib's level 6, and little longer for maps and movies
+        return faster.IGzipFile("", "wb", 2, file, mtime=0)  # type: ignore[no-any-return]
     if codec == "gzip":
-        # the program's own level, and no name or time, so that the same pixels are the same bytes
+        # the program's own level
         return gzip.GzipFile("", "wb", 6, file, mtime=0)  # type: ignore[return-value]
     # what xz writes by default is another format
     options = {"format": lzma.FORMAT_ALONE} if codec == "lzma" else {}
@@ -159,6 +216,8 @@ class InnerFile(io.RawIOBase):
     source : ByteSource
     head : bytes
         The first bytes, where they are at hand.
+    most : int
+        How much of it may be read.
 
     Attributes
     ----------
@@ -166,8 +225,9 @@ class InnerFile(io.RawIOBase):
         Why it could not be read: decoders call it their own failure.
     """
 
-    def __init__(self, source: ByteSource, head: bytes = b"") -> None:
+    def __init__(self, source: ByteSource, head: bytes = b"", most: int = sys.maxsize) -> None:
         self.error: Exception | None = None
+        self._left = most
         self._source = source
         self._at = 0
         # what was read last: where it begins, and the bytes
@@ -197,7 +257,19 @@ class InnerFile(io.RawIOBase):
         known = memoryview(ahead)[self._at - start :][: len(view)]
         view[: len(known)] = known
         self._at += len(known)
+        self._left -= len(known)
+        if self._left < 0:
+            self.error = MrcError(
+                f"{self._source.name}: a compressed stream that does not give its first bytes "
+                "within the length that any image's stream does: it is damaged, or no image"
+            )
+            raise self.error
         return len(known)
+
+    @property
+    def held(self) -> int:
+        """How many bytes of the source are in memory."""
+        return len(self._ahead[1])
 
     def _fetch(self, follows: bool) -> bytes:
         """Read more and more at once: the beginning is wanted soon, and all of it in few reads."""

@@ -1,86 +1,77 @@
 """What one process has of a decoded stream.
 
 A stream can't be read from its middle. So it is decoded once, as far as it is asked for, and what
-was decoded is kept: in memory, and beyond a limit in a temporary file. Only gzip can do better,
-where rapidgzip is installed; see `mrc_xarray.source.seekable`.
+was decoded stays, within the process's `Budget`. Where that has no room left, a stream is
+forgotten, and decoded again by the next read.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import os
 import sys
-import tempfile
 import threading
+import time
 import weakref
 import zipfile
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol
 
 from mrc_xarray.format import MrcError
-from mrc_xarray.source.base import ByteSource, MiB
-from mrc_xarray.source.codecs import InnerFile, decoder, parts
+from mrc_xarray.source.base import ByteSource
+from mrc_xarray.source.budget import PIECE, Limits, NoRoom, Pieces, budget
+from mrc_xarray.source.codecs import InnerFile, decoder, memory_of, parts
+from mrc_xarray.source.decoders import Decoder
 
-__all__ = ["Decoded", "Limits", "Sequential"]
+__all__ = ["Decoded"]
 
-# what is decoded at once, and kept together
-_PIECE = 4 * MiB
 # from which a decoder is fed
 _BUFFER = 128 * 1024
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much of a decoded stream a process keeps, in bytes, and where.
+class Decoded:
+    """A decoded stream, shared by all sources of it in this process. For any threads.
 
-    Attributes
+    Parameters
     ----------
-    memory : int
-    disk : int
-        Of what is beyond memory.
-    folder : str or None
-        Of the temporary file, where the user says so.
+    inner : ByteSource
+        The compressed file.
+    codec : str
+    limits : Limits
+    promised : int
+        Where what is wanted of the stream ends. A caller that reads as far wants to know that
+        the stream is sound to its end, where its checksum is.
+    salvages : bool
+        Whether what was decoded is given even where it may be wrong.
     """
 
-    memory: int
-    disk: int
-    folder: str | None
+    def __init__(
+        self, inner: ByteSource, codec: str, limits: Limits, promised: int, salvages: bool
+    ) -> None:
+        self.used = 0.0
+        self._what = (inner, codec, limits, promised, salvages)
+        self._decoding = _Decoding(*self._what)
 
     @classmethod
-    def configured(cls) -> Limits:
-        """Take them from dask's configuration."""
-        from dask import config
-
-        memory = _configured("mrc-xarray.decoded-memory", "512 MiB")
-        disk = _configured("mrc-xarray.decoded-disk", "64 GiB")
-        return cls(memory, disk, config.get("temporary-directory", None))
-
-
-def _configured(key: str, default: str) -> int:
-    from dask import config
-    from dask.utils import parse_bytes
-
-    value = config.get(key, default)
-    try:
-        nbytes: int = parse_bytes(value)
-        if nbytes >= 0:
-            return nbytes
-    except (AttributeError, TypeError, ValueError):
-        pass
-    raise ValueError(f"dask's {key} is {value!r}; accepted: a size such as '512 MiB'")
-
-
-class Decoded(Protocol):
-    """A decoded stream. For any threads."""
+    def of(
+        cls, inner: ByteSource, codec: str, limits: Limits, promised: int, salvages: bool
+    ) -> Decoded:
+        """Return what this process has of a stream already, or begin with it."""
+        what = (inner, codec, limits, promised, salvages)
+        with budget.lock:
+            found = _shared.get(what)
+            if found is None:
+                found = _shared[what] = cls(*what)
+                budget.join(found)
+            return found
 
     @property
     def size(self) -> int:
         """Decode all that can be decoded, and return how many bytes that is."""
+        return self._use().ended()[0]
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the stream, as far as it was decoded."""
+        """Decode all that can be decoded, and return what is wrong with the stream."""
+        return self._use().ended()[1]
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset`.
@@ -90,54 +81,59 @@ class Decoded(Protocol):
         MrcError
             If the stream ends before, or is damaged.
         """
+        self._use().read_into(offset, buffer)
+
+    def _use(self) -> _Decoding:
+        self.used = time.monotonic()
+        return self._decoding
+
+    @property
+    def pieces(self) -> Pieces:
+        return self._decoding.pieces
+
+    @property
+    def working(self) -> int:
+        return self._decoding.working
+
+    def rest(self) -> None:
+        self._decoding.rest()
+
+    def forget(self) -> None:
+        # a read that is under way has another reference, and goes on
+        self._decoding = _Decoding(*self._what)
+
+    renew = forget
 
 
-class Sequential:
-    """A stream that is decoded from its start, with all that was decoded.
+# by what a stream is
+_shared: weakref.WeakValueDictionary[tuple[object, ...], Decoded] = weakref.WeakValueDictionary()
 
-    Parameters
-    ----------
-    inner : ByteSource
-        The compressed file.
-    codec : str
-    limits : Limits
-    promised : int
-        Where what is wanted of the stream ends. Who reads as far wants to know that the stream
-        is sound to its end, where its checksum is.
-    salvages : bool
-        Whether what was decoded is given even where it may be wrong.
-    """
+
+class _Decoding:
+    """A stream that is decoded from its start, once, with all that was decoded of it."""
 
     def __init__(
-        self,
-        inner: ByteSource,
-        codec: str,
-        limits: Limits,
-        promised: int,
-        *,
-        salvages: bool = False,
+        self, inner: ByteSource, codec: str, limits: Limits, promised: int, salvages: bool
     ) -> None:
-        self.fault: str | None = None
-        # whether a checksum tells that what was decoded is not what was compressed
-        self._is_untrue = False
-        self._salvages = salvages
+        self.limits = limits
+        self.pieces = Pieces()
         self._inner = inner
         self._codec = codec
-        self._limits = limits
         self._promised = promised
-        self._decoding = threading.Lock()
-        self._file: BinaryIO | None = None
+        self._salvages = salvages
+        self._fault: str | None = None
+        # whether a checksum says that what was decoded is not what was compressed
+        self._is_untrue = False
+        self._lock = threading.Lock()
+        self._file: Decoder | None = None
         self._raw = InnerFile(inner)
-        # each has _PIECE bytes, but the last
-        self._in_memory: list[bytes | bytearray] = []
-        self._on_disk: _Spill | None = None
         self._n_decoded = 0
         self._is_at_end = False
 
-    @property
-    def size(self) -> int:
+    def ended(self) -> tuple[int, str | None]:
+        """Decode all that can be decoded; return its size, and what is wrong with the stream."""
         self._decode(sys.maxsize)
-        return self._n_decoded
+        return self._n_decoded, self._fault
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         end = offset + len(buffer)
@@ -145,33 +141,39 @@ class Sequential:
         self._decode(sys.maxsize if is_last else end)
         if end > self._n_decoded or (not self._salvages and self._is_doubtful):
             raise MrcError(self._complaint(end))
-        while len(buffer):
-            n, start = divmod(offset, _PIECE)
-            if n < len(self._in_memory):
-                piece = memoryview(self._in_memory[n])[start : start + len(buffer)]
-                buffer[: len(piece)] = piece
-                buffer, offset = buffer[len(piece) :], offset + len(piece)
-            else:
-                assert self._on_disk is not None
-                self._on_disk.read_into(offset - len(self._in_memory) * _PIECE, buffer)
-                return
+        self.pieces.read_into(offset, buffer)
+
+    @property
+    def working(self) -> int:
+        """Bytes that are held to decode on: read ahead, and an estimate of the decoder's own."""
+        return 0 if self._file is None else self._raw.held + memory_of(self._codec)
+
+    def rest(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                self._stop()
+            finally:
+                self._lock.release()
+
+    def _stop(self) -> None:
+        self._file, self._raw = None, InnerFile(self._inner)
 
     @property
     def _is_doubtful(self) -> bool:
         """Whether there is a fault, and no telling which of the pixels it is in."""
-        return self.fault is not None and (self._is_untrue or self._n_decoded >= self._promised)
+        return self._fault is not None and (self._is_untrue or self._n_decoded >= self._promised)
 
     def _complaint(self, end: int) -> str:
         stream = f"{self._inner.name}: the {self._codec} stream"
         has = f"{self._n_decoded} bytes could be decoded, and what is wanted ends at {end}"
-        if self.fault is not None and end <= self._n_decoded:
+        if self._fault is not None and end <= self._n_decoded:
             return (
-                f"{stream} is damaged ({self.fault}): what it decodes to may be wrong, and there "
+                f"{stream} is damaged ({self._fault}): what it decodes to may be wrong, and there "
                 "is no telling where. truncated='trim' opens it all the same."
             )
-        if self.fault is not None:
+        if self._fault is not None:
             return (
-                f"{stream} is damaged or truncated ({self.fault}): {has}. What is before can be "
+                f"{stream} is damaged or truncated ({self._fault}): {has}. What is before can be "
                 "read; truncated='trim' opens the whole sections."
             )
         return (
@@ -182,35 +184,31 @@ class Sequential:
         """Decode to `end`, or to the end of the stream."""
         if self._n_decoded >= end or self._is_at_end:
             return
-        with self._decoding:
+        with self._lock:
             while self._n_decoded < end and not self._is_at_end:
                 try:
                     piece, is_last = self._next_piece()
                     self._keep(piece)
                 except BaseException:
                     # such as a store's: the next read begins anew
-                    self._file = None
+                    self._stop()
                     raise
                 # in this order, as others look at both without waiting
                 self._n_decoded += len(piece)
                 self._is_at_end = is_last
             if self._is_at_end:
-                self._file = None
+                self._stop()
 
     def _next_piece(self) -> tuple[bytes | bytearray, bool]:
-        """Decode as much as is kept together, and less at the end; tell whether that is it."""
-        is_kept = self._n_decoded < self._promised
-        room = self._limits.memory + self._limits.disk - self._n_decoded if is_kept else _PIECE
-        # one more than there is room for tells whether that is all
-        most = min(_PIECE, room + 1)
-        piece, n, is_last = bytearray(most), 0, False
+        """Decode a piece, which is shorter at the end; return whether that is reached."""
+        piece, n, is_last = bytearray(PIECE), 0, False
         try:
             if self._file is None:
                 self._file = self._begin()
-            for part in parts(self._file, most):
+            for part in parts(self._file, PIECE):
                 piece[n : n + len(part)] = part
                 n += len(part)
-            is_last = n < most
+            is_last = n < PIECE
         except (MrcError, MemoryError):
             raise
         except Exception as error:
@@ -219,70 +217,42 @@ class Sequential:
             is_last = True
             if not (self._n_decoded + n and _is_of_what_follows(error)):
                 self._is_untrue = isinstance(error, gzip.BadGzipFile | zipfile.BadZipFile)
-                self.fault = str(error) or type(error).__name__
-        if n > room:
-            raise MrcError(
-                f"{self._inner.name}: the {self._codec} stream decodes to more than the "
-                f"{self._limits.memory} bytes of memory and {self._limits.disk} bytes of disk "
-                "that it may take. Set dask's mrc-xarray.decoded-memory or "
-                "mrc-xarray.decoded-disk, or decompress the file."
-            )
-        return (piece if n == most else bytes(memoryview(piece)[:n])), is_last
+                self._fault = str(error) or type(error).__name__
+        return (piece if n == PIECE else bytes(memoryview(piece)[:n])), is_last
 
-    def _begin(self) -> BinaryIO:
+    def _begin(self) -> Decoder:
         """Open the stream, and go to where it was left."""
+        budget.work(self.limits)
         self._raw = InnerFile(self._inner)
         file = decoder(self._codec, io.BufferedReader(self._raw, _BUFFER), self._inner.name)
-        for start in range(0, self._n_decoded, _PIECE):
-            for _ in parts(file, min(_PIECE, self._n_decoded - start)):
+        for start in range(0, self._n_decoded, PIECE):
+            for _ in parts(file, min(PIECE, self._n_decoded - start)):
                 pass
         return file
 
     def _keep(self, piece: bytes | bytearray) -> None:
-        if self._n_decoded >= self._promised:
-            # it was decoded for the checksum behind it
+        start = self.pieces.in_memory + self.pieces.on_disk
+        # it may be there already, where Ctrl-C came before it was counted; and what follows the
+        # promised bytes is decoded for the checksum alone
+        if start > self._n_decoded or self._n_decoded >= self._promised or not piece:
             return
-        if self._on_disk is None and self._n_decoded + len(piece) <= self._limits.memory:
-            # it may be there already, where Ctrl-C came before it was counted
-            self._in_memory[self._n_decoded // _PIECE :] = [piece]
-            return
-        if self._on_disk is None:
-            self._on_disk = _Spill(self._limits.folder)
         try:
-            self._on_disk.write(self._n_decoded - len(self._in_memory) * _PIECE, piece)
+            budget.keep(self.pieces, piece, self.limits)
+        except NoRoom:
+            raise MrcError(
+                f"{self._inner.name}: the {self._codec} stream decodes to more than the "
+                f"{self.limits.memory} bytes of memory and {self.limits.disk} bytes of disk "
+                "that decoded streams may take. Set dask's mrc-xarray.decoded-memory or "
+                "mrc-xarray.decoded-disk, or decompress the file."
+            ) from None
         except OSError as error:
             error.add_note(
-                f"{self._inner.name} is decoded into {self._on_disk.folder}; dask's "
+                f"{self._inner.name} is decoded into a temporary file; dask's "
                 "temporary-directory names another folder"
             )
             raise
 
 
 def _is_of_what_follows(error: Exception) -> bool:
-    """Tell whether a fault is only that there is something else behind a whole stream of gzip."""
+    """Return whether a fault is only that something else follows a whole stream of gzip."""
     return isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file")
-
-
-class _Spill:
-    """A temporary file without a name, which goes when this does."""
-
-    def __init__(self, folder: str | None) -> None:
-        # what is there for the user need not be there for a worker
-        is_here = folder is not None and os.path.isdir(folder)
-        self.folder = folder if is_here else tempfile.gettempdir()
-        self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
-
-    def write(self, offset: int, piece: bytes | bytearray) -> None:
-        with self._lock:
-            self._file.seek(offset)
-            left = memoryview(piece)
-            while left:
-                left = left[self._file.write(left) :]
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        with self._lock:
-            self._file.seek(offset)
-            while len(buffer):
-                buffer = buffer[self._file.readinto(buffer) :]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-import os
 import sys
-import threading
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,21 +14,21 @@ from typing import Any, ClassVar
 from mrc_xarray.format import FIRST_READ, MrcError
 from mrc_xarray.format.errors import Problem, warn
 from mrc_xarray.source.base import Access, Alone, ByteSource, InStore, MiB, Request
-from mrc_xarray.source.codecs import InnerFile, decoder, parts
-from mrc_xarray.source.decoded import Decoded, Limits, Sequential
-from mrc_xarray.source.local import LocalSource
-from mrc_xarray.source.seekable import Seekable, has_rapidgzip
+from mrc_xarray.source.budget import Limits
+from mrc_xarray.source.codecs import ENOUGH_TO_BEGIN, InnerFile, decoder, most_decoded, parts
+from mrc_xarray.source.decoded import Decoded
+from mrc_xarray.source.decoders import isal
 
 __all__ = ["StreamSource", "damage"]
 
 # compressed bytes from which decoding takes so long that the user wants to know
 _LONG = 32 * MiB
-# compressed bytes that are one piece to rapidgzip, and not worth an open file
-_SMALL = 4 * MiB
-# no byte of deflate's holds more
-_MOST_BY_DEFLATE = 1032
-# streams that a worker of a cluster keeps when a computation is done, as the next may need them
-_KEPT_BY_WORKERS = 2
+# how much a compressed byte holds of pixels that are not empty
+_USUAL_EXPANSION = 1032
+# rows, columns or sections that need no evidence
+_FEW = 2**21
+# streams that a worker of a cluster holds when a computation is done, as the next may need them
+_HELD_BY_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,8 @@ class StreamSource(Alone):
     salvages: bool
     short_size: int | None
     promised: int = sys.maxsize
-    # these are not pickled: the first bytes, and by process what it has decoded
+    # the first bytes, which are not pickled
     head: bytes = field(default=b"", repr=False, compare=False)
-    _here: dict[int, Decoded] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -78,7 +75,7 @@ class StreamSource(Alone):
         first = _decode_first(inner, head, codec, FIRST_READ)
         short_size = len(first) if len(first) < FIRST_READ else None
         source = cls(inner, codec, Limits.configured(), salvages, short_size, head=first)
-        if short_size is None and inner.size >= _LONG and not source._is_seekable:
+        if short_size is None and inner.size >= _LONG:
             warn(_expensive(inner, codec))
         return source
 
@@ -102,7 +99,7 @@ class StreamSource(Alone):
     @property
     def size(self) -> int:
         # decodes everything
-        return self._decoded().size if self.short_size is None else self.short_size
+        return self._shared.size if self.short_size is None else self.short_size
 
     @property
     def stream(self) -> str:
@@ -115,9 +112,7 @@ class StreamSource(Alone):
     @property
     def fault(self) -> str | None:
         """What is wrong with the stream, or None: everything is decoded to know."""
-        decoded = self._decoded()
-        decoded.size  # noqa: B018  # on the way there it is found
-        return decoded.fault
+        return self._shared.fault
 
     def measured(self) -> StreamSource:
         """Decode everything, and return this source with its size known."""
@@ -127,7 +122,7 @@ class StreamSource(Alone):
         end = offset + nbytes
         if end <= len(self.head):
             return self.head[offset:end]
-        if os.getpid() not in self._here:
+        if "_shared" not in vars(self):
             # what stands before the pixels is short, and not worth keeping a decoder for
             return _decode_first(self.inner, b"", self.codec, end)[offset:]
         buffer = bytearray(nbytes)
@@ -137,31 +132,35 @@ class StreamSource(Alone):
     def read_into(self, requests: Sequence[Request]) -> None:
         # the file may have changed since it was decoded
         self.inner.read_into(())
-        decoded = self._decoded()
+        decoded = self._shared
         for offset, buffer in requests:
             decoded.read_into(offset, buffer)
 
     def until(self, end: int) -> StreamSource:
-        """Return this source for who will read no farther than to `end`.
+        # what is salvaged was decoded to its end when the file was opened
+        return self if self.salvages else replace(self, promised=end)
 
-        Raises
-        ------
-        MrcError
-            If no stream of this length can hold as much.
-        """
-        most = self.inner.size * _MOST_BY_DEFLATE
-        if self.codec == "gzip" and self.short_size is None and end > most:
+    def justify(self, end: int, longest: int) -> None:
+        most, size = most_decoded(self.codec, self.inner), self.inner.size
+        if end > most:
             message = (
-                f"the header promises {end} bytes, and a gzip stream of {self.inner.size} bytes "
+                f"the header promises {end} bytes, and a {self.codec} stream of {size} bytes "
                 f"holds {most} at most: one of them is damaged"
             )
-            raise MrcError.of(self.name, damage(self.codec, message), message)
-        # what is salvaged was decoded to its end when the file was opened
-        return self if self.salvages else replace(self, promised=end, _here={})
+        elif longest > max(_FEW, size):
+            message = (
+                f"the header promises {longest} sections, rows or columns, and a {self.codec} "
+                f"stream of {size} bytes is no evidence of as many; accepted: up to "
+                f"{max(_FEW, size)}. Decompress the file: by its size it may be known."
+            )
+        else:
+            return
+        raise MrcError.of(self.name, damage(self.codec, message), message)
 
     def make_sure(self, nbytes: int) -> None:
-        # few maps are as empty as that
-        if nbytes > max(_LONG, self.inner.size * _MOST_BY_DEFLATE):
+        # here, as the pool of threads that reads then does not know of the worker
+        _hold_on_worker(self._shared)
+        if nbytes > max(_LONG, self.inner.size * _USUAL_EXPANSION):
             self.read_into([(self.promised - 1, memoryview(bytearray(1)))])
 
     def map(self) -> None:
@@ -176,55 +175,23 @@ class StreamSource(Alone):
     def beside(self, name: str) -> str | InStore:
         return self.inner.beside(name)
 
-    @property
-    def _is_seekable(self) -> bool:
-        """Whether rapidgzip is there, and quicker: it is not on files that Python reads for it."""
-        is_local = isinstance(self.inner, LocalSource) and self.inner.size >= _SMALL
-        return self.codec == "gzip" and is_local and not self.salvages and has_rapidgzip()
-
-    def _decoded(self) -> Decoded:
-        """Return what this process has decoded, for this source and its copies."""
-        here = self._here.get(os.getpid())
-        if here is None:
-            what = (self.inner, self.codec, self.limits, self.promised)
-            key = (os.getpid(), *what, self.salvages)
-            with _first_come:
-                here = _decoded_here.get(key)
-                if here is None:
-                    here = Sequential(*what, salvages=self.salvages)
-                    if self._is_seekable and isinstance(self.inner, LocalSource):
-                        here = Seekable(self.inner, self.promised, here)
-                    _decoded_here[key] = here
-                self._here[os.getpid()] = here
-            _keep_on_worker(here)
-        return here
+    @functools.cached_property
+    def _shared(self) -> Decoded:
+        """What this process has decoded, for this source and its copies."""
+        return Decoded.of(self.inner, self.codec, self.limits, self.promised, self.salvages)
 
 
-# by process, and by what a source is
-_decoded_here: weakref.WeakValueDictionary[Any, Decoded] = weakref.WeakValueDictionary()
-_first_come = threading.Lock()
-
-
-def _forget_lock() -> None:
-    """Get a lock that no thread has, in the child of a fork."""
-    global _first_come
-    _first_come = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lock)
-
-
-def _keep_on_worker(decoded: Decoded) -> None:
-    """Keep a stream for the next computation, where this is a worker of a cluster."""
+def _hold_on_worker(decoded: Decoded) -> None:
+    """Hold a stream for the next computation, where this is a worker of a cluster."""
     if "distributed" in sys.modules:
         from distributed import get_worker
 
         with contextlib.suppress(ValueError):
-            kept = vars(get_worker()).setdefault("_mrc_streams", deque(maxlen=_KEPT_BY_WORKERS))
-            if decoded in kept:
-                kept.remove(decoded)
-            kept.append(decoded)
+            held = vars(get_worker()).setdefault("_mrc_streams", deque(maxlen=_HELD_BY_WORKERS))
+            # the one that was used last comes last; another thread may have done the same
+            with contextlib.suppress(ValueError):
+                held.remove(decoded)
+            held.append(decoded)
 
 
 def _decode_first(inner: ByteSource, head: bytes, codec: str, nbytes: int) -> bytes:
@@ -232,7 +199,7 @@ def _decode_first(inner: ByteSource, head: bytes, codec: str, nbytes: int) -> by
 
     `head` are bytes of the file that are not read again.
     """
-    raw = InnerFile(inner, head)
+    raw = InnerFile(inner, head, ENOUGH_TO_BEGIN + 2 * nbytes)
     found: list[bytes] = []
     try:
         for part in parts(decoder(codec, io.BufferedReader(raw), inner.name), nbytes):
@@ -258,8 +225,8 @@ def damage(codec: str, fault: str) -> Problem:
 
 def _expensive(inner: ByteSource, codec: str) -> str:
     extra = ""
-    if codec == "gzip" and isinstance(inner, LocalSource):
-        extra = 'pip install "mrc-xarray[gzip]" reads it from any place, and in parallel; '
+    if codec == "gzip" and isal() is None:
+        extra = 'pip install "mrc-xarray[gzip]" decodes it in about half the time. '
     return (
         f"{inner.name}: a {codec} stream of {inner.size / MiB:.0f} MiB, which every process that "
         f"reads it decodes from its start. {extra}`mrc-xarray convert` makes a file for all times."
