@@ -142,11 +142,9 @@ def to_dataset(
     if file.frame_index is not None:
         told = {"long_name": "frame in the file, -1 where none was recorded"}
         coords["frame_index"] = xr.Variable(along, file.frame_index, told)
-    coords |= {
-        names[role]: _positions(names[role], role, file, size, units)
-        for role, size in zip(roles, array.shape, strict=True)
-        if (role in file.voxel or role in file.steps) and role not in file.too_long
-    }
+    for role, size in zip(roles, array.shape, strict=True):
+        if (role in file.voxel or role in file.steps) and role not in file.too_long:
+            coords |= _positions(names[role], role, file, size, units)
     data.attrs = _printable(data.attrs)
     if kept is not None:
         coords = kept.coords | coords
@@ -356,8 +354,13 @@ def values_from_json(data: Any, dtype: str) -> np.ndarray[Any, Any]:
         return np.array(data, wanted)
 
 
-def _positions(dim: str, axis: str, file: MrcFile, size: int, units: str) -> xr.Variable:
-    """Return the coordinate of a spatial dimension: where its voxels are."""
+def _positions(
+    dim: str, axis: str, file: MrcFile, size: int, units: str
+) -> dict[str, xr.Variable]:
+    """Return the coordinate of a spatial dimension: where its voxels are.
+
+    A step that is so large that positions are not finite is unknown, and gives no coordinate.
+    """
     name = f"{axis} position"
     if axis in file.voxel:
         step, first = file.voxel[axis] * UNITS[units], file.origin[axis] * UNITS[units]
@@ -368,13 +371,14 @@ def _positions(dim: str, axis: str, file: MrcFile, size: int, units: str) -> xr.
             step, units, name = size_as_told, told_in, f"{axis} spatial frequency"
         else:
             step = size_as_told * _factor(told_in, units)
+    if not math.isfinite(first + step * size):
+        return {}
     attrs = {"units": units, "long_name": name, "spacing": step}
+    # in place, as a dimension may be long
     positions = np.arange(size, dtype=np.float64)
-    with np.errstate(all="ignore"):
-        # a sidecar's step may be any number
-        positions *= step
-        positions += first
-    return xr.Variable((dim,), positions, attrs)
+    positions *= step
+    positions += first
+    return {dim: xr.Variable((dim,), positions, attrs)}
 
 
 def _per_section(

@@ -49,14 +49,11 @@ class Part:
     def create(self, size: int) -> Lock:
         """Create the file, if it is not there yet, with `size` bytes or more.
 
-        What dead writers of the same name have left is removed.
-
         Returns
         -------
         Lock
             As long as it is held, other writers leave the file alone.
         """
-        self._remove_left_overs()
         while True:
             # never cut: a cluster may do this again when the worker that did it has died
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
@@ -149,8 +146,8 @@ class Part:
             os.unlink(self.name)
             raise
 
-    def _remove_left_overs(self) -> None:
-        """Remove what writers of the same name have left that no longer live."""
+    def remove_left_overs(self) -> None:
+        """Remove what other writers of the same name have left that no longer live."""
         folder, base = os.path.split(self.name)
         pattern = re.compile(rf"\.{re.escape(_short(base))}\.[0-9a-f]{{12}}\.part(\.new)?")
         # a folder that can be written to need not be one that can be listed

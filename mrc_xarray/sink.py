@@ -88,6 +88,7 @@ class NewFile:
 
     def begin(self, size: int) -> Lock:
         self.check()
+        self.part.remove_left_overs()
         return self.part.create(size)
 
     def write(self, buffers: Iterable[Buffer]) -> None:

@@ -62,6 +62,7 @@ class Encoded:
 
     def begin(self, size: int) -> Lock:
         self.target.check()
+        self.spool.remove_left_overs()
         return self.spool.create(size)
 
     def write(self, buffers: Iterable[Buffer]) -> None:
@@ -137,6 +138,7 @@ class Upload:
 
     def begin(self, size: int) -> Lock:
         self._check()
+        self.spool.remove_left_overs()
         return self.spool.create(size)
 
     def write(self, buffers: Iterable[Buffer]) -> None:

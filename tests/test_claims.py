@@ -188,7 +188,7 @@ def test_records_of_a_stream(tmp_path: Path, peak: Any) -> None:
     for n, size, fields in (
         (2**20, 4, {"exttyp": b"AGAR", "nint": 0, "nreal": 1}),
         (2**20, 16, {"exttyp": b"SERI", "nint": 16, "nreal": 31}),
-        (2**24, 1, {"exttyp": b"FEI1"}),
+        (2**21, 8, {"exttyp": b"FEI1"}),
     ):
         head = by_hand.header((n, 1, 1), 0, nsymbt=n * size, **(STACK | fields))
         path = tmp_path / "a.mrc.bz2"

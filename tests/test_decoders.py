@@ -23,7 +23,7 @@ import pytest
 import servers
 import xarray as xr
 
-from mrc_xarray import MrcError
+from mrc_xarray import MrcError, MrcWarning
 from mrc_xarray.source import codecs
 from mrc_xarray.source.decoders import GzipDecoder, XzDecoder, open_member
 
@@ -178,7 +178,8 @@ def test_that_many_in_a_stream_that_has_them_open(tmp_path: Path) -> None:
     path = tmp_path / "line.mrc.gz"
     pixels = np.random.default_rng(2).integers(-128, 128, (2**21 + 100_000, 1, 1), "i1")
     path.write_bytes(gzip.compress(by_hand.mrc(pixels, ispg=1), 1))
-    array = xr.open_dataarray(path, engine="mrc")
+    with pytest.warns(MrcWarning, match="z has no coordinates"):
+        array = xr.open_dataarray(path, engine="mrc")
     np.testing.assert_array_equal(array[-3:], pixels[-3:])
 
 

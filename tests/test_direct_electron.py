@@ -539,7 +539,7 @@ def test_single_values_are_attributes(custom: Path) -> None:
     assert (attrs["camera_length"], attrs["camera_length_units"]) == (11, "cm")
     assert attrs["time"].startswith("2024-10-21T19:36:50")
     assert attrs["server_version"] == "2.7.4 = by hand"
-    assert {type(value) for value in attrs.values()} <= {str, float, int}
+    assert all(isinstance(value, str | float | int) for value in attrs.values())
     text = {key: str(value) for key, value in (de.INFO | de.XY_FILE).items()}
     assert opened(custom).mrc.metadata == json.loads(attrs["mrc_metadata"]) == text
     assert (opened(custom).data * 2).mrc.metadata == text

@@ -173,7 +173,10 @@ def _columns(
 
 
 def _unknown(entries: Mapping[int, Entry], n_places: int, room: Room) -> dict[str, Any]:
-    """Return the keys without a name here: a text for each place, or one that all have."""
+    """Return the keys without a name here: one text that all places have, or one for each.
+
+    A key that most places lack has a mapping of place to text, which is as short as the file.
+    """
     by_key: dict[str, dict[int, str]] = {}
     for place, entry in entries.items():
         for key, text in entry.values.items():
@@ -185,6 +188,9 @@ def _unknown(entries: Mapping[int, Entry], n_places: int, room: Room) -> dict[st
         if len(texts) == n_places and len(distinct) == 1:
             if room.takes(key, distinct):
                 found[key] = distinct.pop()
+        elif 2 * len(texts) < n_places:
+            if room.takes(key, texts.values()):
+                found[key] = {str(place): text for place, text in texts.items()}
         elif room.takes(key, texts.values(), n_places):
             found[key] = [texts.get(place, "") for place in range(n_places)]
     return found
