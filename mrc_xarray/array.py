@@ -175,6 +175,15 @@ class StackArray(BackendArray):
         rows, *behind = picks
         access = self.source.access
         sections = self.sections
+        by_pixel = sections.by_pixel() if sections.row_bytes > access.piece else None
+        if by_pixel is not None and 4 * result.shape[2] <= sections.shape[2]:
+            # a header can claim rows of 2³¹ pixels: of one that is longer than a request, the
+            # wanted ones alone
+            n_rows = sections.shape[1]
+            each_row = np.add.outer(np.asarray(numbers) * n_rows, picked_numbers(rows, n_rows))
+            numbers, sections = each_row.reshape(-1), by_pixel
+            result = result.reshape(len(numbers), result.shape[2], 1, *result.shape[3:])
+            rows, behind = behind[0], [slice(0, 1, 1), *behind[1:]]
         whole = all(map(is_whole, behind, sections.shape[2:]))
         in_place = whole and sections.is_native
         as_stored = in_place and not sections.is_compressed

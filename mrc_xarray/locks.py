@@ -160,7 +160,8 @@ def _enter(key: Key, exclusive: bool, path: str) -> None:
         if not _entered(key, exclusive):
             raise MrcError(
                 f"{path}: another write in this process is changing the file in place; "
-                "start this one when it has finished"
+                "start this one when it has finished. A delayed write that failed counts for as "
+                "long as its exception is referred to, as by sys.last_value"
             )
 
 

@@ -24,6 +24,7 @@ from xarray.core import indexing
 from mrc_xarray import MrcError
 from mrc_xarray.array import StackArray
 from mrc_xarray.source import LocalSource
+from mrc_xarray.source.base import Access
 
 Array = np.ndarray[Any, Any]
 MiB = 1024**2
@@ -256,6 +257,7 @@ class Counting:
 
     def __init__(self, inner: LocalSource) -> None:
         self.inner, self.ranges = inner, list[tuple[int, int]]()
+        self.access = inner.access
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -620,3 +622,53 @@ def test_rows_of_many_small_frames_are_read_together(tmp_path: Path) -> None:
     data = xr.open_dataset(path, engine="mrc", cache=False)["data"]
     np.testing.assert_array_equal(data.isel(y=slice(1, 3)), frames[:, 1:3])
     np.testing.assert_array_equal(data.isel(y=[0, 5], image=slice(7, None)), frames[7:, [0, 5]])
+
+
+# rows that are longer than a request -------------------------------------------------------------
+
+COLUMNS: dict[str, tuple[Any, ...]] = {
+    "pixel": (1, 2, 2_900),
+    "band": (slice(None), slice(None), slice(1_000, 1_050)),
+    "every hundredth": (1, slice(None), slice(10, None, 100)),
+    "gathered": ([0, 1], [0, 2], [5, 7, 2_999]),
+    "reversed": (slice(None, None, -1), 0, slice(2_000, 1_990, -1)),
+    "most": (0, 1, slice(3, None)),
+    "all": (0,),
+}
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("mode", ["f4", "i2 pairs", "rgb"])
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_of_very_long_rows_the_wanted_pixels_are_read(
+    tmp_path: Path, columns: str, mode: str, byteorder: str
+) -> None:
+    rng = np.random.default_rng(3)
+    n, path = 3_000, tmp_path / "file.mrc"
+    if mode == "f4":
+        data = rng.random((2, 3, n), "f4")
+        raw, nbytes = by_hand.mrc(data, byteorder=byteorder), 4
+    elif mode == "rgb":
+        data = rng.integers(0, 256, (2, 3, n, 3), "u1")
+        raw, nbytes = by_hand.mrc(data, 16, shape=(2, 3, n), byteorder=byteorder), 3
+    else:
+        pairs = rng.integers(-999, 999, (2, 3, n, 2), "i2")
+        raw, nbytes = by_hand.mrc(pairs, 3, shape=(2, 3, n), byteorder=byteorder), 4
+        data = pairs[..., 0] + 1j * pairs[..., 1]
+    with opened(path, raw, cache=False) as ds:
+        lazy = ds.data
+        array = lazy.variable._data
+        while not isinstance(array, StackArray):
+            array = array.array
+        source = Counting(array.source)
+        source.access = Access(gap=0, skip=1024, piece=4096, batch=65536)
+        variable = xr.Variable(
+            lazy.dims,
+            indexing.LazilyIndexedArray(StackArray(source, array.sections, array.leading)),
+        )
+        found = variable[COLUMNS[columns]].values
+    oracle = xr.Variable(lazy.dims, data)[COLUMNS[columns]].values
+    np.testing.assert_array_equal(found, oracle)
+    if columns in ("pixel", "gathered", "reversed", "every hundredth"):
+        n_pixels = oracle.size // (3 if mode == "rgb" else 1)
+        assert sum(length for _, length in source.ranges) <= n_pixels * nbytes * 2

@@ -134,6 +134,13 @@ class Sections:
         """Whether the rows of a section can only be had all together."""
         return False
 
+    def by_pixel(self) -> Sections | None:
+        """Return the rows as sections and the pixels as rows, which can be read one by one.
+
+        None where bytes hold several pixels, or are compressed.
+        """
+        return None
+
     def pieces(self, numbers: Numbers, rows: Pick, gap: int, longest: int) -> Iterator[Piece]:
         """Cut a selection into byte ranges, as few as can be.
 
@@ -210,6 +217,11 @@ class Contiguous(Sections):
             return None
         return np.dtype(self.mode.stored).newbyteorder(self.byteorder)
 
+    def by_pixel(self) -> Sections | None:
+        n_sections, n_rows, n_columns, *samples = self.shape
+        shape = (n_sections * n_rows, n_columns, 1, *samples)
+        return Contiguous(self.offset, shape, self.mode, self.byteorder)
+
     def decode(
         self, raw: npt.NDArray[np.uint8], piece: Piece, out: npt.NDArray[Any] | None = None
     ) -> npt.NDArray[Any]:
@@ -255,6 +267,9 @@ class Blocks(Contiguous):
     @property
     def is_compressed(self) -> bool:
         return True
+
+    def by_pixel(self) -> None:
+        return None
 
     def pieces(self, numbers: Numbers, rows: Pick, gap: int, longest: int) -> Iterator[Piece]:
         n_rows = self.shape[1]
