@@ -12,7 +12,7 @@ import xarray as xr
 
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.layout import stem_and_suffix
-from mrc_xarray.part import Part, exists
+from mrc_xarray.part import Part, copy_attributes, exists
 from mrc_xarray.sink import NewFile
 from mrc_xarray.source import filesystem, redacted
 from mrc_xarray.threads import own_threads
@@ -117,15 +117,19 @@ def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
 
 
 def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
-    """Write a Zarr store to a folder of another name, and rename it when it is complete."""
+    """Write a Zarr store to a private folder of another name, and rename that when complete."""
     import dask
 
     if os.path.lexists(path) and not overwrite:
         raise exists(path)
-    part = Part.of(path).path
+    part, new = (Part.of(path).path for _ in range(2))
+    # its attributes are those that the store gets in the end
+    os.mkdir(new)
     try:
+        os.mkdir(part, 0o700)
         with own_threads(ds) as threads, dask.config.set(threads):
             ds.to_zarr(part, mode="w-", consolidated=False)
+        copy_attributes(path if os.path.isdir(path) else new, part)
         if overwrite and os.path.lexists(path):
             old = Part.of(path).path
             os.rename(path, old)
@@ -134,11 +138,13 @@ def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
         else:
             # fails where a store has appeared meanwhile
             os.rename(part, path)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
             raise exists(path) from None
         raise
+    finally:
+        os.rmdir(new)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from mrc_xarray.locks import Lock, try_lock
 
-__all__ = ["Buffer", "Part", "exists", "read_at", "write_at"]
+__all__ = ["Buffer", "Part", "copy_attributes", "exists", "read_at", "write_at"]
 
 #: First byte in the file, and what is written from there.
 Buffer: TypeAlias = "tuple[int, Any]"
@@ -224,19 +224,19 @@ def _is_at(fd: int, path: str) -> bool:
 def _take_over_attributes(path: str, name: str) -> None:
     """Give a file the attributes of the one that it replaces, or of a new file in this folder."""
     if os.path.exists(name):
-        _copy_attributes(name, path)
+        copy_attributes(name, path)
         return
     # what a new file gets, by umask and default ACL, is seen on one
     new = f"{path}.new"
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT, 0o666))
     try:
-        _copy_attributes(new, path)
+        copy_attributes(new, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
 
 
-def _copy_attributes(source: str, path: str) -> None:
+def copy_attributes(source: str, path: str) -> None:
     """Copy owner, extended attributes and mode, as far as this user may set them."""
     found = os.stat(source)
     if hasattr(os, "chown"):

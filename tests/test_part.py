@@ -198,6 +198,25 @@ def test_nobody_else_reads_the_temporary_file(
     assert seen == {0o600}
 
 
+def test_nobody_else_reads_a_store_that_is_written(tmp_path: Path) -> None:
+    path, seen = tmp_path / "a.zarr", set[int]()
+    # the folder that shows the attributes is empty
+    look = in_the_middle(
+        lambda: seen.update(mode_of(p) for p in tmp_path.glob(".*.part") if any(p.iterdir()))
+    )
+    umask = os.umask(0o027)
+    try:
+        write(look, path)
+        assert mode_of(path) == 0o750
+        path.chmod(0o705)
+        write(look, path, overwrite=True)
+    finally:
+        os.umask(umask)
+    assert seen == {0o700}
+    assert mode_of(path) == 0o705
+    assert names(tmp_path) == [path.name]
+
+
 def test_nobody_else_reads_the_spool_of_an_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
