@@ -282,26 +282,32 @@ def no_content(method: str, where: str, answer: servers.Answer) -> servers.Answe
 
 
 ODD = {
-    "shifted": (shifted, r"answered with \d+ bytes from byte \d+ for the \d+ from byte \d+\."),
+    "shifted": (
+        shifted,
+        r"answered with \d+ bytes from byte \d+ instead of the \d+ bytes from byte \d+\.",
+    ),
     "short": (
         body_of(lambda body: body[:-7]),
-        r"answered with \d+ bytes for the \d+ from byte \d+",
+        r"answered with \d+ bytes instead of the \d+ bytes from byte \d+",
     ),
-    "long": (body_of(lambda body: body + b"xxxx"), r"answered with \d+ bytes for the \d+"),
-    "endless": (endless, r"answered with at least \d+ bytes for the \d+ from byte \d+"),
+    "long": (body_of(lambda body: body + b"xxxx"), r"answered with \d+ bytes instead of the \d+"),
+    "endless": (
+        endless,
+        r"answered with at least \d+ bytes instead of the \d+ bytes from byte \d+",
+    ),
     "other range": (
         headers_of(Content_Range=f"bytes 4-{len(OLD_BYTES) - 1}/{len(OLD_BYTES)}"),
-        r"answered with \d+ bytes from byte 4 for the \d+ from byte \d+",
+        r"answered with \d+ bytes from byte 4 instead of the \d+ bytes from byte \d+",
     ),
-    "no range": (partial_without_a_range, "does not say which"),
-    "odd range": (headers_of(Content_Range="bytes 0-x/y"), "does not say which"),
+    "no range": (partial_without_a_range, "no valid Content-Range"),
+    "odd range": (headers_of(Content_Range="bytes 0-x/y"), "no valid Content-Range"),
     "compressed": (
         body_of(gzip.compress, **{"Content-Encoding": "gzip"}),
-        "encodes its answers as 'gzip'",
+        "with Content-Encoding 'gzip'; accepted: none",
     ),
     "large head": (lying_head(4096), "gives two sizes of the same file"),
     "small head": (lying_head(-2 * SECTION), "gives two sizes of the same file"),
-    "no content": (no_content, "The server answers with 204 No Content"),
+    "no content": (no_content, "The server responded with 204 No Content"),
 }
 
 
@@ -338,7 +344,7 @@ def test_encoded_answer_is_an_error(http: servers.HttpServer, path: Path) -> Non
         return status, headers, body
 
     http.alter = alter
-    with pytest.raises(MrcError, match="encodes its answers as 'gzip'"):
+    with pytest.raises(MrcError, match="with Content-Encoding 'gzip'; accepted: none"):
         data.load()
     with pytest.raises(MrcError, match="does not give the file's size"):
         open_source(http.url(path.name))
