@@ -117,7 +117,7 @@ def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
 
 
 def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
-    """Write a Zarr store to a folder of another name, and rename it when it is complete."""
+    """Write a Zarr store to a folder with a temporary name, and rename it when it is complete."""
     import dask
 
     if os.path.lexists(path) and not overwrite:
@@ -132,7 +132,7 @@ def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
             os.rename(part, path)
             shutil.rmtree(old)
         else:
-            # fails where a store has appeared meanwhile
+            # fails if a store has appeared in the meantime
             os.rename(part, path)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
@@ -146,10 +146,13 @@ def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
 
     fs, path = filesystem(target)
     if fs is not None:
-        raise MrcError(f"{redacted(target)}: netCDF can be written to a disk only")
+        raise MrcError(
+            f"{redacted(target)}: netCDF can only be written to a disk. Convert to a local file "
+            "and copy it, or write a .zarr"
+        )
     sink = NewFile.at(path, overwrite)
     try:
-        # HDF5 locks the file itself
+        # HDF5 locks the file itself, and would fail if it was locked already
         sink.begin(0).release()
         with own_threads(ds) as threads, dask.config.set(threads):
             ds.to_netcdf(sink.part.path, engine="netcdf4")

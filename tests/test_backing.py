@@ -91,7 +91,7 @@ def test_data_from_the_same_file_are_refused_before_the_first_byte(
 ) -> None:
     data = READ_FROM_THE_FILE[case](path)
     before = path.read_bytes()
-    with pytest.raises(MrcError, match=r"volume\.mrc: the data are read from this file"):
+    with pytest.raises(MrcError, match=r"volume\.mrc: the data would be read from this file"):
         to_mrc(data, path, **options)
     assert path.read_bytes() == before
 

@@ -81,7 +81,7 @@ def test_extended_header_is_read_again_in_the_same_session(
     derived = DERIVED[derive](data)
     if derive == "pickle" and kind is bytes:
         # what has no name can't be opened again elsewhere
-        with pytest.raises(MrcError, match="not opened from it in this session"):
+        with pytest.raises(MrcError, match="not opened from the file in this session"):
             _ = derived.mrc.extended_header
         return
     assert derived.mrc.extended_header == SECRET

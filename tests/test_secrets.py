@@ -483,7 +483,7 @@ def test_conversion_shows_no_secret(
     main(["convert", str(path), url.replace(".mrc", ".nc"), "--quiet"])
     shown = capsys.readouterr()
     assert "no dimension 'q'" in shown.err
-    assert "netCDF can be written to a disk only" in shown.err
+    assert "netCDF can only be written to a disk" in shown.err
     assert_none(shown.out + shown.err)
 
 
