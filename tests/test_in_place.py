@@ -825,7 +825,7 @@ def test_label_of_an_mrcz_stays_first(tmp_path: Path) -> None:
     assert xr.open_dataarray(path, engine="mrc").dims == ("image", "channel", "y", "x")
 
 
-# a file that was replaced meanwhile -------------------------------------------------------------
+# a file that was replaced during a write ---------------------------------------------------------
 
 PLACES: list[dict[str, Any]] = [{"region": {"z": slice(0, 4)}}, {"append_dim": "z"}]
 by_option = pytest.mark.parametrize("options", PLACES, ids=lambda options: next(iter(options)))
@@ -868,7 +868,7 @@ def test_file_that_took_the_name_is_not_touched(
     with dask.config.set(scheduler="sync"), pytest.raises(MrcError, match="was planned for"):
         write()
     assert path.read_bytes() == new
-    # the traceback has the lock of a delayed write
+    # the traceback holds the lock of a delayed write
     gc.collect()
 
 
@@ -921,7 +921,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 def test_header_changes_by_one_call(
     path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two calls a process can be killed, and within one of 1024 bytes it can not."""
+    """A process can be killed between two calls, but not within one of 1024 bytes."""
     path.write_bytes(by_hand.mrc(PIXELS, dmin=-5, dmax=5, dmean=1, rms=2))
     real, calls = part._pwrite, []
 
