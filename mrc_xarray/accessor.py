@@ -60,8 +60,8 @@ class MrcAccessor:
         OSError
             If the file is no longer there.
         MrcError
-            If it changed since it was opened, or if the data were not opened from the MRC file in
-            this session, but from netCDF, Zarr or the like: these do not store it.
+            If the file changed since it was opened, or if the data were not opened from the MRC
+            file in this session. netCDF and Zarr do not store the extended header.
         """
         return provenance.extended_header(self._attrs())
 

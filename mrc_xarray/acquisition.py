@@ -31,7 +31,7 @@ def groups(
     source : ByteSource
         The movie's.
     open_image : callable
-        Opens the image that `ByteSource.beside` returns.
+        Opens what `ByteSource.beside` returns.
 
     Returns
     -------

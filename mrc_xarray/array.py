@@ -29,7 +29,7 @@ _CHUNK = 16 * _MiB
 _MAPPED_CHUNK = 64 * _MiB
 # a section above this is offered in bands of rows
 _LARGE_SECTION = 128 * _MiB
-# tasks that dask can still plan within a second
+# dask needs about a second to plan so many tasks
 _MOST_CHUNKS = 100_000
 # each thread keeps this much to decode from
 _KEPT = 8 * _MiB
@@ -232,8 +232,8 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
     """Return the chunks to offer to dask: as many whole sections as fit in 16 MiB, or one.
 
     Only the sections' dimensions are named, and the rows of a section that is very large, so
-    that a chunk along another dimension is the user's to choose, without a warning. A header that
-    claims more than any file has gets larger chunks, as dask makes a task of each.
+    that a chunk along another dimension is the user's to choose, without a warning. If a header
+    promises an enormous number of sections, chunks are larger, since each is a task of dask.
     """
     n_leading = len(array.leading)
     section = prod(array.shape[n_leading:]) * array.dtype.itemsize
@@ -251,7 +251,7 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
         chunks[dims[n_leading]] = max(1, chunk // (section // n_rows))
     sizes = dict(zip(dims, array.shape, strict=True))
     offered = {dim: chunks[dim] for dim in dims if dim in chunks}
-    # of the slowest dimensions last, whose chunks are whole sections
+    # the fastest dimensions first, since chunks of complete sections are best
     for dim in reversed(offered):
         n_chunks = prod(-(-sizes[d] // size) for d, size in offered.items())
         n_along = -(-sizes[dim] // offered[dim])

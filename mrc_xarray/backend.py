@@ -168,7 +168,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         if drop_variables is not None:
             ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
         if "://" in file.name:
-            # else xarray takes the URL with the password that may be in it
+            # otherwise xarray stores the complete URL, which may contain a password
             ds.encoding["source"] = file.name
         # open_mfdataset calls what is set here, without asking whether anything is
         ds.set_close(_nothing_to_close)

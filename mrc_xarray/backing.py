@@ -1,4 +1,4 @@
-"""What data are backed by: the files that are read, or mapped, when the pixels are used."""
+"""The files that back data: those that are read or mapped when the pixels are used."""
 
 from __future__ import annotations
 
@@ -18,16 +18,25 @@ __all__ = ["is_read_from"]
 
 
 def is_read_from(data: xr.DataArray, path: str) -> bool:
-    """Return whether using the pixels of data reads a file, or looks at a map of it.
+    """Return whether the pixels of `data` come from a file, by reading it or from a memory map.
 
     Parameters
     ----------
     data : DataArray
-        In memory, lazy, or a dask array, whose graph is searched: for lazy arrays, for maps, and
-        for tasks that get the name of the file. What the workers of a cluster hold already cannot
-        be seen.
+        In memory, lazy, or backed by dask. A dask graph is searched for lazy arrays, memory maps,
+        and tasks that are given the name of the file. Data that the workers of a cluster already
+        hold can't be searched.
     path : str
-        Of a file that exists.
+        The path of an existing file.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    OSError
+        If the file is missing.
     """
     target, base = os.stat(path), os.path.basename(path)
     left, seen = [data.variable._data], dict[int, Any]()
@@ -35,7 +44,7 @@ def is_read_from(data: xr.DataArray, path: str) -> bool:
         found = left.pop()
         if id(found) in seen:
             continue
-        # what is made on the way, such as tasks, would give its identity to others
+        # holding a reference keeps the id of a temporary object from being used again
         seen[id(found)] = found
         name = _file(found)
         if isinstance(found, str | os.PathLike) and os.path.basename(name or "") != base:
@@ -61,7 +70,7 @@ def _file(found: Any) -> str | None:
 
 
 def _parts(found: Any) -> Iterator[Any]:
-    """Yield what an object is made of: arrays, and the collections and tasks of a dask graph."""
+    """Yield the parts of an array, a dask graph, or an object in a graph."""
     match found:
         case np.ndarray():
             yield found.base
@@ -75,7 +84,7 @@ def _parts(found: Any) -> Iterator[Any]:
             yield from (found.func, found.args, found.keywords)
         case FunctionType():
             cells = (cell.cell_contents for cell in found.__closure__ or ())
-            # a function may know the name for any reason
+            # a closure may contain the name for other reasons than to read the file
             yield from (content for content in cells if not isinstance(content, str | os.PathLike))
         case xr.DataArray() | xr.Dataset():
             yield from (variable._data for variable in found._to_temp_dataset().variables.values())

@@ -24,7 +24,7 @@ _TOLD = ("code", "severity", "field", "offset", "found", "accepted", "action", "
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints quote arguments that a terminal can show."""
+    """A parser whose error messages contain no control characters of the arguments."""
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         super().exit(status, message and printable_lines(message))
@@ -203,7 +203,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _show(message: Warning | str, *where: Any, **more: Any) -> None:
-    """Tell a warning in one line, without the place in the code."""
+    """Print a warning in one line, without the place in the code."""
     print(f"mrc-xarray: warning: {printable_lines(str(message))}", file=sys.stderr)
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import xarray as xr
 
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.format.layout import stem_and_suffix
-from mrc_xarray.part import Part, copy_attributes, exists
+from mrc_xarray.part import PartFolder, exists
 from mrc_xarray.sink import NewFile
 from mrc_xarray.source import filesystem, redacted
 from mrc_xarray.threads import own_threads
 from mrc_xarray.writer import to_mrc
+
+if TYPE_CHECKING:
+    from dask.delayed import Delayed
 
 __all__ = ["convert"]
 
@@ -117,39 +118,19 @@ def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
 
 
 def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
-    """Write a Zarr store to a private folder of another name, and rename that when complete."""
-    import dask
-
+    """Write a Zarr store to a folder with a temporary name, and rename it when it is complete."""
     if os.path.lexists(path) and not overwrite:
         raise exists(path)
-    part, new = (Part.of(path).path for _ in range(2))
-    # its attributes are those that the store gets in the end
-    os.mkdir(new)
+    part = PartFolder.of(path)
     try:
-        os.mkdir(part, 0o700)
-        with own_threads(ds) as threads, dask.config.set(threads):
-            ds.to_zarr(part, mode="w-", consolidated=False)
-        copy_attributes(path if os.path.isdir(path) else new, part)
-        if overwrite and os.path.lexists(path):
-            old = Part.of(path).path
-            os.rename(path, old)
-            os.rename(part, path)
-            shutil.rmtree(old)
-        else:
-            # fails where a store has appeared meanwhile
-            os.rename(part, path)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
-            raise exists(path) from None
-        raise
+        part.create()
+        _compute(ds.to_zarr(part.path, mode="w-", consolidated=False, compute=False))
+        part.publish(overwrite=overwrite)
     finally:
-        os.rmdir(new)
-        shutil.rmtree(part, ignore_errors=True)
+        part.discard()
 
 
 def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
-    import dask
-
     fs, path = filesystem(target)
     if fs is not None:
         raise MrcError(f"{redacted(target)}: netCDF can be written to a disk only")
@@ -157,9 +138,12 @@ def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     try:
         # HDF5 locks the file itself
         sink.begin(0).release()
-        with own_threads(ds) as threads, dask.config.set(threads):
-            ds.to_netcdf(sink.part.path, engine="netcdf4")
+        _compute(ds.to_netcdf(sink.part.path, engine="netcdf4", compute=False))
         sink.part.publish(overwrite=overwrite)
-    except BaseException:
+    finally:
         sink.discard()
-        raise
+
+
+def _compute(task: Delayed) -> None:
+    with own_threads(task) as threads:
+        task.compute(**threads)

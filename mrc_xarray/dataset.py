@@ -237,14 +237,14 @@ def _names(roles: list[str], dims: Sequence[str] | None) -> dict[str, str]:
 
 
 def _name(stored: Any) -> str:
-    """Return a name of a dimension or coordinate that a file has, as a terminal can show it."""
+    """Return the name of a dimension or coordinate from a file, without control characters."""
     if not isinstance(stored, str):
         raise TypeError(f"{type(stored).__name__} instead of a name")
     return printable(stored)
 
 
 def _printable(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes whose names and texts a terminal can show."""
+    """Return attributes without control characters in names and texts."""
     return {
         printable(name): printable_lines(value) if type(value) is str else value
         for name, value in attrs.items()
@@ -261,7 +261,7 @@ class _Kept:
     attrs: dict[str, Any]
 
 
-# what NumPy 1 can have; and of more coordinates than this, xarray takes seconds to make a Dataset
+# the limit of NumPy 1; and with more coordinates, xarray needs seconds to make a Dataset
 _MOST_DIMS, _MOST_COORDS = 32, 500
 
 
@@ -357,9 +357,9 @@ def values_from_json(data: Any, dtype: str) -> np.ndarray[Any, Any]:
 def _positions(
     dim: str, axis: str, file: MrcFile, size: int, units: str
 ) -> dict[str, xr.Variable]:
-    """Return the coordinate of a spatial dimension: where its voxels are.
+    """Return the coordinate of a spatial dimension by its name: where its voxels are.
 
-    A step that is so large that positions are not finite is unknown, and gives no coordinate.
+    Empty if the step is so large that positions are not finite: then it counts as unknown.
     """
     name = f"{axis} position"
     if axis in file.voxel:
@@ -374,7 +374,7 @@ def _positions(
     if not math.isfinite(first + step * size):
         return {}
     attrs = {"units": units, "long_name": name, "spacing": step}
-    # in place, as a dimension may be long
+    # in place, to save memory for long dimensions
     positions = np.arange(size, dtype=np.float64)
     positions *= step
     positions += first

@@ -43,15 +43,15 @@ def edit_header(
 ) -> None:
     """Change fields of a file's header, in place.
 
-    What is to be written is checked first: a value that would make the file unreadable, or draw
-    a warning that it does not draw now, is refused. The header is written by one call. Another
-    process that changes the file in place is waited for.
+    The new header is checked first. A value that would make the file unreadable, or cause a
+    warning that it does not cause now, is refused. The header is written by one call. If another
+    process is changing the file in place, this waits until it has finished.
 
     Parameters
     ----------
     target : path
     voxel_size : float, or mapping of {"x", "y", "z"} to float, Å, optional
-        Sets CELLA for the sampling that MX, MY and MZ tell.
+        Sets CELLA for the sampling that MX, MY and MZ give.
     **fields
         New values, by the names of `mrc_xarray.format.header.Header`: ``origin=(0, 0, 0)``,
         ``ispg=1``, ``label=["..."]``. NX, NY, NZ, MODE and NSYMBT only where the file has the
@@ -62,7 +62,8 @@ def edit_header(
     TypeError
         If there is no such field, or a value has the wrong type.
     MrcError
-        If the file would be worse than it is, or another write in this process is changing it.
+        If the new header would be worse than the old one, if another write in this process is
+        changing the file, or if the file is not a plain file on a disk.
     OSError
         If the file is missing, or may not be written.
     """
@@ -80,11 +81,11 @@ def edit_header(
 def _edited(
     file: _Live, voxel_size: float | Mapping[str, float] | None, fields: Mapping[str, Any]
 ) -> Header:
-    """Return the header with other values, having checked that the file can be read with it."""
+    """Return the header with new values, after checking that the file can be read with it."""
     try:
         before = {problem.message(file.name) for problem in format.read(file).problems}
     except MrcError:
-        # whatever makes it readable is better
+        # any header that makes the file readable is better
         before = None
     header = Header.parse(file.head, guess_byteorder(file.head, file.size, MODES))
     header = header.replaced(**{name: _typed(name, value) for name, value in fields.items()})
@@ -119,7 +120,10 @@ def local_path(target: str | os.PathLike[str]) -> str:
     fs, path = filesystem(os.fsdecode(target))
     if fs is not None:
         name = redacted(os.fsdecode(target))
-        raise MrcError(f"{name}: only a file on a disk can be changed in place")
+        raise MrcError(
+            f"{name}: only a file on a disk can be changed in place. Write a new file, or change "
+            "a local copy"
+        )
     return os.path.realpath(os.path.expanduser(path))
 
 
@@ -148,7 +152,7 @@ def plan_in_place(
     is_labelled : bool
         Whether the dimensions of `data` have the user's names, rather than ours for an array.
     is_delayed : bool
-        Whether the file is written later, and is not locked now.
+        Whether the file is written later, so that it is not locked now.
 
     Returns
     -------
@@ -164,8 +168,9 @@ def plan_in_place(
     source = _Live.open(path)
     if is_read_from(data, source.name):
         raise MrcError(
-            f"{source.name}: the data are read from this file while it is changed, and would be "
-            "neither the old nor the new ones; data.load().copy(deep=True) takes them into memory"
+            f"{source.name}: the data would be read from this file while it is changed, and could "
+            "be a mixture of old and new pixels. Load them first, with "
+            "data.load().copy(deep=True), or write a new file"
         )
     file = format.read(source)
     if file.sections.is_compressed:
@@ -245,7 +250,8 @@ class _Live:
 
     @classmethod
     def open(cls, path: str) -> _Live:
-        LocalSource.open(path)  # refuses what is no regular file
+        # refuses what is not a regular file
+        LocalSource.open(path)
         with open(path, "rb") as file:
             found = os.fstat(file.fileno())
             head = file.read(HEADER_SIZE)
@@ -285,13 +291,14 @@ class _Live:
 
 
 def _check_no_left_over(source: _Live, file: MrcFile) -> None:
-    """Refuse to append to a file that an append left when its process was killed."""
+    """Refuse to append to a file with bytes after its sections, as a killed append leaves them."""
     end = file.sections.offset + file.sections.nbytes
     if source.size > end:
         raise MrcError(
-            f"{source.name}: the file has {source.size} bytes, and by its header the sections end "
-            f"at byte {end}, as after an append that was killed. The {source.size - end} bytes "
-            f"after them would be overwritten: os.truncate({source.name!r}, {end}) removes them"
+            f"{source.name}: the sections end at byte {end} by the header, but the file has "
+            f"{source.size} bytes. An append may have been killed. Appending would overwrite the "
+            f"{source.size - end} bytes after the sections: if you don't need them, remove them "
+            f"with os.truncate({source.name!r}, {end})"
         )
 
 

@@ -45,7 +45,7 @@ def written(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
     array : dask array
         The data, of the plan's number of dimensions.
     is_begun : bool
-        Whether the caller has made the file and holds its lock. Otherwise the first task does.
+        Whether the caller has called `begin` and holds the lock. Otherwise the first task does so.
     """
     from dask.delayed import Delayed, delayed
     from dask.highlevelgraph import HighLevelGraph

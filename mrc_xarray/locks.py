@@ -1,4 +1,4 @@
-"""Locks on files: they keep out the writers of other processes, and of this one."""
+"""Locks on files, against other writers in other processes and in this one."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from mrc_xarray.format.errors import MrcError, warn
 try:
     import fcntl
 except ImportError:
-    # Windows has none
+    # Windows has no such module
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Lock", "lock_in_place", "try_lock"]
 
-#: Process, device and inode: a lock of the parent process is not the child's.
+#: Process, device and inode. The process is included because a forked child holds no locks.
 Key: TypeAlias = tuple[int, int, int]
 
 _BINARY = getattr(os, "O_BINARY", 0)
-# file systems that have no such locks, as network file systems may be mounted
+# errors of file systems without such locks, such as some network file systems
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
 class Lock:
-    """A lock on an open file, held until it is released or no longer referred to.
+    """A lock on an open file, held until it is released or garbage-collected.
 
-    A pickled copy holds nothing: the lock stays in the process that has the file open.
+    A pickled copy holds nothing: the lock stays in the process that has opened the file.
 
     Parameters
     ----------
     fd : int, optional
-        The open file, which the lock owns; none for a lock that holds nothing.
+        Descriptor of the open file, which the lock owns. Without it the lock holds nothing.
     key : Key, optional
-        Its entry in the table of this process.
+        Entry of the file in the table of this process.
     """
 
     def __init__(self, fd: int | None = None, key: Key | None = None) -> None:
@@ -55,27 +55,31 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Give the file back. Doing it twice does no harm."""
+        """Release the lock and close the file. May be called more than once."""
         if self._close is not None:
             self._close()
 
 
 def lock_in_place(path: str, *, exclusive: bool, waits: bool) -> Lock:
-    """Lock a file that is going to be changed where it is.
+    """Lock a file that is going to be changed in place.
 
     Parameters
     ----------
     path : str
     exclusive : bool
-        Whether nobody else may change the file. Otherwise others may share the lock.
+        Whether to hold the lock exclusively, or to share it with other writers.
     waits : bool
-        Whether to wait for another process that holds the lock, or to raise.
+        Whether to wait if another process holds the lock. Otherwise this is an error.
+
+    Returns
+    -------
+    Lock
 
     Raises
     ------
     MrcError
-        If another writer in this process holds the lock: to wait for it might never end. Without
-        `waits`, also if another process holds it.
+        If another writer in this process holds the lock, since waiting could be a deadlock.
+        Without `waits`, also if another process holds it.
     OSError
         If the file is missing, or may not be written.
 
@@ -111,7 +115,12 @@ def try_lock(fd: int) -> bool | None:
     Returns
     -------
     bool or None
-        Whether the file is now locked; None where the file system has no locks.
+        Whether the file is now locked; None if the file system has no locks.
+
+    Raises
+    ------
+    OSError
+        If locking fails for another reason.
     """
     if fcntl is None:
         return None
@@ -134,7 +143,7 @@ def _flock(fd: int, exclusive: bool, waits: bool, path: str) -> None:
         fcntl.flock(fd, operation if waits else operation | fcntl.LOCK_NB)
     except BlockingIOError:
         raise MrcError(
-            f"{path}: another process is changing the file in place; try again when it has "
+            f"{path}: another process is changing the file in place. Try again when it has "
             "finished"
         ) from None
     except OSError as error:
@@ -146,22 +155,23 @@ def _flock(fd: int, exclusive: bool, waits: bool, path: str) -> None:
         )
 
 
-# by file, how many writers of this process share it; -1 for a single one that excludes others
+# by file, the number of writers in this process that share the lock; -1 for an exclusive one
 _writers: dict[Key, int] = {}
-# by those that are done; the garbage collector may come at any time, and must not wait
+# locks that were released, not yet removed from _writers: the garbage collector may release one at
+# any time, and must not wait for the guard
 _done: deque[Key] = deque()
 _guard = threading.Lock()
 
 
 def _enter(key: Key, exclusive: bool, path: str) -> None:
     if not _entered(key, exclusive):
-        # a delayed write that failed holds its lock until its traceback is gone
+        # a failed delayed write holds its lock until its traceback is garbage-collected
         gc.collect()
         if not _entered(key, exclusive):
             raise MrcError(
-                f"{path}: another write in this process is changing the file in place; "
-                "start this one when it has finished. A delayed write that failed counts for as "
-                "long as its exception is referred to, as by sys.last_value"
+                f"{path}: another write in this process is changing the file in place. "
+                "Start this one when it has finished. A delayed write that failed counts for as "
+                "long as its exception is referred to, for example by sys.last_value"
             )
 
 
@@ -181,7 +191,7 @@ def _entered(key: Key, exclusive: bool) -> bool:
 
 def _close(fd: int, key: Key | None, pid: int) -> None:
     if fcntl is not None and os.getpid() == pid:
-        # a child process that was forked has the descriptor, too, and would keep the lock
+        # unlock explicitly: a forked child may also have the descriptor open
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)
@@ -190,7 +200,7 @@ def _close(fd: int, key: Key | None, pid: int) -> None:
 
 
 def _new_guard() -> None:
-    """Get a lock that no thread holds, in the child of a fork."""
+    """Replace the guard in the child of a fork, where a thread that is gone may hold it."""
     global _guard
     _guard = threading.Lock()
 

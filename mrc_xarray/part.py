@@ -1,4 +1,4 @@
-"""The temporary file that a new file is written to, and how it gets the name of the new file."""
+"""The temporary file that a new file is written to, and how it gets its final name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 import uuid
 from collections.abc import Iterable
@@ -14,27 +15,27 @@ from typing import Any, TypeAlias
 
 from mrc_xarray.locks import Lock, try_lock
 
-__all__ = ["Buffer", "Part", "copy_attributes", "exists", "read_at", "write_at"]
+__all__ = ["Buffer", "Part", "PartFolder", "exists", "read_at", "write_at"]
 
-#: First byte in the file, and what is written from there.
+#: First byte in the file, and the bytes to write from there.
 Buffer: TypeAlias = "tuple[int, Any]"
 
 _BINARY = getattr(os, "O_BINARY", 0)
 _ACL = "system.posix_acl_access"
-# these hold for the content, which is another one
+# these belong to the old content
 _OF_CONTENT = {"security.ima", "security.evm", "security.capability"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A temporary file in the same folder, which nobody else can read until it is published.
+    """A temporary file, which only its owner can read until it is published.
 
     Attributes
     ----------
     path : str
-        Of the temporary file.
+        Path of the temporary file, in the folder of `name`.
     name : str
-        The path that it gets.
+        The final path.
     """
 
     path: str
@@ -47,15 +48,25 @@ class Part:
         return cls(os.path.join(folder, f".{_short(base)}.{uuid.uuid4().hex[:12]}.part"), name)
 
     def create(self, size: int) -> Lock:
-        """Create the file, if it is not there yet, with `size` bytes or more.
+        """Create the file if it does not exist yet, with at least `size` bytes.
+
+        Parameters
+        ----------
+        size : int
+            In bytes.
 
         Returns
         -------
         Lock
-            As long as it is held, other writers leave the file alone.
+            As long as it is held, other writers do not remove the file.
+
+        Raises
+        ------
+        OSError
+            If the file can't be created.
         """
         while True:
-            # never cut: a cluster may do this again when the worker that did it has died
+            # never truncated: a cluster may repeat this after the worker that did it has died
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
             lock = Lock(fd)
             try:
@@ -67,11 +78,11 @@ class Part:
                 lock.release()
                 raise
             if not is_lockable:
-                # such as on Windows, where a file that is open can't be renamed
+                # for example on Windows, where an open file can't be renamed
                 lock.release()
             if is_there:
                 return lock
-            # removed as a left-over, between its creation and its lock
+            # another writer removed the file between its creation and its lock
             lock.release()
 
     def write(self, buffers: Iterable[Buffer]) -> None:
@@ -89,7 +100,7 @@ class Part:
             os.close(fd)
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """Return bytes that were written, and fewer at the end of the file."""
+        """Return up to `nbytes` bytes from `offset` on, and fewer at the end of the file."""
         fd = os.open(self.path, os.O_RDONLY | _BINARY)
         try:
             return read_at(fd, offset, nbytes)
@@ -98,16 +109,23 @@ class Part:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file exists: it does not, before it is begun and once it is published."""
+        """Whether the file exists: it does after it was created, until it is published."""
         return os.path.exists(self.path)
 
     def publish(self, *, overwrite: bool) -> None:
-        """Give the file its name: atomically, and never in place of a file that may not go.
+        """Give the file its final name, atomically.
+
+        Parameters
+        ----------
+        overwrite : bool
+            Whether to replace an existing file.
 
         Raises
         ------
         FileExistsError
-            Without `overwrite`, if the name is taken.
+            If a file of this name exists, and `overwrite` is False.
+        OSError
+            If the file can't be synchronised or renamed.
         """
         fd = os.open(self.path, os.O_RDWR | _BINARY)
         try:
@@ -125,17 +143,17 @@ class Part:
         try:
             os.link(self.path, self.name)
         except FileExistsError:
-            # a cluster may do this again when the worker that did it has died
+            # a cluster may repeat this after the worker that did it has died
             if not os.path.samefile(self.path, self.name):
                 raise exists(self.name) from None
         except OSError:
-            # such as on a file system without hard links
+            # for example on a file system without hard links
             self._replace_reserved()
             return
         self.discard()
 
     def _replace_reserved(self) -> None:
-        """Take the name by an empty file, and replace that: where there are no hard links."""
+        """Reserve the name with an empty file, and replace that, if there are no hard links."""
         try:
             os.close(os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
@@ -147,10 +165,10 @@ class Part:
             raise
 
     def remove_left_overs(self) -> None:
-        """Remove what other writers of the same name have left that no longer live."""
+        """Remove the temporary files of killed writers of the same name."""
         folder, base = os.path.split(self.name)
         pattern = re.compile(rf"\.{re.escape(_short(base))}\.[0-9a-f]{{12}}\.part(\.new)?")
-        # a folder that can be written to need not be one that can be listed
+        # the user may be allowed to write to a folder but not to list it
         with contextlib.suppress(OSError):
             for entry in os.listdir(folder):
                 path = os.path.join(folder, entry)
@@ -158,9 +176,79 @@ class Part:
                     _remove_unlocked(path)
 
     def discard(self) -> None:
-        """Remove the file, if it is there."""
+        """Remove the file if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+
+
+@dataclass(frozen=True)
+class PartFolder:
+    """A temporary folder next to the one that it becomes; only the user can read it.
+
+    Attributes
+    ----------
+    path : str
+        Of the temporary folder.
+    name : str
+        The path that it gets.
+    """
+
+    path: str
+    name: str
+
+    @classmethod
+    def of(cls, name: str) -> PartFolder:
+        """Choose a temporary name; nothing is made yet."""
+        return cls(Part.of(name).path, name)
+
+    def create(self) -> None:
+        """Make the folder."""
+        os.mkdir(self.path, 0o700)
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Give the folder its name, with the attributes of what it replaces, or of a new one.
+
+        Raises
+        ------
+        FileExistsError
+            Without `overwrite`, if the name is taken, unless by an empty folder.
+        """
+        self._take_over_attributes()
+        if not overwrite or not os.path.lexists(self.name):
+            try:
+                os.rename(self.path, self.name)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise exists(self.name) from None
+                raise
+            return
+        # a folder that is not empty can't be replaced in one step
+        old = Part.of(self.name).path
+        os.rename(self.name, old)
+        try:
+            os.rename(self.path, self.name)
+        except BaseException:
+            os.rename(old, self.name)
+            raise
+        if os.path.isdir(old) and not os.path.islink(old):
+            shutil.rmtree(old)
+        else:
+            os.unlink(old)
+
+    def _take_over_attributes(self) -> None:
+        if os.path.isdir(self.name):
+            copy_attributes(self.name, self.path)
+            return
+        new = f"{self.path}.new"
+        os.mkdir(new)
+        try:
+            copy_attributes(new, self.path)
+        finally:
+            os.rmdir(new)
+
+    def discard(self) -> None:
+        """Remove the folder, if it is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def write_at(fd: int, buffers: Iterable[Buffer]) -> None:
@@ -173,19 +261,19 @@ def write_at(fd: int, buffers: Iterable[Buffer]) -> None:
 
 
 def read_at(fd: int, offset: int, nbytes: int) -> bytes:
-    """Return bytes of an open file, and fewer at its end."""
+    """Return up to `nbytes` bytes of an open file from `offset` on, and fewer at its end."""
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(offset)
         return file.read(nbytes)
 
 
 def _seek_and_write(fd: int, buffer: memoryview, offset: int) -> int:
-    """Do what `os.pwrite` does, on a descriptor that no other thread uses."""
+    """Write as `os.pwrite` does, to a descriptor that no other thread uses."""
     os.lseek(fd, offset, os.SEEK_SET)
     return os.write(fd, buffer)
 
 
-# Windows has none
+# Windows has no pwrite
 _pwrite = getattr(os, "pwrite", _seek_and_write)
 
 
@@ -195,8 +283,8 @@ def exists(name: str) -> FileExistsError:
 
 
 def _remove_unlocked(path: str) -> None:
-    """Remove a file, unless a living writer holds its lock, or it is of another user."""
-    # neither through a link, nor waiting for a pipe
+    """Remove a file, unless a running writer holds its lock, or it can't be opened."""
+    # do not follow a link, and do not wait for a pipe
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         fd = os.open(path, flags | _BINARY)
@@ -210,7 +298,7 @@ def _remove_unlocked(path: str) -> None:
 
 
 def _short(base: str) -> str:
-    """Return as much of a file name as leaves room for what is added; a name has 255 bytes."""
+    """Return the first 200 bytes of a file name: with what is added, 255 are allowed."""
     return os.fsdecode(os.fsencode(base)[:200])
 
 
@@ -222,11 +310,11 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def _take_over_attributes(path: str, name: str) -> None:
-    """Give a file the attributes of the one that it replaces, or of a new file in this folder."""
+    """Give a file the attributes of the file that it replaces, or those of any new file."""
     if os.path.exists(name):
         copy_attributes(name, path)
         return
-    # what a new file gets, by umask and default ACL, is seen on one
+    # a trial file shows what umask and default ACL give to a new file
     new = f"{path}.new"
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT, 0o666))
     try:
@@ -254,7 +342,7 @@ def copy_attributes(source: str, path: str) -> None:
 def _copy_extended_attributes(source: str, path: str) -> None:
     attributes = set(os.listxattr(source)) - _OF_CONTENT
     if _ACL in set(os.listxattr(path)) - attributes:
-        # a default of the folder, which the replaced file does not have
+        # from the folder's default ACL, while the replaced file has none
         os.removexattr(path, _ACL)
     for attribute in attributes:
         with contextlib.suppress(OSError):
@@ -262,7 +350,7 @@ def _copy_extended_attributes(source: str, path: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make a new name last; a folder can't be opened on Windows."""
+    """Make a new name durable; on Windows a folder can't be opened, and this does nothing."""
     with contextlib.suppress(PermissionError):
         fd = os.open(folder, os.O_RDONLY)
         try:

@@ -32,7 +32,7 @@ __all__ = [
 Array: TypeAlias = npt.NDArray[Any]
 #: First element of each block along each dimension, and behind the last its end.
 Edges: TypeAlias = tuple[npt.NDArray[np.int64], ...]
-#: Place of a block in the file, its statistics, and its sections as blocks of an MRCZ.
+#: Position of a block in the file, its statistics, and its sections as blocks of an MRCZ.
 Compressed: TypeAlias = tuple[tuple[int, ...], Statistics, list[bytes]]
 
 
@@ -50,7 +50,7 @@ class Plan:
     shape : tuple of int, (*leading, n_rows, n_columns, *samples)
         Of the file's pixels.
     dtype : numpy.dtype
-        Of the data, before they are cast.
+        Type of the data before they are cast to the mode.
     start : tuple of int
         Where the data begin in them.
     statistics : bool or "quick"
@@ -61,7 +61,7 @@ class Plan:
     offset : int
         First byte of the pixels.
     lock : Lock
-        Held by the process that began to write; a copy in another process holds nothing.
+        Lock of the process that began to write. A copy in another process holds nothing.
     """
 
     sink: ByteSink
@@ -96,9 +96,9 @@ class Plan:
 
 
 def begin(plan: Plan) -> Plan:
-    """Make the file, and return the plan with the lock on it.
+    """Create the file, and return the plan with a lock on it.
 
-    The lock is held for as long as the plan that is returned is in use: a scheduler drops it when
+    The lock is held for as long as the returned plan is in use. A scheduler drops the plan when
     the last task that needs it is done.
     """
     return replace(plan, lock=plan.sink.begin(0 if plan.compressor else plan.size))
@@ -153,9 +153,9 @@ def append_blocks(
 ) -> tuple[int, Statistics]:
     """Write blocks after the others, and return where they end.
 
-    A cluster may do this again when the worker that did it has died, and the blocks may have
-    other sizes then. What others have been placed after is not written again: the first header
-    is written last, and where it stands the blocks are complete.
+    A cluster may repeat this after the worker that did it has died, and the blocks may then have
+    other sizes. Blocks are not written again if others may have been placed after them. The first
+    header is written last, so if it is there, the blocks are complete.
     """
     start, statistics = (plan.offset, Statistics()) if before is None else before
     at, measured, blocks = compressed.item()
@@ -170,7 +170,7 @@ def append_blocks(
 
 
 def _written_blocks(plan: Plan, start: int, header: bytes, n: int) -> list[bytes]:
-    """Read blocks that follow each other in the file, from the first one's header on."""
+    """Read `n` consecutive blocks from the file; `header` is that of the first."""
     blocks = []
     for _ in range(n):
         blocks.append(plan.sink.read(start, Chunk.parse(header).ctbytes))
@@ -180,7 +180,7 @@ def _written_blocks(plan: Plan, start: int, header: bytes, n: int) -> list[bytes
 
 
 def _measured_in_blocks(plan: Plan, at: tuple[int, ...], blocks: list[bytes]) -> Statistics:
-    """Measure the pixels of blocks that are in the file."""
+    """Decode blocks from the file, and measure their pixels."""
     stored = np.dtype(plan.mode.stored).newbyteorder(plan.header.byteorder)
     sections = np.empty((len(blocks), plan.header.ny * plan.mode.row_bytes(plan.header.nx)), "u1")
     for block, section in zip(blocks, sections, strict=True):
@@ -218,8 +218,9 @@ def _place(plan: Plan, block: Array, edges: Edges, block_id: tuple[int, ...]) ->
         raise MrcError("the data are masked, and an MRC file can't say where; fill them first")
     if not np.can_cast(block.dtype, plan.dtype):
         raise MrcError(
-            f"a block of the dask array is {block.dtype}, and the array says {plan.dtype}; the "
-            "function that makes the blocks must return what its dtype= or meta= says"
+            f"a block of the dask array has dtype {block.dtype}, which can't be cast safely to "
+            f"the {plan.dtype} that the array declares. The function that makes the blocks must "
+            "return what its dtype= or meta= says"
         )
     declared = tuple(
         int(along[i + 1] - along[i]) for along, i in zip(edges, block_id, strict=True)

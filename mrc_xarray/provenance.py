@@ -1,8 +1,8 @@
-"""What data say of the file that they were opened from, and how far that is believed.
+"""What attributes say of the file that data were opened from, and which of them are trusted.
 
-Attributes travel: through arithmetic, and through netCDF and Zarr files that anyone may have
-made. They are data, and nothing is opened because an attribute names it. What leads back to a
-file is an object that `SourceName` carries, which no file can hold.
+Attributes pass through arithmetic, and through netCDF and Zarr files that anyone may have made.
+They are data, and nothing is opened because an attribute names it. Only the source that a
+`SourceName` carries leads back to a file, and no file can store that.
 """
 
 from __future__ import annotations
@@ -26,17 +26,23 @@ __all__ = ["SourceName", "extended_header", "header_of", "metadata_of", "well_fo
 
 Labelled = TypeVar("Labelled", bound="xr.Dataset | xr.DataArray")
 
-# letters of a name or a rule, and of a header as JSON
+# characters of a name or a rule, and of a header as JSON
 _LONGEST_TEXT = 2**14
 _LONGEST_HEADER = 2**16
 
 
 class SourceName(str):
-    """The name of the file that data were opened from, which also leads back to it.
+    """The name of the file that data were opened from, as a `str` that also carries its source.
 
-    It is an ordinary text to netCDF, Zarr and JSON, and what they give back is an ordinary text.
-    Copies, and copies by pickle within the user's own session, lead back to the file, too, where
-    that has a name to open it by.
+    netCDF, Zarr and JSON store it as a plain `str`, and return a plain `str`. Copies also carry
+    the source. So do pickled copies, if the file has a name to open it by.
+
+    Attributes
+    ----------
+    source : ByteSource
+        The file, as it was when it was opened.
+    extended_size : int
+        Length of the extended header in bytes.
     """
 
     source: ByteSource
@@ -55,13 +61,13 @@ class SourceName(str):
         """
         self = super().__new__(cls, name)
         if isinstance(source, MemorySource):
-            # the pixels would stay in memory for as long as the attribute
+            # do not hold the pixels in memory for as long as the attribute exists
             source = MemorySource(source.data[: HEADER_SIZE + extended_size], source.name)
         try:
-            # without what it has decoded, which is the array's
+            # a copy does not hold decoded bytes, which belong to the array
             self.source = copy.copy(source)
         except TypeError:
-            # an open file object
+            # an open file object can't be copied
             self.source = source
         self.extended_size = extended_size
         return self
@@ -84,7 +90,15 @@ class SourceName(str):
         return SourceName, (str(self), self.source, self.extended_size)
 
     def extended_header(self) -> bytes:
-        """Read the bytes between header and pixels; the source refuses another file."""
+        """Read the bytes between header and pixels.
+
+        Raises
+        ------
+        OSError
+            If the file is no longer there.
+        MrcError
+            If the file is not the one that was opened.
+        """
         if not self.extended_size:
             return b""
         raw = self.source.read(HEADER_SIZE, self.extended_size)
@@ -97,7 +111,7 @@ class SourceName(str):
 
 
 def header_of(attrs: Mapping[Any, Any]) -> Header | None:
-    """Return the header that data were opened with, or None where they were not."""
+    """Return the header that data were opened with, or None if they have none."""
     text = attrs.get("mrc_header")
     return None if text is None else Header.from_json(text)
 
@@ -121,35 +135,44 @@ def extended_header(attrs: Mapping[Any, Any]) -> bytes:
     OSError
         If the file is no longer there.
     MrcError
-        If another file is there, or the data came here by way of another format.
+        If another file is there, or if the data were not opened from it in this session.
     """
     name = attrs.get("mrc_source")
     if isinstance(name, SourceName):
         return name.extended_header()
     if attrs.get("mrc_extended_bytes"):
         raise MrcError(
-            f"{redacted(str(name))[:200]}: the file has an extended header, which is not stored "
-            "with the data, and the data were not opened from it in this session. Open the MRC "
+            f"{redacted(str(name))[:200]}: the extended header of this file is not stored with "
+            "the data, and the data were not opened from the file in this session. Open the MRC "
             "file itself with engine='mrc', or pass extended_header= to to_file"
         )
     return b""
 
 
 def well_formed(obj: Labelled) -> Labelled:
-    """Return labelled data without those attributes of ours that are malformed.
+    """Return labelled data without malformed attributes of this package.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+
+    Returns
+    -------
+    DataArray or Dataset
+        The same object if all attributes are well formed, else a shallow copy.
 
     Warns
     -----
     MrcWarning
-        One, which names them.
+        One, which names the malformed attributes.
     """
     malformed = [f"{where}{key}" for where, _, key in _malformed(obj)]
     if not malformed:
         return obj
     listed = ", ".join(sorted(set(malformed))[:10])
     warn(
-        f"the attributes {listed} are not as this package writes them, and are ignored. The file "
-        "that they came with may be damaged, or not made by this package"
+        f"the attributes {listed} are not as this package writes them, and are ignored. They may "
+        "come from a damaged file, or from another program"
     )
     cleaned = obj.copy(deep=False)
     for _, attrs, key in list(_malformed(cleaned)):
@@ -158,7 +181,7 @@ def well_formed(obj: Labelled) -> Labelled:
 
 
 def _malformed(obj: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, dict[Any, Any], str]]:
-    """Yield where a malformed attribute is, for a message; the mapping that has it; its key."""
+    """Yield each malformed attribute: its place for a message, its mapping, and its key."""
     places: list[tuple[str, dict[Any, Any], Mapping[str, Callable[[Any], bool]]]]
     variables = [obj, *obj.data_vars.values()] if isinstance(obj, xr.Dataset) else [obj]
     places = [("", variable.attrs, _ACCEPTED) for variable in variables]
@@ -204,7 +227,7 @@ def _is_list(value: object) -> bool:
 
 
 def _from_json(value: object) -> Any:
-    """Return what a text is as JSON, or None where it is none, or too long or too deep."""
+    """Decode a text as JSON; return None if it is not JSON, too long or too deep."""
     if not isinstance(value, str) or len(value) > LONGEST:
         return None
     try:
@@ -214,7 +237,7 @@ def _from_json(value: object) -> Any:
     return None if is_deep(found) else found
 
 
-# by name, whether a value is one that the engine writes
+# by name of an attribute, a function that returns whether a value is one that the engine writes
 _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "mrc_header": _is_header,
     "mrc_metadata": _is_metadata,

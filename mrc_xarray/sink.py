@@ -1,4 +1,4 @@
-"""Where bytes go: a new file that takes its name when it is complete, or one changed in place.
+"""Where bytes go: a new file that gets its name when it is complete, or one changed in place.
 
 A sink holds no handle: every write opens the file, writes at its own position and closes it, so
 that tasks may run in any thread or process that sees the same file system, and may run twice.
@@ -22,7 +22,7 @@ from mrc_xarray.source.identity import Node, is_another, node_of
 __all__ = ["ByteSink", "InPlace", "NewFile", "open_sink"]
 
 _BINARY = getattr(os, "O_BINARY", 0)
-# NX and NY, MODE, NSYMBT: where they are others, the pixels are elsewhere
+# NX and NY, MODE, NSYMBT: if these differ, the pixels are elsewhere
 _PLACING = (slice(0, 8), slice(12, 16), slice(92, 96))
 
 
@@ -34,19 +34,19 @@ class ByteSink(Protocol):
         """The path or URL."""
 
     def begin(self, size: int) -> Lock:
-        """Make ready for `size` bytes. Doing it twice does no harm.
+        """Prepare the file for `size` bytes. May be called more than once.
 
         Returns
         -------
         Lock
-            As long as it is held, other writers leave alone what is written.
+            As long as it is held, other writers do not change or remove the file.
         """
 
     def write(self, buffers: Iterable[Buffer]) -> None:
         """Write buffers, each at its offset."""
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """Return bytes that were written, and fewer at the end of what is there."""
+        """Return up to `nbytes` bytes from `offset` on, and fewer at the end of the file."""
 
     def finish(self, head: bytes) -> None:
         """Write the first bytes of the file, and make the whole of it last."""
@@ -99,7 +99,7 @@ class NewFile:
 
     def finish(self, head: bytes) -> None:
         if not self.part.is_there and _begins_with(self.name, head):
-            # a cluster may do this again when the worker that did it has died
+            # a cluster may repeat this after the worker that did it has died
             return
         self.write([(0, head)])
         self.part.publish(overwrite=self.overwrite)
@@ -137,13 +137,13 @@ class InPlace:
     name : str
         The path.
     size : int
-        Bytes that it had when the change was planned.
+        Size in bytes when the change was planned.
     before : bytes
-        The header then.
+        The header when the change was planned.
     node : Node or None
-        Which file it was then, where that is known.
+        Device and inode when the change was planned, if they are known.
     grows : bool
-        Whether sections are added, so that nobody else may change the file in the meantime.
+        Whether sections are added, so that no other writer may change the file in the meantime.
     locks : bool
         Whether `begin` locks the file. Otherwise the caller holds the lock.
     """
@@ -156,7 +156,7 @@ class InPlace:
     locks: bool = False
 
     def begin(self, size: int) -> Lock:
-        # a task that waited could keep the tasks that it waits for from running
+        # do not wait: a waiting task could occupy the thread of the task that it waits for
         lock = (
             lock_in_place(self.name, exclusive=self.grows, waits=False) if self.locks else Lock()
         )
@@ -164,7 +164,8 @@ class InPlace:
             with self._opened() as fd:
                 if self.grows and not self._is_as_planned(fd):
                     raise MrcError(
-                        f"{self.name}: the file changed since this was planned; do it again"
+                        f"{self.name}: the file changed since the append was planned; plan it "
+                        "again"
                     )
         except BaseException:
             lock.release()
@@ -185,15 +186,15 @@ class InPlace:
             now = read_at(fd, 0, len(head))
             if self.grows and now != self.before:
                 if now == head:
-                    # a cluster may do this again when the worker that did it has died
+                    # a cluster may repeat this after the worker that did it has died
                     return
                 raise MrcError(f"{self.name}: the file changed while sections were added to it")
-            # the header speaks of the pixels, and must not before they are there
+            # the header describes the pixels, so these must be on the disk first
             os.fsync(fd)
             bytes_of_each = zip(head, self.before, now, strict=True)
             merged = bytes(b if b != old else current for b, old, current in bytes_of_each)
             if merged != now:
-                # in one call: a header that is half the old one could say anything
+                # in one call: a mixture of old and new header could mean anything
                 write_at(fd, [(0, merged)])
                 os.fsync(fd)
 
@@ -212,10 +213,15 @@ class InPlace:
     def _opened(self) -> Iterator[int]:
         """Open the file that the change was planned for.
 
+        Yields
+        ------
+        int
+            The file descriptor.
+
         Raises
         ------
         MrcError
-            If it is another one, or its pixels are elsewhere by now.
+            If the name belongs to another file now, or if its pixels are elsewhere.
         """
         fd = os.open(self.name, os.O_RDWR | _BINARY)
         try:
@@ -225,13 +231,14 @@ class InPlace:
             if is_another(self.node, node_of(found, self.name)):
                 reason = "another file has taken its name"
             elif found.st_size < self.size or is_moved:
-                reason = "it was written anew"
+                reason = "it was rewritten"
             else:
                 yield fd
                 return
             raise MrcError(
-                f"{self.name}: the file was replaced while it was changed in place ({reason}). "
-                "Nothing more was written to it."
+                f"{self.name}: the file is not the one that this write was planned for "
+                f"({reason}). Nothing more was written to it. If the new file is the one to be "
+                "changed, start the write again"
             )
         finally:
             os.close(fd)

@@ -1,7 +1,7 @@
-"""New files that are written plainly first, and then copied in order: streams, and stores.
+"""New files that are first written uncompressed to a disk, and then copied in order.
 
-A header comes first and speaks of pixels that come later. A compressed stream can't go back to
-it, and neither can a store.
+The header comes first, but describes pixels that come later. Compressed streams and stores must be
+written in order.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "Upload"]
 
-# bytes of a copy to a store at once
+# bytes at once of a copy to a store
 _COPIED = 16 * 1024**2
-# and of one that is compressed, which takes seconds
+# bytes at once of a compressed copy: few, so that it stops soon after Ctrl-C
 _ENCODED = 1024**2
 
 
@@ -42,8 +42,8 @@ class Encoded:
     codec : str
         By fsspec's names.
     spool : Part
-        What is compressed: in the same folder, where there will be room, and where the workers
-        of a cluster can write.
+        The uncompressed file. It is in the folder of the target, where the workers of a cluster
+        can write.
     """
 
     target: NewFile
@@ -73,7 +73,7 @@ class Encoded:
 
     def finish(self, head: bytes) -> None:
         if not self.spool.is_there and _is_written(self.name, head):
-            # a cluster may do this again when the worker that did it has died
+            # a cluster may repeat this after the worker that did it has died
             return
         self.spool.write([(0, head)])
         part = self.target.part
@@ -99,15 +99,16 @@ class Upload:
     Attributes
     ----------
     name : str
-        The URL, without what is secret in it.
+        The URL, without its secrets.
     overwrite : bool
+        Whether it may replace an object.
     spool : Part
-        On a local disk.
+        The uncompressed file on a local disk.
     fs : AbstractFileSystem
     path : str
         The name in the store.
     codec : str or None
-        What compresses it on the way, by fsspec's names.
+        What compresses the file while it is sent, by fsspec's names.
     """
 
     name: str
@@ -130,7 +131,7 @@ class Upload:
         import dask
 
         folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
-        # of a name with a query string, which may be secret and have slashes, what is in front
+        # without a query string, which may be secret and contain slashes
         spool = Part.of(os.path.join(os.path.abspath(folder), os.path.basename(redacted(name))))
         sink = cls(redacted(name), overwrite, spool, fs, path, codec)
         sink._check()
@@ -160,14 +161,14 @@ class Upload:
         self.discard()
 
     def _send(self) -> None:
-        # a transaction is the file system's, and others may write to it at the same time
+        # a transaction belongs to the file system, which others may use at the same time
         own = type(self.fs)(
             *self.fs.storage_args, **self.fs.storage_options, skip_instance_cache=True
         )
         with own.transaction:
             with self._opened(own) as file:
                 _copy(self.spool, file, self.codec)
-            # once more, as it is published at the end of the transaction
+            # check once more, because the object is published at the end of the transaction
             self._check()
         self.fs.invalidate_cache(self.path)
 
@@ -186,20 +187,20 @@ class Upload:
             raise exists(self.name)
 
     def _opened(self, fs: AbstractFileSystem) -> BinaryIO:
-        """Open the object to be written: with a condition, where the store knows conditions."""
+        """Open the object for writing, exclusively if the store supports that."""
         if not self.overwrite:
             try:
                 exclusive: BinaryIO = fs.open(self.path, "xb")
                 return exclusive
             except (NotImplementedError, ValueError):
-                # it was looked for a moment ago, and nothing better can be done
+                # the check of a moment ago is the best that can be done
                 pass
         opened: BinaryIO = fs.open(self.path, "wb")
         return opened
 
 
 def _copy(spool: Part, file: BinaryIO, codec: str | None) -> None:
-    """Copy a file into one that is open, and compress it where there is a codec."""
+    """Copy a file into an open one, and compress it if there is a codec."""
     with open(spool.path, "rb") as plain:
         if codec is None:
             shutil.copyfileobj(plain, file, _COPIED)
@@ -207,13 +208,13 @@ def _copy(spool: Part, file: BinaryIO, codec: str | None) -> None:
         with encoder(codec, file, spool.name) as encoded:
             while part := plain.read(_ENCODED):
                 if not spool.is_there:
-                    # the user pressed Ctrl-C, and it was removed
-                    raise MrcError(f"{spool.name}: writing it was given up")
+                    # removed after Ctrl-C
+                    raise MrcError(f"{spool.name}: writing was interrupted")
                 encoded.write(part)
 
 
 def _is_written(path: str, head: bytes, opener: Callable[..., Any] = open) -> bool:
-    """Return whether a file that may be compressed is there, and decodes to one that begins so."""
+    """Return whether a file exists and, after decoding if it is compressed, begins with `head`."""
     try:
         with opener(path, "rb") as file:
             return first_bytes(file, len(head)) == head

@@ -14,22 +14,22 @@ __all__ = ["own_threads"]
 
 @contextlib.contextmanager
 def own_threads(collection: Any, **options: Any) -> Iterator[dict[str, Any]]:
-    """Give dask threads for one computation, where it would use its own.
+    """Provide a thread pool for one computation, if dask would use its own threads.
 
     After an error, dask's own threads finish the tasks that they have begun. They would write to
-    a file that is being removed, or cut back.
+    a file that is being removed or truncated.
 
     Parameters
     ----------
     collection : dask collection
         What is computed.
     **options
-        As for its ``compute``.
+        Options for its ``compute``.
 
     Yields
     ------
     dict
-        More options for ``compute``, or for `dask.config.set`.
+        Additional options for ``compute`` or `dask.config.set`.
     """
     from dask import config, threaded
     from dask.base import get_scheduler

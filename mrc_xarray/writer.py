@@ -129,9 +129,11 @@ def to_mrc(
     Raises
     ------
     MrcError
-        If no MRC file can hold the data, or their coordinates.
+        If no MRC file can hold the data or their coordinates. In place, also if the file is not
+        the one that the write was planned for, if another write in this process changes it, or if
+        the data are read from it.
     FileExistsError
-        If the target exists, and may not be replaced.
+        If the target exists and may not be replaced, even if it appeared during the write.
     OSError
         As writing does: a full disk, a missing folder.
     TypeError, ValueError
@@ -241,7 +243,10 @@ def create(
     """
     if filesystem(os.fsdecode(target))[0] is not None:
         name = redacted(os.fsdecode(target))
-        raise MrcError(f"{name}: only a file on a disk can be filled in place")
+        raise MrcError(
+            f"{name}: only a file on a disk can be filled in place. Create it locally, and copy "
+            "it when it is complete"
+        )
     if os.fsdecode(target).lower().endswith(COMPRESSED_SUFFIXES):
         raise MrcError(f"{os.fsdecode(target)}: a compressed stream can't be filled in place")
     # takes no memory, whatever its shape

@@ -59,7 +59,7 @@ class HttpServer(ThreadingHTTPServer):
         self.one_at_a_time = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # a client may close the connection before the end of an answer that it refuses
+        # a client may close the connection before the end of a response that it refuses
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""Data that are read or mapped from the file that they are to be written to, in place."""
+"""Writes in place of data that are read or mapped from the same file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_data_from_the_same_file_are_refused_before_the_first_byte(
 ) -> None:
     data = READ_FROM_THE_FILE[case](path)
     before = path.read_bytes()
-    with pytest.raises(MrcError, match=r"volume\.mrc: the data are read from this file"):
+    with pytest.raises(MrcError, match=r"volume\.mrc: the data would be read from this file"):
         to_mrc(data, path, **options)
     assert path.read_bytes() == before
 
@@ -107,7 +107,7 @@ def test_data_from_the_same_file_are_refused_before_the_first_byte(
         lambda path, other: opened(other, mmap=True).load(),
         lambda path, other: np.memmap(other, "f4", "r", 1024, PIXELS.shape),
         lambda path, other: da.from_array(PIXELS, chunks=3),
-        # dask copies an array that it is given
+        # dask copies arrays
         lambda path, other: da.from_array(opened(path, mmap=True).values, chunks=4),
     ],
 )

@@ -1,4 +1,4 @@
-"""Decoded streams share what a process may hold of them, in memory and on disk."""
+"""All decoded streams of a process share one limit in memory and one on disk."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks 
 
 @pytest.fixture(autouse=True)
 def nothing_held() -> None:
-    """Let go what errors and cycles of other tests hold."""
+    """Collect what errors and cycles of other tests still hold."""
     gc.collect()
 
 
 def pixels(stream: int) -> np.ndarray[Any, Any]:
-    """Return sections that differ in each stream, and in each piece of it."""
+    """Return sections that differ between streams, and between the pieces of a stream."""
     z, y, x = np.ogrid[tuple(map(slice, SHAPE))]
     return (1000 * stream + 90 * z + y // 16 + x // 64).astype("i2")
 
@@ -85,7 +85,7 @@ def on_disk() -> int:
 
 
 def spilled(folder: Path) -> list[os.stat_result]:
-    """Return the status of those open files of a folder that have no name."""
+    """Return the status of the open files in a folder that have no name."""
     found = []
     for descriptor in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -103,14 +103,14 @@ def test_streams_share_the_memory(tmp_path: Path, suffix: str, n_mib: int) -> No
     with limits(tmp_path, f"{n_mib} MiB"):
         arrays = [opened(path) for path in streams(tmp_path, 3, suffix)]
     expected = [pixels(i) for i in range(3)]
-    # forth and back, in turn, and past the ends of pieces
+    # forwards and backwards, in turn, and across the ends of pieces
     for z in (0, 9, 4, 3, 8, 1):
         for array, right in zip(arrays, expected, strict=True):
             np.testing.assert_array_equal(array[z], right[z])
             assert in_memory() <= n_mib * MiB
     for array, right in zip(arrays, expected, strict=True):
         np.testing.assert_array_equal(array[2:9, 100:300, 7], right[2:9, 100:300, 7])
-    # all of it is there, once
+    # everything is held, and only once
     assert in_memory() + on_disk() == 3 * (1024 + expected[0].nbytes)
     if n_mib >= 4:
         assert in_memory() > (n_mib - 4) * MiB or on_disk() == 0
@@ -143,7 +143,7 @@ def test_what_nobody_refers_to_is_given_back_at_once(tmp_path: Path) -> None:
     del array
     assert 4 * MiB <= in_memory() <= 5 * MiB
     arrays.pop(0)
-    # the copy of the first still is there
+    # the copy of the first still exists
     copy[3].load()
     assert in_memory() >= 4 * MiB
     del copy
@@ -179,7 +179,7 @@ def test_without_a_disk_one_stream_makes_room_for_the_next(tmp_path: Path) -> No
         for i, array in enumerate(arrays):
             np.testing.assert_array_equal(array[9], pixels(i)[9])
             assert in_memory() <= 11 * MiB
-    # one that does not fit alone
+    # a stream that does not fit alone
     with limits(tmp_path, "7 MiB", "0"):
         array = opened(tmp_path / "0.mrc.gz")
     with pytest.raises(MrcError, match=r"0\.mrc\.gz.*7340032 bytes.*mrc-xarray\.decoded-memory"):
@@ -252,7 +252,7 @@ def test_disk_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write(self, offset, piece)
 
     monkeypatch.setattr(module._TemporaryFile, "write", is_full)
-    # the other one makes room
+    # the other stream makes room
     np.testing.assert_array_equal(arrays[1][5], pixels(1)[5])
     assert tried == [0, 0]
     with pytest.raises(OSError, match="No space") as failure:
@@ -295,7 +295,7 @@ def test_child_of_a_fork_has_a_budget_of_its_own(tmp_path: Path) -> None:
     done.set()
     holder.join()
     os.close(write_end)
-    # at the same time, from the same temporary file
+    # both at the same time, from the same temporary file
     for i in range(2):
         np.testing.assert_array_equal(arrays[i][8], pixels(i)[8])
     os.waitpid(child, 0)
@@ -307,7 +307,7 @@ def test_child_of_a_fork_has_a_budget_of_its_own(tmp_path: Path) -> None:
 
 
 def held_here() -> tuple[int, int]:
-    """Return a worker's process, and what its streams hold in memory."""
+    """Return a worker's process, and how many bytes its streams hold in memory."""
     from mrc_xarray.source.budget import budget
 
     return os.getpid(), sum(pieces.in_memory for pieces in budget._pieces)
@@ -317,7 +317,7 @@ def held_here() -> tuple[int, int]:
 def test_large_streams_in_turn_do_not_end_a_worker(
     client: Client, tmp_path: Path, pack: Callable[[bytes], bytes]
 ) -> None:
-    # 320 MiB decoded, which compress well and are another in each section
+    # 320 MiB decoded, which compress well and differ between sections
     shape, n_files = (40, 2048, 2048), 3
     header = pack(by_hand.header(shape, 1))
     zeros = pack(bytes(2 * shape[2] * (shape[1] - 1)))
@@ -342,14 +342,14 @@ def test_large_streams_in_turn_do_not_end_a_worker(
 def test_configured_limit_bounds_a_workers(client: Client, tmp_path: Path) -> None:
     with limits(tmp_path, "5 MiB"):
         array = xr.open_dataarray(streams(tmp_path, 1)[0], engine="mrc", chunks={})
-    # what streams of before hold, goes first
+    # streams of earlier tests are discarded first
     client.run(lambda dask_worker: vars(dask_worker).pop("_mrc_streams", []).clear())
     np.testing.assert_array_equal(array.compute(scheduler=client), pixels(0))
     assert all(held <= 5 * MiB for _, held in client.run(held_here).values())
 
 
 class StandIn:
-    """What a budget knows of a worker."""
+    """The part of a worker that the budget uses."""
 
     def __init__(self, memory_limit: int | None, status: str = "running") -> None:
         self.memory_manager = SimpleNamespace(memory_limit=memory_limit)
@@ -364,7 +364,7 @@ def test_workers_in_one_process_share_the_smallest_limit(
     monkeypatch.setattr(Worker, "_instances", workers)
     np.testing.assert_array_equal(array[9], pixels(0)[9])
     assert in_memory() == 8 * MiB
-    # those that are gone do not count
+    # workers that are closed do not count
     workers.clear()
     again = opened(tmp_path / "0.mrc.gz")
     del array

@@ -1,4 +1,4 @@
-"""Small files whose headers claim much: opening costs what the file has, and not what it says."""
+"""Small files with large claims: the cost of opening depends on the file, not on its header."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STACK: dict[str, Any] = {"ispg": 0, "mz": 1, "cella": (10, 9, 0)}
 
 @pytest.fixture
 def peak() -> Iterator[Callable[[], int]]:
-    """Return the bytes that were allocated at most since the test began."""
+    """Return the peak of the bytes that were allocated since the test began."""
     tracemalloc.start()
     yield lambda: tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -39,7 +39,7 @@ def peak() -> Iterator[Callable[[], int]]:
 
 def opened(path: Path, **options: Any) -> tuple[xr.Dataset, list[str]]:
     if tracemalloc.is_tracing():
-        # a compressor takes more
+        # compressors allocate more
         tracemalloc.reset_peak()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -73,7 +73,7 @@ def test_stream(
     try:
         ds, told = opened(path, chunks=chunks)
     except MrcError:
-        # no stream of this size can be so long
+        # refused, because no stream of this size can be so long
         assert peak() < 64 * MiB
         return
     assert peak() < 64 * MiB
@@ -149,7 +149,7 @@ def block(size: int) -> bytes:
     return struct.pack("<3I", size, 0, 1 << 7).ljust(size, b"\0")
 
 
-# records that are a hole in the file, and whether their columns are worth it
+# records that are a hole in a sparse file, and whether their columns are worth their memory
 RECORDS: dict[str, tuple[int, int, dict[str, Any], bytes, bool]] = {
     "FEI1, 65536": (65536, 768, {"exttyp": b"FEI1"}, block(768), True),
     "FEI1, a million": (2**20, 768, {"exttyp": b"FEI1"}, block(768), False),
@@ -209,7 +209,7 @@ def test_entries_of_an_mdoc(tmp_path: Path, peak: Any) -> None:
 
 @pytest.mark.parametrize("n_blocks", [0, 1, 3])
 def test_blocks(tmp_path: Path, peak: Any, n_blocks: int) -> None:
-    """A hole has no blocks, and neither is one looked for to its end, nor is there an index."""
+    """A hole has no blocks: it is not searched to its end, and no index is allocated for it."""
     data = b"".join(blosc.compress(bytes([i]) * 64, typesize=1) for i in range(n_blocks))
     path = sparse(tmp_path / "a.mrcz", by_hand.header((LARGEST, 8, 8), 6000) + data, 2**40)
     with pytest.raises(MrcError, match=f"{n_blocks} whole sections"):
@@ -265,7 +265,7 @@ def test_offered_chunks_of_real_files_are_as_before(tmp_path: Path) -> None:
 
 
 def test_one_pixel_of_what_claims_much(tmp_path: Path) -> None:
-    """Neither are the numbers of all rows made to select one of them."""
+    """Selecting a single row does not allocate the numbers of all rows."""
     head = by_hand.header((LARGEST, LARGEST, 1), 0)
     path = tmp_path / "a.mrc.bz2"
     path.write_bytes(bz2.compress(head + bytes(200_000)))

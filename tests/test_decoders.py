@@ -1,4 +1,4 @@
-"""Decoders: what the standard library gives, faults included, within bounds of size and memory."""
+"""Decoders return and raise what the standard library does, with limited size and memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOISE = np.random.default_rng(1).poisson(0.5, 300_000).astype("u1").tobytes()
 
 @pytest.fixture(params=["zlib", "isal"])
 def inflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which of the two inflates."""
+    """Choose which of the two libraries inflates."""
     name: str = request.param
     if name == "isal":
         pytest.importorskip("isal")
@@ -43,7 +43,7 @@ def inflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def outcome(file: Any, nbytes: int) -> tuple[bytes, type[Exception] | None]:
-    """Return what could be decoded, and the class of the error that ended it."""
+    """Return the decoded bytes, and the class of the error that ended decoding."""
     found = []
     try:
         while part := file.read1(nbytes):
@@ -100,7 +100,7 @@ def test_damaged_deflate_gives_what_is_before(inflate: str, case: str) -> None:
     }[case]
     found, error = outcome(GzipDecoder(io.BytesIO(raw)), 4 * MiB)
     assert error is not None
-    # a block of what is compressed may be lost
+    # up to one compressed block may be lost
     least = len(NOISE) if case == "bad block" else len(NOISE) // 2 - 100_000
     assert len(found) >= least
     assert found[:least] == NOISE[:least]
@@ -187,7 +187,7 @@ def test_that_many_in_a_stream_that_has_them_open(tmp_path: Path) -> None:
 
 
 def xz_with_dictionary(code: int, raw: bytes) -> bytes:
-    """Return an .xz file whose block header asks for another dictionary."""
+    """Return an .xz file whose block header is changed to ask for another dictionary."""
     packed = bytearray(lzma.compress(raw, preset=0))
     end = 12 + 4 * (packed[12] + 1)
     header = packed[12:end]
@@ -314,7 +314,7 @@ def test_directory_that_gives_other_sizes(tmp_path: Path, fields: dict[str, int]
     tracemalloc.start()
     try:
         if min(fields.values()):
-            # there is as much as the header promises
+            # the file has the length that the header promises
             assert not load().any()
         else:
             with pytest.raises(MrcError, match=r"lies\.zip"):
@@ -351,7 +351,7 @@ def test_method_that_is_not_known(tmp_path: Path) -> None:
 
 @functools.cache
 def bombs() -> dict[str, bytes]:
-    """Return streams of few bytes that decode to gigabytes, behind a header that fits them."""
+    """Return short streams that decode to gigabytes, after a header that promises as much."""
     header = by_hand.header((100, 8192, 8192), 0)
     block = bz2.compress(bytes(45_000_000))
     bz2_bomb = bz2.compress(header) + block * 150
@@ -359,7 +359,7 @@ def bombs() -> dict[str, bytes]:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("a.mrc", bz2_bomb)
     zip_bomb = file.getvalue()
-    # its method is bzip2, and its size large
+    # change the member's method to bzip2, and its size to a large one
     for magic, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
         at = zip_bomb.index(magic) + place
         zip_bomb = zip_bomb[:at] + b"\x0c\0" + zip_bomb[at + 2 :]

@@ -364,14 +364,14 @@ def test_server_that_fails_is_an_error_that_tells_the_status(http: FailingServer
     url = http.url("volume.mrc")
     # fsspec asks by GET where HEAD fails
     http.fail = 2
-    with pytest.raises(OSError, match="The server can't give it now: 503") as raised:
+    with pytest.raises(OSError, match="The server can't send the file now: 503") as raised:
         data_of(url)
     assert raised.value.errno == errno.EIO
     data = data_of(url)
     # the array is none the worse for it, and neither is one that failed after its first pixels
     for read in (data.load, data[3].load):
         http.fail = 1
-        with pytest.raises(OSError, match="The server can't give it now: 503") as raised:
+        with pytest.raises(OSError, match="The server can't send the file now: 503") as raised:
             read()
         assert raised.value.errno == errno.EIO
         assert_readable(data)
@@ -379,7 +379,7 @@ def test_server_that_fails_is_an_error_that_tells_the_status(http: FailingServer
 
 def test_server_that_refuses_is_no_missing_file(http: FailingServer) -> None:
     http.fail, http.status = 2, 403
-    with pytest.raises(PermissionError, match="The server refuses it: 403 Forbidden"):
+    with pytest.raises(PermissionError, match="The server refuses access: 403 Forbidden"):
         data_of(http.url("volume.mrc"))
     with pytest.raises(FileNotFoundError):
         data_of(http.url("nothing.mrc"))

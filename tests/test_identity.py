@@ -1,4 +1,4 @@
-"""Which file it is: another file is never read in place of the one that was opened."""
+"""Another file is never read in place of the one that was opened."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_change_time_alone_is_no_change(path: Path, change: Any) -> None:
 
 
 def test_another_host_compares_size_and_time_alone(path: Path) -> None:
-    """Workers on other hosts see other devices and inodes of a file that they share."""
+    """Workers on other hosts see other devices and inodes for a file that they share."""
     source = LocalSource.open(str(path))
     elsewhere = identity.Node("another boot", 1, 2)
     moved = pickle.loads(pickle.dumps(source))

@@ -799,7 +799,7 @@ def test_appends_that_were_planned_together_do_not_overwrite(path: Path) -> None
     ]
     tasks[0].compute()
     before = path.read_bytes()
-    with pytest.raises(MrcError, match="changed since this was planned"):
+    with pytest.raises(MrcError, match="changed since the append was planned"):
         tasks[1].compute()
     assert path.read_bytes() == before
 
@@ -825,7 +825,7 @@ def test_label_of_an_mrcz_stays_first(tmp_path: Path) -> None:
     assert xr.open_dataarray(path, engine="mrc").dims == ("image", "channel", "y", "x")
 
 
-# a file that was replaced meanwhile -------------------------------------------------------------
+# a file that was replaced during a write ---------------------------------------------------------
 
 PLACES: list[dict[str, Any]] = [{"region": {"z": slice(0, 4)}}, {"append_dim": "z"}]
 by_option = pytest.mark.parametrize("options", PLACES, ids=lambda options: next(iter(options)))
@@ -865,10 +865,10 @@ def test_file_that_took_the_name_is_not_touched(
         if task is not None:
             task.compute()
 
-    with dask.config.set(scheduler="sync"), pytest.raises(MrcError, match="was replaced while"):
+    with dask.config.set(scheduler="sync"), pytest.raises(MrcError, match="was planned for"):
         write()
     assert path.read_bytes() == new
-    # the traceback has the lock of a delayed write
+    # the traceback holds the lock of a delayed write
     gc.collect()
 
 
@@ -921,7 +921,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 def test_header_changes_by_one_call(
     path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two calls a process can be killed, and within one of 1024 bytes it can not."""
+    """A process can be killed between two calls, but not within one of 1024 bytes."""
     path.write_bytes(by_hand.mrc(PIXELS, dmin=-5, dmax=5, dmean=1, rms=2))
     real, calls = part._pwrite, []
 
@@ -944,7 +944,7 @@ def test_killed_append_is_recognised_and_can_be_repaired(path: Path) -> None:
         assert xr.open_dataarray(path, engine="mrc").sizes["z"] == 8
     (problem,) = validate(path)
     assert re.search(repair, str(problem))
-    with pytest.raises(MrcError, match=f"an append that was killed.*{repair}"):
+    with pytest.raises(MrcError, match=f"An append may have been killed.*{repair}"):
         to_mrc(PIXELS[:1], path, append_dim="z")
     assert path.read_bytes() == whole + bytes(1000)
     os.truncate(path, len(whole))

@@ -1,4 +1,4 @@
-"""JSON of a stranger's file: it can be malformed, too deep, too long, or hold labels that lie."""
+"""JSON of a stranger's file may be malformed, too deep or too long, or contain false labels."""
 
 from __future__ import annotations
 

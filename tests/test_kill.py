@@ -1,4 +1,4 @@
-"""Writers that are killed at random moments: run by `pytest -m kill`, as it takes minutes."""
+"""Writers that are killed at random moments: run with `pytest -m kill`, since it takes minutes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ N = 48
 OLD = np.arange(N, dtype="f4")[:, None, None] * np.ones((1, 128, 128), "f4")
 NEW = OLD + 1000
 
-# forks for each line, so that modules are imported once; the child writes section by section
+# forks for each input line, so that modules are imported once; the child writes by sections
 WRITER = """
 import os, sys
 import dask.array as da, numpy as np, xarray as xr
@@ -42,7 +42,7 @@ options = {
     "append": {"append_dim": "z"},
     "region": {"region": {"z": slice(0, 48)}},
 }
-# the modules that are imported when they are first used
+# import the modules that are imported lazily
 mrc_xarray.to_mrc(data[:2], path.replace("volume", "first"), overwrite=True)
 for line in sys.stdin:
     child = os.fork()
@@ -92,7 +92,7 @@ class Writers:
         began = time.monotonic()
         if after is not None:
             time.sleep(after)
-            # it may be done, and is waited for by its parent alone
+            # it may have finished; only its parent may wait for it
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         status = int(self.process.stdout.readline())
@@ -108,7 +108,7 @@ def read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, float], list[str]]
 
 
 def outcome(what: str, path: Path) -> str:
-    """Return what a killed write left; raise where it is none of what it may be."""
+    """Return the state that a killed write left; fail if it is not an allowed one."""
     pixels, voxel, said = read(path)
     if what == "overwrite":
         assert not said
@@ -166,7 +166,7 @@ def test_killed_writers(tmp_path: Path, what: str, suffix: str) -> None:
             restore()
             is_done, _ = writers.run(rng.uniform(0, longest))
             outcomes[outcome(what, path) + ", done" * is_done] += 1
-            # the next writer of the name removes what was left, and nothing is in its way
+            # the next writer of the name succeeds, and removes the temporary files
             with warnings.catch_warnings():
                 warnings.simplefilter("error", MrcWarning)
                 if what == "edit_header":

@@ -1,4 +1,4 @@
-"""Writers in place: processes wait for each other, and a process does not wait for itself."""
+"""Writers in place: processes wait for each other, but a process does not wait for itself."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EXCLUDE_EACH_OTHER = [(a, b) for a in WRITES for b in WRITES if (a, b) != ("regi
 def during(
     write: str, path: Path, act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Call `act` while a write is under way, in the thread that writes."""
+    """Call `act` during a write, in the thread that writes."""
     real, done = locks._flock, []
 
     def flock(*args: Any) -> None:
@@ -69,7 +69,7 @@ def test_second_write_in_one_process_is_refused_at_once(
             WRITES[second](path)
 
     during(first, path, act, monkeypatch)
-    # the first has done its work, and nobody is kept out now
+    # the first write has succeeded, and the lock is free
     expected = {
         "region": [PIXELS[:1] + 1, PIXELS[1:]],
         "append": [PIXELS, PIXELS[:1]],
@@ -171,7 +171,7 @@ def test_regions_of_several_processes_do_not_wait(
 def test_file_that_took_the_name_meanwhile_is_locked_instead(
     path: Path, write: str, held_by: Callable[[str], Holder]
 ) -> None:
-    """A process that waited plans for the file that is there when its turn comes."""
+    """A process that waited plans for the file that has the name when the lock is free."""
     old, new = path.with_name("old"), path.with_name("new")
     holder = held_by("exclusive")
     thread = threading.Thread(target=WRITES[write], args=(path,))
@@ -192,7 +192,7 @@ def test_file_that_took_the_name_meanwhile_is_locked_instead(
 def test_delayed_append_is_refused_while_another_process_writes(
     path: Path, kind: str, held_by: Callable[[str], Holder]
 ) -> None:
-    """To wait in a task could keep the task that is waited for from running."""
+    """A waiting task could occupy the thread of the task that it waits for."""
     more = xr.DataArray(da.from_array(PIXELS[:1]), dims=DIMS)
     write = to_mrc(more, path, append_dim="z", compute=False)
     holder = held_by(kind)
@@ -237,7 +237,7 @@ def test_lock_of_a_forked_process_is_its_own(path: Path) -> None:
                 status = 0 if "another process" in str(error) else 2
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        # the end of the child has not released the lock
+        # the exit of the child does not release the lock
         with pytest.raises(MrcError, match="in this process"):
             lock_in_place(str(path), exclusive=False, waits=True)
 

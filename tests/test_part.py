@@ -1,4 +1,4 @@
-"""How a new file gets its name, its attributes, and what is left of writers that died."""
+"""How a new file gets its name and attributes, and what happens to files of killed writers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def in_the_middle(act: Act) -> xr.DataArray:
 
 
 def write(data: xr.DataArray, path: Path, *, overwrite: bool = False) -> None:
-    """Write what the suffix says, as the writer and as the converter do."""
+    """Write the format of the suffix, with the writer or the converter."""
     if path.suffix in (".nc", ".zarr"):
         converter = {".nc": "_to_netcdf", ".zarr": "_to_zarr"}[path.suffix]
         module = sys.modules[convert.__module__]
@@ -64,7 +64,7 @@ def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     link = os.link
 
     def refuse(source: Any, *args: Any, **options: Any) -> None:
-        # zarr, which writes here, too, has its own
+        # zarr makes links of its own here
         if not request.param and os.fspath(source).endswith(".part"):
             raise OSError(errno.EOPNOTSUPP, "no hard links here")
         link(source, *args, **options)
@@ -72,7 +72,7 @@ def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "link", refuse)
 
 
-# a name that is taken meanwhile -----------------------------------------------------------------
+# a name that is taken during the write -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,37 @@ def test_zarr_store_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == [path.name]
 
 
+def test_zarr_store_replaces_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    path.write_bytes(OTHER)
+    write(in_the_middle(lambda: None), path, overwrite=True)
+    np.testing.assert_array_equal(xr.open_zarr(path, consolidated=False)["data"], PIXELS)
+    assert names(tmp_path) == [path.name]
+
+
+def test_zarr_store_that_can_not_be_renamed_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    write(in_the_middle(lambda: None), path)
+    rename = os.rename
+
+    def refuse(source: str, target: str) -> None:
+        if target == str(path) and (Path(source) / "zarr.json").exists() and "old" not in seen:
+            seen.add("old")
+            raise PermissionError(errno.EPERM, "not now", target)
+        rename(source, target)
+
+    seen: set[str] = set()
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(PermissionError, match="not now"):
+        write(in_the_middle(lambda: None) * 2, path, overwrite=True)
+    np.testing.assert_array_equal(xr.open_zarr(path, consolidated=False)["data"], PIXELS)
+    assert names(tmp_path) == [path.name]
+
+
 def test_conditional_put_decides_between_two_writers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 refuses the second one itself, whatever was looked at before."""
+    """S3 itself refuses the second writer, whatever was checked before."""
     monkeypatch.setattr(Upload, "_check", lambda self: None)
     with servers.s3_server() as s3:
         for n_columns in (5, 5000):
@@ -163,7 +192,7 @@ def test_store_without_conditions_is_looked_at_before_publication() -> None:
 
 
 def test_publishing_again_does_no_harm(tmp_path: Path) -> None:
-    """A worker may die between the link and the removal of the other name."""
+    """A worker may die between the link and the removal of the temporary name."""
     part = Part.of(str(tmp_path / "a.mrc"))
     part.create(4).release()
     os.link(part.path, part.name)
@@ -171,7 +200,7 @@ def test_publishing_again_does_no_harm(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.mrc"]
 
 
-# who may read, and what is taken over -----------------------------------------------------------
+# permissions and attributes ----------------------------------------------------------------------
 
 
 def mode_of(path: Path | str) -> int:
@@ -200,10 +229,7 @@ def test_nobody_else_reads_the_temporary_file(
 
 def test_nobody_else_reads_a_store_that_is_written(tmp_path: Path) -> None:
     path, seen = tmp_path / "a.zarr", set[int]()
-    # the folder that shows the attributes is empty
-    look = in_the_middle(
-        lambda: seen.update(mode_of(p) for p in tmp_path.glob(".*.part") if any(p.iterdir()))
-    )
+    look = in_the_middle(lambda: seen.update(mode_of(p) for p in tmp_path.glob(".*.part")))
     umask = os.umask(0o027)
     try:
         write(look, path)
@@ -289,7 +315,7 @@ def test_new_file_gets_the_default_list_of_its_folder(tmp_path: Path) -> None:
     assert os.getxattr(path, acl) == os.getxattr(plain, acl)
 
 
-# what dead writers leave ------------------------------------------------------------------------
+# temporary files of killed writers ---------------------------------------------------------------
 
 LIVING = """
 import sys
@@ -360,7 +386,7 @@ path = Path(sys.argv[1])
 other = xr.DataArray(np.ones((2, 2, 3), "f4"), dims=("z", "y", "x"))
 
 def block(pixels):
-    # another writer of the name looks for left-overs
+    # another writer of the same name removes the temporary files of killed writers
     mrc_xarray.to_mrc(other, path, overwrite=True)
     return pixels
 

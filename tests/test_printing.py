@@ -1,4 +1,4 @@
-"""Nothing that a file says reaches a terminal with a control character in it."""
+"""No text from a file reaches a terminal with control characters in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mrc_xarray.format.header import Header
 from mrc_xarray.format.printing import json_text, printable, printable_lines
 
 PIXELS = np.ones((2, 4, 4), "f4")
-# escape, bell, DEL, C1's escape, return, NUL, the mark that writes from right to left
+# escape, bell, DEL, the C1 escape, carriage return, NUL, and the right-to-left override
 HOSTILE = "a\x1b[2J\x07\x7f\x9b31m\r\0\u202eb"
 LATIN = HOSTILE.replace("\u202e", "").encode("latin-1")
 STACK: dict[str, Any] = {"ispg": 0, "mz": 1, "cella": (4, 4, 0)}
@@ -81,11 +81,11 @@ def test_findings() -> None:
     for one in (problem, beside):
         for text in (str(one), repr(one), one.message(HOSTILE), one.refusal(HOSTILE)):
             assert text.isprintable()
-        # data are as they were
+        # the data themselves are unchanged
         assert one.found == HOSTILE
 
 
-# name → what makes it, in a folder
+# name → a function that makes the file in a folder
 def _header(folder: Path, **fields: Any) -> Path:
     path = folder / "a.mrc"
     path.write_bytes(by_hand.mrc(PIXELS, **fields))
@@ -150,7 +150,7 @@ def _malformed(folder: Path) -> Path:
 
 
 def _kept(folder: Path) -> Path:
-    """Labels as this package stores them, of another's making."""
+    """Labels in the form in which this package stores them, made by someone else."""
     coord = {"dims": [HOSTILE], "data": [HOSTILE, "b"], "dtype": "str"}
     stored = {
         "dims": [HOSTILE, "y", "x"], "shape": [2, 4, 4],

@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _unknown_kind_is_a_note(recwarn: pytest.WarningsRecorder) -> None:
-    """MRCO is an extended header that is not decoded, which the engine says."""
+    """Ignore the warning that extended headers of the kind MRCO are not decoded."""
     warnings.filterwarnings("ignore", "[^;]*EXTTYP", MrcWarning)
 
 
@@ -80,8 +80,8 @@ def test_extended_header_is_read_again_in_the_same_session(
         data = opened(kind(path) if target is None else target).data
     derived = DERIVED[derive](data)
     if derive == "pickle" and kind is bytes:
-        # what has no name can't be opened again elsewhere
-        with pytest.raises(MrcError, match="not opened from it in this session"):
+        # a file without a name can't be opened again elsewhere
+        with pytest.raises(MrcError, match="not opened from the file in this session"):
             _ = derived.mrc.extended_header
         return
     assert derived.mrc.extended_header == SECRET
@@ -145,7 +145,7 @@ def test_name_is_an_ordinary_text(path: Path) -> None:
 
 
 def stored(ds: xr.Dataset, folder: Path, kind: str) -> xr.Dataset:
-    """Write a dataset and open it again, as one that came from elsewhere."""
+    """Write a dataset and open it again, as if it came from elsewhere."""
     if kind == "netcdf":
         ds.to_netcdf(folder / "stranger.nc")
         with xr.open_dataset(folder / "stranger.nc") as again:
@@ -156,7 +156,7 @@ def stored(ds: xr.Dataset, folder: Path, kind: str) -> xr.Dataset:
 
 formats = pytest.mark.parametrize("kind", ["netcdf", "zarr"])
 
-# what every reader of attributes does
+# everything that reads attributes
 USES: dict[str, Callable[[xr.Dataset, Path], Any]] = {
     "header": lambda ds, folder: ds.mrc.header,
     "voxel_size": lambda ds, folder: ds.mrc.voxel_size,
@@ -213,7 +213,7 @@ def test_nothing_is_opened_that_an_attribute_names(
 def test_text_of_a_file_that_is_open_here_leads_nowhere_either(
     path: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Whoever made the other file may know the names of the user's own files."""
+    """The author of the other file may know the names of the user's own files."""
     own = opened(path)
     again = stored(own.load(), tmp_path, kind)
     assert own.mrc.extended_header == SECRET

@@ -1,4 +1,4 @@
-"""No attribute, error, warning, log or task name holds what is secret in a URL."""
+"""No attribute, error, warning, log or task name contains the secrets of a URL."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def assert_none(text: str | bytes, where: str = "") -> None:
 
 
 def assert_nothing_shown(error: BaseException) -> None:
-    """Look at all that is shown of an error, here or when it comes from another process."""
+    """Check all that is shown of an error, here or after it came from another process."""
     for shown in (error, pickle.loads(pickle.dumps(error))):
         assert_none(str(shown))
         assert_none(repr(shown))
@@ -254,7 +254,7 @@ def test_sidecar_that_is_named_by_a_url(http: servers.HttpServer, path: Path) ->
 
 
 def listing(movie: Path) -> Callable[..., servers.Answer]:
-    """Answer with a page of links where the folder is asked for."""
+    """Respond with a page of links to a request for the folder."""
 
     def alter(method: str, path: str, answer: servers.Answer) -> servers.Answer:
         if path.rstrip("/"):
@@ -310,7 +310,7 @@ def test_refusal_when_opening(
 ) -> None:
     http.alter = refusing("", status)
     if prefix.startswith("zip"):
-        # fsspec takes the query string of an archive for a pattern, which nothing matches
+        # fsspec mistakes the query string of an archive for a pattern, which nothing matches
         kind = FileNotFoundError
     with pytest.raises(kind) as raised:
         xr.open_dataset(prefix + with_secrets(http.url(path.name)), engine="mrc")
@@ -435,7 +435,7 @@ def test_url_that_makes_no_sense(url: str) -> None:
 
 
 def test_endpoint_with_a_password() -> None:
-    """The errors of botocore have the URL of the request in them."""
+    """The errors of botocore contain the URL of the request."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     options = {
@@ -483,7 +483,7 @@ def test_conversion_shows_no_secret(
     main(["convert", str(path), url.replace(".mrc", ".nc"), "--quiet"])
     shown = capsys.readouterr()
     assert "no dimension 'q'" in shown.err
-    assert "netCDF can be written to a disk only" in shown.err
+    assert "netCDF can only be written to a disk" in shown.err
     assert_none(shown.out + shown.err)
 
 

@@ -281,7 +281,8 @@ def test_store_that_ignores_ranges_is_an_error_when_opened(
     (tmp_path / "large.mrc").write_bytes(by_hand.mrc(large))
     http.ignore_ranges = True
     url = http.url("large.mrc")
-    with pytest.raises(MrcError, match=r"161024 bytes for the 65536 from byte 0.*ignores byte"):
+    message = r"161024 bytes instead of the 65536 bytes from byte 0.*ignores byte"
+    with pytest.raises(MrcError, match=message):
         xr.open_dataset(url, engine="mrc")
     # the message's own advice
     np.testing.assert_array_equal(values(f"simplecache::{url}"), large)
@@ -293,7 +294,8 @@ def test_store_that_answers_with_less_is_an_error(
 ) -> None:
     ds = xr.open_dataset(http.url(path.name), engine="mrc")
     http.drop = drop
-    with pytest.raises(MrcError, match=f"with {420 - drop} bytes for the 420 from byte 1024"):
+    message = f"with {420 - drop} bytes instead of the 420 bytes from byte 1024"
+    with pytest.raises(MrcError, match=message):
         ds.load()
 
 

@@ -31,7 +31,7 @@ from mrc_xarray.source import open_source
 N, SECTION = 8, 64 * 64 * 2
 OLD = np.random.default_rng(3).integers(-1000, 1000, (N, 64, 64), "i2")
 NEW = OLD + np.int16(5000)
-# statistics in the header differ as the pixels do
+# the statistics in the headers differ, like the pixels
 OLD_BYTES = by_hand.mrc(OLD, dmin=float(OLD.min()))
 NEW_BYTES = by_hand.mrc(NEW, dmin=float(NEW.min()))
 assert len(OLD_BYTES) == len(NEW_BYTES)
@@ -41,7 +41,7 @@ Replace = Callable[[int], None]
 
 
 def outcome(target: str, **options: Any) -> str:
-    """Open and compute a file that may be replaced at any time; say what came of it."""
+    """Open and compute a file that may be replaced at any time; return the outcome."""
     try:
         ds = xr.open_dataset(target, engine="mrc", cache=False, **options)
         pixels = ds.data.chunk(z=1).compute(scheduler="synchronous").values
@@ -68,7 +68,7 @@ def http(path: Path) -> Iterator[servers.HttpServer]:
 
 
 def replacing(path: Path, at: int, old: bytes = OLD_BYTES, new: bytes = NEW_BYTES) -> Replace:
-    """Return what replaces a file before the request of that number, with another time."""
+    """Return a function that replaces the file, with another time, before the n-th request."""
     path.write_bytes(old)
     os.utime(path, (10**9, 10**9))
 
@@ -96,7 +96,7 @@ def test_http_file_replaced_at_any_request(
     assert outcome(url) == "old"
     n_requests = http.n_arrived
     if marks:
-        # the size, the header, and each section once
+        # one request for the size, one for the header, and one per section
         assert n_requests == 2 + N
     found = []
     for at in range(n_requests + 1):
@@ -104,19 +104,19 @@ def test_http_file_replaced_at_any_request(
         found.append(outcome(url))
     expected = ["new", *["changed"] * (n_requests - 1), "old"]
     if not marks:
-        # the size was asked for and nothing else
+        # only the size was requested
         expected[1] = "new"
     assert found == expected
 
 
 def weak(method: str, path: str, answer: servers.Answer) -> servers.Answer:
-    """Give the same ETag of the weak kind to any file."""
+    """Give the same weak ETag to every file."""
     status, headers, body = answer
     return status, headers | {"ETag": 'W/"same"'}, body
 
 
 def strong_by_head_alone(method: str, path: str, answer: servers.Answer) -> servers.Answer:
-    """Leave all marks out of an answer with bytes."""
+    """Leave all marks out of a response with bytes."""
     status, headers, body = answer
     if method == "GET":
         headers = {k: v for k, v in headers.items() if k not in ("ETag", "Last-Modified")}
@@ -124,7 +124,7 @@ def strong_by_head_alone(method: str, path: str, answer: servers.Answer) -> serv
 
 
 def weak_by_proxy(method: str, path: str, answer: servers.Answer) -> servers.Answer:
-    """Make the ETag of an answer with bytes a weak one, as a proxy does that compresses."""
+    """Make the ETag of a response with bytes weak, as a compressing proxy does."""
     status, headers, body = answer
     return status, headers | {"ETag": "W/" * (method == "GET") + headers["ETag"]}, body
 
@@ -146,7 +146,7 @@ def test_http_marks_that_prove_less(
 
 
 def test_change_between_two_batches_of_a_load(http: servers.HttpServer, path: Path) -> None:
-    """Without dask, one selection asks for several ranges at once."""
+    """Without dask, one selection requests several ranges concurrently."""
     ds = xr.open_dataset(http.url(path.name), engine="mrc", cache=False)
     scattered = ds.data.isel(z=[0, 2, 4, 6])
     np.testing.assert_array_equal(scattered, OLD[::2])
@@ -211,11 +211,14 @@ def test_pickled_source_is_small_and_knows_the_version(
         pickle.loads(pickled).read(0, 1024)
 
 
-# answers that are not what was asked for ---------------------------------------------------------
+# responses that are not what was requested -------------------------------------------------------
 
 
 def headers_of(**changes: str) -> Any:
-    """Return what changes the headers of partial answers; START and STOP stand for numbers."""
+    """Return a function that changes the headers of partial responses.
+
+    START and STOP stand for numbers.
+    """
 
     def alter(method: str, where: str, answer: servers.Answer) -> servers.Answer:
         status, headers, body = answer
@@ -227,7 +230,7 @@ def headers_of(**changes: str) -> Any:
 
 
 def body_of(change: Callable[[bytes], bytes], **headers: str) -> Any:
-    """Return what changes the body of partial answers, and its length with it."""
+    """Return a function that changes the body of partial responses, and the length with it."""
 
     def alter(method: str, where: str, answer: servers.Answer) -> servers.Answer:
         status, found, body = answer
@@ -240,7 +243,7 @@ def body_of(change: Callable[[bytes], bytes], **headers: str) -> Any:
 
 
 def shifted(method: str, where: str, answer: servers.Answer) -> servers.Answer:
-    """Answer with the right number of bytes, from elsewhere, and say so."""
+    """Respond with the right number of bytes from another position, and say so."""
     status, headers, body = answer
     if status == 206:
         start = len(OLD_BYTES) - len(body) if len(body) < 20000 else 4
@@ -251,7 +254,7 @@ def shifted(method: str, where: str, answer: servers.Answer) -> servers.Answer:
 
 
 def endless(method: str, where: str, answer: servers.Answer) -> servers.Answer:
-    """Send more than was asked for, and do not say how much."""
+    """Send more bytes than requested, without a length."""
     status, headers, body = answer
     if status == 206:
         headers = {k: v for k, v in headers.items() if k != "Content-Length"}
@@ -282,26 +285,32 @@ def no_content(method: str, where: str, answer: servers.Answer) -> servers.Answe
 
 
 ODD = {
-    "shifted": (shifted, r"answered with \d+ bytes from byte \d+ for the \d+ from byte \d+\."),
+    "shifted": (
+        shifted,
+        r"answered with \d+ bytes from byte \d+ instead of the \d+ bytes from byte \d+\.",
+    ),
     "short": (
         body_of(lambda body: body[:-7]),
-        r"answered with \d+ bytes for the \d+ from byte \d+",
+        r"answered with \d+ bytes instead of the \d+ bytes from byte \d+",
     ),
-    "long": (body_of(lambda body: body + b"xxxx"), r"answered with \d+ bytes for the \d+"),
-    "endless": (endless, r"answered with at least \d+ bytes for the \d+ from byte \d+"),
+    "long": (body_of(lambda body: body + b"xxxx"), r"answered with \d+ bytes instead of the \d+"),
+    "endless": (
+        endless,
+        r"answered with at least \d+ bytes instead of the \d+ bytes from byte \d+",
+    ),
     "other range": (
         headers_of(Content_Range=f"bytes 4-{len(OLD_BYTES) - 1}/{len(OLD_BYTES)}"),
-        r"answered with \d+ bytes from byte 4 for the \d+ from byte \d+",
+        r"answered with \d+ bytes from byte 4 instead of the \d+ bytes from byte \d+",
     ),
-    "no range": (partial_without_a_range, "does not say which"),
-    "odd range": (headers_of(Content_Range="bytes 0-x/y"), "does not say which"),
+    "no range": (partial_without_a_range, "no valid Content-Range"),
+    "odd range": (headers_of(Content_Range="bytes 0-x/y"), "no valid Content-Range"),
     "compressed": (
         body_of(gzip.compress, **{"Content-Encoding": "gzip"}),
-        "encodes its answers as 'gzip'",
+        "with Content-Encoding 'gzip'; accepted: none",
     ),
     "large head": (lying_head(4096), "gives two sizes of the same file"),
     "small head": (lying_head(-2 * SECTION), "gives two sizes of the same file"),
-    "no content": (no_content, "The server answers with 204 No Content"),
+    "no content": (no_content, "The server responded with 204 No Content"),
 }
 
 
@@ -338,7 +347,7 @@ def test_encoded_answer_is_an_error(http: servers.HttpServer, path: Path) -> Non
         return status, headers, body
 
     http.alter = alter
-    with pytest.raises(MrcError, match="encodes its answers as 'gzip'"):
+    with pytest.raises(MrcError, match="with Content-Encoding 'gzip'; accepted: none"):
         data.load()
     with pytest.raises(MrcError, match="does not give the file's size"):
         open_source(http.url(path.name))
@@ -409,7 +418,7 @@ def test_s3_object_replaced_at_any_request(
 
 @contextlib.contextmanager
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int]]]:
-    """A file in memory that is replaced before a call of a number; and that number, to be set."""
+    """Yield a file in memory that is replaced before the n-th call, and a way to set n."""
     fs = fsspec.filesystem("memory")
     state = [-1, 0]
 
@@ -424,7 +433,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int]]]:
 
         monkeypatch.setattr(type(fs), method, call)
 
-    # fsspec makes one of the other
+    # fsspec implements one of them by the other
     counting("info")
     counting("cat_ranges")
     try:
@@ -463,7 +472,7 @@ def test_archive_replaced_at_any_request(http: servers.HttpServer, path: Path) -
     archive = path.with_name("archive.zip")
     archive.write_bytes(old)
     url = f"zip://inner/volume.mrc::{http.url(archive.name)}"
-    # each file system once, as fsspec keeps one for a URL
+    # a new file system each time, because fsspec caches one per URL
     options = {"storage_options": {"zip": {"skip_instance_cache": True}}}
     assert outcome(url, **options) == "old"
     n_requests = http.n_arrived

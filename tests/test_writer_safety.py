@@ -196,7 +196,7 @@ def test_killed_writer_leaves_the_old_file(
     np.testing.assert_array_equal(read(path), OLD_PIXELS)
     if by == signal.SIGINT:
         assert names(directory) == [path.name]
-    # what a dead writer left is removed by the next one
+    # the next writer removes the temporary files of a killed one
     to_mrc(PIXELS, path, overwrite=True)
     np.testing.assert_array_equal(read(path), PIXELS)
     assert names(directory) == [path.name]
@@ -846,11 +846,11 @@ def test_uploading_again_does_no_harm() -> None:
     assert not sink.spool.is_there
 
 
-# blocks that are computed again, and are others -------------------------------------------------
+# blocks that differ when they are computed again -------------------------------------------------
 
 
 def planned(path: Path, **options: Any) -> Plan:
-    """Return the plan of an MRCZ of six sections, begun."""
+    """Return the plan of an MRCZ of six sections, after `begin`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "_write", lambda plan, data, compute: plan)
         plan: Any = to_mrc(
@@ -864,7 +864,7 @@ def planned(path: Path, **options: Any) -> Plan:
 def compressed(plan: Plan, pixels: Array, first: int) -> Array:
     edges = (np.array([first, first + len(pixels)]), np.array([0, 64]), np.array([0, 48]))
     block = compress_block(pixels, np.zeros(()), plan, edges, (0, 0, 0))
-    # as it comes from another worker
+    # as it would arrive from another worker
     copy: Array = pickle.loads(pickle.dumps(block))
     return copy
 
@@ -880,7 +880,7 @@ def noise(seed: int, n: int, spread: int) -> Array:
 def test_block_that_compresses_to_another_size_leaves_its_neighbours(
     tmp_path: Path, again: int, spread: int, compressor: str, statistics: Any
 ) -> None:
-    """A worker died that held the end of a block; the next blocks have been placed after it."""
+    """A worker with a result died, after the next blocks were placed after its block."""
     if compressor.startswith("blosc2"):
         pytest.importorskip("blosc2")
     path = tmp_path / "volume.mrcz"
@@ -902,7 +902,7 @@ def test_block_that_compresses_to_another_size_leaves_its_neighbours(
 
 
 def test_block_that_was_not_complete_is_written_again(tmp_path: Path) -> None:
-    """A worker died in the middle of a block: its first header is not there yet."""
+    """A worker died before it wrote the first header of its blocks."""
     path = tmp_path / "volume.mrcz"
     plan = planned(path)
     parts = [noise(seed, 3, 300) for seed in range(2)]
@@ -956,7 +956,7 @@ def test_block_of_another_type_than_declared_is_an_error(
     lazy = da.zeros((4, 8, 8), chunks=2, dtype=declared)
     wrong = lazy.map_blocks(lambda block: block.astype(real), dtype=declared)
     path = tmp_path / f"volume{suffix}"
-    with pytest.raises(MrcError, match=f"is {np.dtype(real)}.*says {np.dtype(declared)}"):
+    with pytest.raises(MrcError, match=f"{np.dtype(real)}, which .* {np.dtype(declared)} that"):
         to_mrc(xr.DataArray(wrong, dims=("z", "y", "x")), path)
     assert names(tmp_path) == []
 

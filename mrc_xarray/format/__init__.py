@@ -54,7 +54,7 @@ __all__ = [
 _COUNTED = "Autosave Counted Movie Pixel Format"
 #: Opening reads this much at once: the header, and in most files all that follows before pixels.
 FIRST_READ = 64 * 1024
-# a long text is read by pieces of so many bytes
+# bytes of a long text that are read at once
 _PIECE = 16 * 1024**2
 
 
@@ -92,8 +92,8 @@ class MrcFile:
     columns : tuple of Column
         One value for each section, from the extended header and sidecars.
     too_long : frozenset of str
-        Dimensions that have no coordinates, as they are too long; ``"section"`` where the
-        sections as a whole are.
+        Dimensions that are too long to have coordinates. ``"section"`` stands for the number of
+        all sections.
     values : mapping of str to Value
         One value for the file.
     problems : tuple of Finding
@@ -305,7 +305,10 @@ def _json_metadata(
 
 
 def _text(source: Bytes, start: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes of a text, up to a piece that is none: a hole in the file has no text."""
+    """Yield the bytes of a text in pieces, up to the first piece that is not text.
+
+    So a hole in a sparse file is not read to its end.
+    """
     for at in range(start, end, _PIECE):
         piece = source.read(at, min(_PIECE, end - at))
         yield piece

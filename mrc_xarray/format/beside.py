@@ -36,6 +36,7 @@ __all__ = [
 
 # symmetry records are read whole, and these are some thousand of them
 _LONGEST_TEXT = 1024**2
+# bytes of records that are read at once
 _PIECE = 4 * 1024**2
 _TILT_LIST = "tilt_list"
 
@@ -141,7 +142,7 @@ def read_records(
     most = extended.most(header, extended_size)
     is_too_much = size > 0 and (wanted > most or n_sections > MOST_POSITIONS)
     if is_too_much:
-        # the first record has the pixel size
+        # the first record contains the pixel size
         wanted = size
     raw = raw[:wanted] if len(raw) >= wanted else _read(source, HEADER_SIZE, wanted)
     sections = None if n_sections == header.nz else np.arange(n_sections)
@@ -157,11 +158,11 @@ def read_records(
 
 
 def _read(source: Bytes, offset: int, nbytes: int) -> bytes:
-    """Read by pieces, as a source may hold a piece twice while it reads it."""
+    """Read in pieces: while it reads, a source may need twice the memory of what it returns."""
     raw = bytearray(nbytes)
     for at in range(0, nbytes, _PIECE):
         raw[at : at + _PIECE] = source.read(offset + at, min(_PIECE, nbytes - at))
-    return raw  # type: ignore[return-value]  # all that is read from here on is the same of both
+    return raw  # type: ignore[return-value]  # callers use only what bytes and bytearray share
 
 
 def _too_much(size: int, n_sections: int, most: int) -> Problem:
@@ -172,7 +173,7 @@ def _too_much(size: int, n_sections: int, most: int) -> Problem:
         size * n_sections,
         f"{n_sections} records of {size} bytes",
         f"up to {most} bytes, for up to {MOST_POSITIONS} sections, when a file is opened",
-        "They are left out; ds.mrc.extended_fields decodes those of a selection.",
+        "They are left out; ds.mrc.extended_fields decodes the records of a selection.",
     )
 
 

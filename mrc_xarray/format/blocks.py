@@ -26,9 +26,9 @@ _HOLE = bytes(_SEARCHED_AT_ONCE)
 # beyond these the file is garbage, or made to keep us busy: what was not found counts as damaged
 _MOST_RUNS = 64
 _MOST_MARKS = 10_000
-# bytes that are searched in all
+# bytes that all searches of a file read together
 _MOST_SEARCHED = 512 * 1024**2
-# of more sections than this, a 16th has to be found
+# if the header promises more sections than this, at least a 16th must be found
 _MANY_SECTIONS = 2**21
 _FEWEST = 16
 
@@ -229,12 +229,12 @@ def _follow(
 def _find(
     fetch: Callable[[int, int], Any], position: int, end: int, size: int, section_bytes: int
 ) -> int | None:
-    """Return the first byte from `position` on, and before `end`, where a block can begin."""
+    """Return the first byte where a block can begin, from `position` up to `end`."""
     mark = struct.pack("<I", section_bytes)
     n_looked_at = 0
     while position + BLOCK_HEADER_SIZE <= end:
         buffer = bytes(fetch(position, min(_SEARCHED_AT_ONCE, end - position)))
-        # a hole in the file is passed over quickly
+        # comparing is faster than searching, which matters for the holes of a sparse file
         at = -1 if buffer == _HOLE[: len(buffer)] else buffer.find(mark, 4)
         while 0 <= at - 4 <= len(buffer) - BLOCK_HEADER_SIZE:
             chunk = Chunk.parse(buffer, at - 4)

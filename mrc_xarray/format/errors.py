@@ -92,7 +92,7 @@ class MrcError(ValueError):
     """A file that can't be read as MRC."""
 
     def __init__(self, message: str = "") -> None:
-        # whatever file it quotes, a terminal can show it
+        # the message may quote a file that contains control characters
         super().__init__(printable_lines(message))
 
     #: What is wrong, where it is known to be one thing in the file.

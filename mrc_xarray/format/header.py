@@ -234,13 +234,13 @@ class Header:
         Raises
         ------
         ValueError
-            If the text is something else.
+            If the text is not such JSON, or has a value that no file can store.
         """
         try:
             values: dict[str, Any] = json.loads(text)
             fields = {place.name: _from_plain(place, values[place.name]) for place in _FIELDS}
             header = cls(byteorder=values["byteorder"], **fields)
-            # whoever wrote the text: what a file can't have is no header
+            # anyone may have written the text: refuse what a file can't store
             return cls.parse(header.encode(), header.byteorder)
         except (AttributeError, KeyError, OverflowError, TypeError, struct.error) as error:
             raise ValueError(f"not a header as JSON: {error!r}") from error

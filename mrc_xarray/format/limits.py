@@ -1,7 +1,7 @@
-"""What a header may claim: how long a dimension can be and still have a coordinate.
+"""How long a dimension can be and still have a coordinate.
 
-A header of 1024 bytes can promise 2³¹ rows, columns and sections. Sections are there where the
-file is as long; in all other cases memory is limited as a whole.
+A header of 1024 bytes can promise 2³¹ rows, columns and sections. Sections can be trusted if the
+file is long enough to contain them. All other dimensions share one limit of memory.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["MOST_POSITIONS", "are_worthwhile", "too_long", "without_coordinate"]
 
 #: A longer dimension has no coordinates.
 MOST_POSITIONS = 2**24
-# in all, of rows, of columns, and of all that a stream of unknown size promises: 16 MiB, and 16
-# more, as pandas copies the positions that it indexes
+# rows, columns, and everything that a stream of unknown size promises, together: 16 MiB, and as
+# much again because pandas copies the positions that it indexes
 _MOST_PROMISED = 2**21
-# columns of more sections than this, nearly all without a value, are not worth their memory
+# columns of more sections than this are not worth their memory if most values are missing
 _MANY_SECTIONS = 2**14
 _FEWEST = 16
 
@@ -33,9 +33,13 @@ def too_long(sizes: Mapping[str, int], in_file: Collection[str]) -> frozenset[st
     Parameters
     ----------
     sizes : mapping of str to int
-        The dimensions that would have one.
+        The dimensions that would have a coordinate, with their lengths.
     in_file : collection of str
-        Dimensions that the file is known to be long enough for.
+        Dimensions for which the file is known to be long enough.
+
+    Returns
+    -------
+    frozenset of str
     """
     long = set()
     room = _MOST_PROMISED
@@ -48,7 +52,7 @@ def too_long(sizes: Mapping[str, int], in_file: Collection[str]) -> frozenset[st
 
 
 def without_coordinate(sizes: Mapping[str, int], dims: Iterable[str]) -> Problem:
-    """Return the note that dimensions are too long for the coordinates that they would have."""
+    """Return the note that `dims` are too long to have coordinates."""
     dims = sorted(dims)
     listed = ", ".join(f"{sizes[dim]} along {dim}" for dim in dims)
     return Problem(
@@ -57,7 +61,8 @@ def without_coordinate(sizes: Mapping[str, int], dims: Iterable[str]) -> Problem
         0,
         12,
         listed,
-        f"for coordinates, up to {MOST_POSITIONS} sections, and {_MOST_PROMISED} in all of rows, "
-        "columns and sections of a stream",
-        f"{', '.join(dims)} {'has' if len(dims) == 1 else 'have'} no coordinates; isel selects.",
+        f"for coordinates, up to {MOST_POSITIONS} sections, and up to {_MOST_PROMISED} rows, "
+        "columns and sections of a stream together",
+        f"{', '.join(dims)} {'has' if len(dims) == 1 else 'have'} no coordinates; "
+        "select with isel.",
     )

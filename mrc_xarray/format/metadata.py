@@ -72,7 +72,7 @@ class Metadata:
     values : mapping of str to Value
         One value for the whole file: str, bool, int or float.
     keys : mapping of str
-        What JSON can hold of a sidecar's own keys and texts.
+        A sidecar's own keys and their values, as JSON can store them.
     problems : tuple of Finding
         What could not be read, or was assumed.
     """

@@ -43,7 +43,7 @@ class Bytes(Protocol):
         """The same; None where it takes decoding a whole stream to tell."""
 
     def justify(self, end: int, longest: int) -> None:
-        """Raise MrcError where a file of unknown size can't have what its header promises.
+        """Check that a file of unknown size can contain what its header promises.
 
         Parameters
         ----------
@@ -51,6 +51,11 @@ class Bytes(Protocol):
             The byte after the last section.
         longest : int
             The largest of the numbers of sections, rows and columns.
+
+        Raises
+        ------
+        MrcError
+            If it can't.
         """
 
     def read(self, offset: int, nbytes: int) -> bytes:
@@ -78,13 +83,13 @@ def place_rows(
     mode: Mode,
     truncated: str,
 ) -> tuple[Sections, list[Problem]]:
-    """Find the rows of uncompressed sections, as many as are there.
+    """Find the rows of all uncompressed sections that the file contains.
 
     Parameters
     ----------
     source : Bytes
     head : bytes
-        The first bytes of the file, which are not read again.
+        The first bytes of the file, so that they need not be read again.
     header : Header
     shape : tuple of int, (n_sections, n_rows, n_columns, *samples)
         As the header gives it.
@@ -99,7 +104,7 @@ def place_rows(
     Raises
     ------
     MrcError
-        If sections are missing, unless they may be left out.
+        If sections are missing and `truncated` is ``"error"``, or if no section is complete.
     """
     kind = Packed4Bit if mode.number == 101 else Contiguous
     promised = kind(HEADER_SIZE, shape, mode, header.byteorder)
@@ -124,7 +129,7 @@ def place_blocks(
     mode: Mode,
     truncated: str,
 ) -> tuple[Sections, list[Problem]]:
-    """Find the blocks of an MRCZ, as many as are there; see `place_rows`."""
+    """Find the blocks of all sections that an MRCZ contains; see `place_rows`."""
     name = source.name
     if source.known_size is None:
         message = (
@@ -209,9 +214,9 @@ def _extended_size(
 ) -> tuple[int, list[Problem]]:
     """Return the true length of the extended header; NSYMBT is wrong in some files.
 
-    Where NSYMBT can't be true, what the file has beyond header and data is taken. A file that
-    merely lacks some bytes is truncated, and NSYMBT is believed. One that lacks as many as NSYMBT
-    says has no extended header, or is truncated: what the bytes after the header are decides.
+    If NSYMBT can't be right, the length follows from the size of the file. A file that is a few
+    bytes too short is truncated, and NSYMBT is used. One that is exactly NSYMBT bytes too short
+    has no extended header, or is truncated: the bytes after the main header decide.
     """
     said = header.nsymbt
     there = size - HEADER_SIZE - data_size
@@ -282,7 +287,7 @@ def _complete(
                 f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
                 f"what fills the file of {size} bytes",
                 f"The data end at byte {end}, and the {size - end} bytes after them are ignored. "
-                f"If an append was killed, os.truncate({name!r}, {end}) removes them.",
+                f"If they are from a killed append, os.truncate({name!r}, {end}) removes them.",
             )
         ]
     if truncated == "trim" and whole:

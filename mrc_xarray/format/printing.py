@@ -1,4 +1,4 @@
-"""Text for people: what a stranger's file may hold is escaped, as a terminal obeys some of it."""
+"""Text that is shown to people. Control characters are escaped, since terminals obey them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["json_text", "printable", "printable_lines"]
 
 
 def printable(text: str) -> str:
-    """Return `text` with an escape in place of each character that is not printable.
+    """Return `text` with each character that is not printable replaced by its escape.
 
-    These are control characters, line ends among them, those that change the direction of
+    These are control characters including line ends, characters that change the direction of
     writing, and lone surrogates, which can't be encoded.
     """
     if text.isprintable():
@@ -20,11 +20,11 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return `text` as `printable` does, but with its line ends."""
+    r"""Return `text` as `printable` does, but preserve line ends (``"\n"``)."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def json_text(value: Any, **options: Any) -> str:
-    """Return JSON of printable ASCII alone; the options are those of `json.dumps`."""
-    # DEL is the one character that JSON need not escape, and a terminal may obey
+    """Return JSON of printable ASCII only; the options are those of `json.dumps`."""
+    # DEL is the only control character that JSON does not escape
     return json.dumps(value, **options).replace("\x7f", "\\u007f")

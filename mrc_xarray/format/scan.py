@@ -22,7 +22,8 @@ _MOST_POSITIONS = 2**26
 # where most were never visited, a typo in the coordinates is likelier than such a scan
 _MANY_POSITIONS = 2**20
 _VISITED = 256
-# the frame numbers of more positions than this, 32 MiB, are worth it where most were visited
+# the frame numbers of more positions than this, 32 MiB, are worth their memory only if at least
+# every second position was visited
 _MOST_UNVISITED = 2**22
 
 _SIZES = ("Scan - Size Y", "Scan - Size X")

@@ -300,7 +300,7 @@ class Blocks(Contiguous):
 
 
 def picked_numbers(pick: Pick, n: int) -> npt.NDArray[np.intp]:
-    """Return the indices that a selection takes of `n`."""
+    """Return the indices that a selection picks from a dimension of length `n`."""
     return np.arange(*pick.indices(n)) if isinstance(pick, slice) else pick
 
 

@@ -147,7 +147,7 @@ def filesystem(
     from fsspec.implementations.local import LocalFileSystem
 
     try:
-        # an archive in a chain is opened here
+        # this may open an archive, whose error may contain the URL
         with without_secrets(target):
             fs, path = url_to_fs(target, **(storage_options or {}))
     except ImportError as error:

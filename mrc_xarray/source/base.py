@@ -60,13 +60,13 @@ class Access:
 
 @dataclass(frozen=True)
 class InStore:
-    """A file in a store, not opened.
+    """A file in a store that has not been opened yet.
 
     Attributes
     ----------
     fs : AbstractFileSystem
     path : str
-        The name there, which for HTTP is the URL with all that is secret in it.
+        The name in the store. For HTTP this is the complete URL, with its secrets.
     name : str
         The URL for attributes and messages, without user, password and query string.
     """
@@ -101,7 +101,7 @@ class ByteSource(Bytes, Protocol):
         """Return the names of the files in the same folder."""
 
     def beside(self, name: str) -> str | InStore:
-        """Return what opens the file of that name in the same folder."""
+        """Return what `open_source` accepts for the file of that name in the same folder."""
 
 
 class Alone:

@@ -1,4 +1,4 @@
-"""What a process holds of all decoded streams together: in memory, and beyond that on disk."""
+"""How much all decoded streams of a process may take together, in memory and then on disk."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from typing import Any, Protocol
 
 __all__ = ["Budget", "Limits", "NoRoom", "Pieces", "budget"]
 
-#: Each piece of a stream has this length, but the last.
+#: Bytes of each piece of a stream but the last.
 PIECE = 4 * 1024**2
-# of a worker's memory: the rest is for the interpreter, the pixels of its tasks and their results
+# a quarter of a worker's memory; the rest is for the interpreter, the pixels of its tasks and
+# their results
 _SHARE_OF_WORKER = 4
-# temporary files at once: a process may have some hundred files open
+# temporary files at once: a process can have only some hundred files open
 _MOST_FILES = 64
-# open decoders of streams at rest that are never closed, however much memory they hold
+# so many decoders stay open, however much memory they hold
 _FEW_DECODERS = 4
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of decoded streams a process may hold, in bytes, and where.
+    """How many bytes of decoded streams a process may hold, and where.
 
     Attributes
     ----------
     memory, disk : int
-        Of all streams of the process together.
+        Bytes, of all streams of the process together.
     folder : str or None
-        Of the temporary file, where the user says so.
+        Where temporary files are, if configured.
     """
 
     memory: int
@@ -40,7 +41,13 @@ class Limits:
 
     @classmethod
     def configured(cls) -> Limits:
-        """Take them from dask's configuration."""
+        """Return the limits of dask's configuration.
+
+        Raises
+        ------
+        ValueError
+            If a configured value is not a size.
+        """
         from dask import config
 
         memory = _configured("mrc-xarray.decoded-memory", "1 GiB")
@@ -59,17 +66,19 @@ def _configured(key: str, default: str) -> int:
             return nbytes
     except (AttributeError, TypeError, ValueError):
         pass
-    raise ValueError(f"dask's {key} is {value!r}; accepted: a size such as '512 MiB'")
+    raise ValueError(
+        f"dask's configuration has {key} = {value!r}; accepted: a size such as '512 MiB'"
+    )
 
 
-class NoRoom(Exception):  # noqa: N818  # it never leaves the package
+class NoRoom(Exception):  # noqa: N818  # users never see it
     """Neither memory nor disk has room for a piece."""
 
 
 class Pieces:
-    """What was decoded of one stream, from its start: first in memory, then in a file.
+    """The decoded bytes of one stream, from its start: first in memory, then in a file.
 
-    The budget adds to them; any thread reads what was added.
+    The budget adds pieces. Any thread may read pieces that were added.
     """
 
     def __init__(self) -> None:
@@ -82,7 +91,7 @@ class Pieces:
         return sum(map(len, self.memory))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes from `offset`, which were added before."""
+        """Fill `buffer` with the bytes from `offset` on, all of which must have been added."""
         while len(buffer):
             n, start = divmod(offset, PIECE)
             if n >= len(self.memory):
@@ -101,34 +110,34 @@ class Stream(Protocol):
 
     @property
     def pieces(self) -> Pieces:
-        """What was decoded of it."""
+        """The bytes that were decoded."""
 
     @property
     def working(self) -> int:
-        """Bytes that its decoder holds; 0 where none is open."""
+        """Bytes that the decoder holds; 0 if none is open."""
 
     def rest(self) -> None:
         """Close the decoder, unless it is decoding: the next read opens it again."""
 
     def forget(self) -> None:
-        """Let go what was decoded: the next read begins anew."""
+        """Discard what was decoded: the next read starts from the beginning."""
 
     def renew(self) -> None:
-        """Begin anew in the child of a fork, where no other thread is."""
+        """Start from the beginning in the child of a fork, which has no other threads."""
 
 
 class Budget:
-    """What all streams of this process may hold.
+    """The memory and disk space that all streams of this process share.
 
     Attributes
     ----------
     lock : threading.RLock
-        Of everything here.
+        Guards all attributes.
 
     Notes
     -----
-    Nothing is counted: what is there is added up when there is need, so that a stream that
-    nobody refers to any more gives back its bytes by being gone.
+    There is no running total. The sizes are added up whenever they are needed, so a stream that
+    is garbage-collected frees its share by itself.
     """
 
     def __init__(self) -> None:
@@ -137,11 +146,11 @@ class Budget:
     def _reset(self) -> None:
         self.lock = threading.RLock()
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
-        # also of streams that were forgotten while they were read
+        # also those that a stream discarded while they were being read
         self._pieces: weakref.WeakSet[Pieces] = weakref.WeakSet()
 
     def join(self, stream: Stream) -> None:
-        """Let a stream take part."""
+        """Register a stream, whose pieces may then be discarded to make room."""
         with self.lock:
             self._streams.add(stream)
 
@@ -151,7 +160,7 @@ class Budget:
         Raises
         ------
         NoRoom
-            If it is too much even without all other streams.
+            If the piece does not fit even after all other streams were discarded.
         OSError
             If the temporary file can't be written.
         """
@@ -187,7 +196,7 @@ class Budget:
         return True
 
     def work(self, limits: Limits) -> None:
-        """Close decoders that were not used for long, where they hold much in memory."""
+        """Close the least recently used decoders if all of them hold too much memory."""
         with self.lock:
             others = [s for s in self._oldest_first() if s.working]
             held = sum(other.working for other in others)
@@ -198,7 +207,7 @@ class Budget:
                 other.rest()
 
     def renew(self) -> None:
-        """Begin anew in the child of a fork: the parent's pieces are the parent's."""
+        """Reset all streams in the child of a fork, since the pieces belong to the parent."""
         streams = list(self._streams)
         self._reset()
         for stream in streams:
@@ -210,7 +219,7 @@ class Budget:
 
 
 def _memory(limits: Limits) -> int:
-    """Return the limit in memory: the configured one, and on a worker a share of its own."""
+    """Return the limit in memory: the configured one, or a worker's share if that is less."""
     shares = [limit // _SHARE_OF_WORKER for limit in _limits_of_workers()]
     return min([limits.memory, *shares])
 
@@ -218,9 +227,9 @@ def _memory(limits: Limits) -> int:
 def _limits_of_workers() -> list[int]:
     """Return the memory limits of the workers of a cluster that are in this process.
 
-    `distributed.get_worker` knows the worker of a task in the task's own thread alone, and
-    sections are read by a pool of threads. So the class is asked for all its instances, as
-    distributed does for itself.
+    `distributed.get_worker` finds the worker only in the task's own thread, but sections are read
+    by a pool of threads. So this uses the private list of all instances, as distributed itself
+    does.
     """
     module = sys.modules.get("distributed.worker")
     if module is None:
@@ -230,7 +239,7 @@ def _limits_of_workers() -> list[int]:
 
 
 def _forget(stream: Stream) -> bool:
-    """Let a stream begin anew; return False where it has nothing to let go."""
+    """Discard what a stream has decoded; return False if there is nothing."""
     if not (stream.pieces.memory or stream.pieces.on_disk):
         return False
     stream.forget()
@@ -238,10 +247,10 @@ def _forget(stream: Stream) -> bool:
 
 
 class _TemporaryFile:
-    """A temporary file without a name, which goes when this does."""
+    """A temporary file without a name, which is removed with this object."""
 
     def __init__(self, folder: str | None) -> None:
-        # what is there for the user need not be there for a worker
+        # the user's folder may not exist on the machine of a worker
         is_here = folder is not None and os.path.isdir(folder)
         self.folder = folder if is_here else tempfile.gettempdir()
         self._lock = threading.Lock()
@@ -262,7 +271,7 @@ class _TemporaryFile:
                 buffer = buffer[self._file.readinto(buffer) :]
 
 
-#: That of this process.
+#: The budget of this process.
 budget = Budget()
 
 if hasattr(os, "register_at_fork"):

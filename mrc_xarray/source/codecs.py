@@ -48,14 +48,14 @@ _MAGIC = {
     rb"PK\x03\x04": "zip",
 }
 _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
-# How many bytes one compressed byte decodes to at most, by the formats' definitions:
-# - deflate (RFC 1951): a match of 258 bytes takes 2 bits, of its length and its distance.
-# - LZMA: a repeated match of 273 bytes takes 14 decisions, and one that is as probable as the
-#   coder allows, 2017 in 2048, takes 0.022 bits. LZMA2 and .xz only add to that.
-# - bzip2: a block holds 900,000 bytes in which each 5 may stand for 255, and takes 24 bytes at
-#   least: 156 bits of headers, 16 of two tables, and 20 of symbols.
-# - zstd (RFC 8878): a block holds 128 KiB, and takes 3 bytes of header and 1 that is repeated.
-# - lz4: each further byte of a match's length stands for 255.
+# Most bytes that one compressed byte decodes to, by the definitions of the formats:
+# - deflate (RFC 1951): a match of 258 bytes needs 2 bits, one each for length and distance.
+# - LZMA: a repeated match of 273 bytes needs 14 decisions. Each needs at least 0.022 bits, since
+#   the coder's largest probability is 2017 in 2048. LZMA2 and .xz only add to that.
+# - bzip2: a block contains 900,000 bytes, of which each 5 may stand for 255. It needs at least
+#   24 bytes: 156 bits of headers, 16 of two tables, and 20 of symbols.
+# - zstd (RFC 8878): a block of 128 KiB needs 3 bytes of header and 1 byte that is repeated.
+# - lz4: each additional byte of a match's length stands for 255.
 _EXPANSION = {
     "stored": 1,
     "gzip": 1032,
@@ -65,15 +65,15 @@ _EXPANSION = {
     "zstd": 128 * 1024 // 4,
     "lz4": 255,
 }
-# by the numbers that zip has for them
+# by the method numbers of zip
 _METHODS = {0: "stored", 8: "gzip", 12: "bz2", 14: "lzma"}
-#: Compressed bytes that the first ones of any image are in: a block of bzip2 can't be decoded in
-#: part, and is shorter.
+#: Compressed bytes that suffice to decode the first bytes of any image. A block of bzip2, which
+#: can only be decoded as a whole, is shorter.
 ENOUGH_TO_BEGIN = MiB
 # of a compressed file, at once
 _FIRST_FETCHED = 256 * 1024
 _MOST_FETCHED = 8 * 1024**2
-# of what is decoded, at once
+# decoded bytes at once
 _PART = MiB
 
 
@@ -147,8 +147,8 @@ def decoder(codec: str, file: BinaryIO, name: str) -> Decoder:
     Raises
     ------
     MrcError
-        If what decodes them is not installed, the stream takes too much memory, or it is an
-        archive of several files.
+        If the package that decodes them is not installed, if the stream needs too much memory, or
+        if it is an archive of several files.
     """
     if codec == "gzip":
         return GzipDecoder(file)
@@ -161,16 +161,16 @@ def decoder(codec: str, file: BinaryIO, name: str) -> Decoder:
 
 
 def most_decoded(codec: str, source: ByteSource) -> int:
-    """Return how many bytes a stream holds at most, by its compressed size."""
+    """Return how many bytes a stream of its compressed size can decode to at most."""
     if codec != "zip":
         return source.size * _EXPANSION[codec]
     _, member = single_member(io.BufferedReader(InnerFile(source)), source.name)
-    # the directory may give more than there is
+    # the size in the directory may be wrong
     return min(member.compress_size, source.size) * _EXPANSION[_METHODS[member.compress_type]]
 
 
 def memory_of(codec: str) -> int:
-    """Return about how many bytes a decoder holds; of xz, that is what xz -6 asks for."""
+    """Return an estimate of the bytes that a decoder holds; for xz, those of ``xz -6``."""
     return {"gzip": MiB // 4, "bz2": 4 * MiB, "lz4": 4 * MiB}.get(codec, 8 * MiB)
 
 
@@ -182,15 +182,16 @@ def encoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
     MrcError
         If what encodes it is not installed.
     """
-    # no name and no time, so that the same pixels are the same bytes
+    # no name and no time, so that the same pixels give the same bytes
     if codec == "gzip" and isal() is not None:
         from isal import igzip
 
         faster: Any = igzip
-        # its default: 10 times as fast as zlib's level 6, and little longer for maps and movies
+        # the default: 10 times as fast as zlib's level 6, with little longer files for maps and
+        # movies
         return faster.IGzipFile("", "wb", 2, file, mtime=0)  # type: ignore[no-any-return]
     if codec == "gzip":
-        # the program's own level
+        # the default of the program gzip
         return gzip.GzipFile("", "wb", 6, file, mtime=0)  # type: ignore[return-value]
     # what xz writes by default is another format
     options = {"format": lzma.FORMAT_ALONE} if codec == "lzma" else {}
@@ -217,7 +218,7 @@ class InnerFile(io.RawIOBase):
     head : bytes
         The first bytes, where they are at hand.
     most : int
-        How much of it may be read.
+        How many bytes of the source may be read.
 
     Attributes
     ----------
@@ -260,8 +261,8 @@ class InnerFile(io.RawIOBase):
         self._left -= len(known)
         if self._left < 0:
             self.error = MrcError(
-                f"{self._source.name}: a compressed stream that does not give its first bytes "
-                "within the length that any image's stream does: it is damaged, or no image"
+                f"{self._source.name}: the beginning of the compressed stream does not decode to "
+                "the first bytes of an image. The file may be damaged, or not an image."
             )
             raise self.error
         return len(known)

@@ -1,8 +1,8 @@
 """What one process has of a decoded stream.
 
-A stream can't be read from its middle. So it is decoded once, as far as it is asked for, and what
-was decoded stays, within the process's `Budget`. Where that has no room left, a stream is
-forgotten, and decoded again by the next read.
+A stream can't be read from its middle. So it is decoded once, as far as it is needed, and the
+decoded bytes are held within the process's `Budget`. When that is exhausted, the bytes of the
+least recently read stream are discarded, and the next read of it decodes them again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BUFFER = 128 * 1024
 
 
 class Decoded:
-    """A decoded stream, shared by all sources of it in this process. For any threads.
+    """A decoded stream, shared by all its sources in this process. Safe for use by any thread.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ class Decoded:
     codec : str
     limits : Limits
     promised : int
-        Where what is wanted of the stream ends. A caller that reads as far wants to know that
-        the stream is sound to its end, where its checksum is.
+        Where the wanted bytes end. A read up to there also decodes the rest of the stream, to
+        verify the checksum at its end.
     salvages : bool
-        Whether what was decoded is given even where it may be wrong.
+        Whether to return decoded bytes even if they may be wrong.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Decoded:
     def of(
         cls, inner: ByteSource, codec: str, limits: Limits, promised: int, salvages: bool
     ) -> Decoded:
-        """Return what this process has of a stream already, or begin with it."""
+        """Return the instance that this process already has of a stream, or a new one."""
         what = (inner, codec, limits, promised, salvages)
         with budget.lock:
             found = _shared.get(what)
@@ -70,7 +70,7 @@ class Decoded:
 
     @property
     def fault(self) -> str | None:
-        """Decode all that can be decoded, and return what is wrong with the stream."""
+        """Decode all that can be decoded; return what is wrong with the stream, or None."""
         return self._use().ended()[1]
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -99,18 +99,18 @@ class Decoded:
         self._decoding.rest()
 
     def forget(self) -> None:
-        # a read that is under way has another reference, and goes on
+        # a read in progress has its own reference, and continues
         self._decoding = _Decoding(*self._what)
 
     renew = forget
 
 
-# by what a stream is
+# by the arguments of Decoded.of
 _shared: weakref.WeakValueDictionary[tuple[object, ...], Decoded] = weakref.WeakValueDictionary()
 
 
 class _Decoding:
-    """A stream that is decoded from its start, once, with all that was decoded of it."""
+    """One pass through a stream from its start, with the bytes that it has decoded."""
 
     def __init__(
         self, inner: ByteSource, codec: str, limits: Limits, promised: int, salvages: bool
@@ -122,7 +122,7 @@ class _Decoding:
         self._promised = promised
         self._salvages = salvages
         self._fault: str | None = None
-        # whether a checksum says that what was decoded is not what was compressed
+        # whether a checksum shows that the decoded bytes are not those that were compressed
         self._is_untrue = False
         self._lock = threading.Lock()
         self._file: Decoder | None = None
@@ -131,7 +131,7 @@ class _Decoding:
         self._is_at_end = False
 
     def ended(self) -> tuple[int, str | None]:
-        """Decode all that can be decoded; return its size, and what is wrong with the stream."""
+        """Decode all that can be decoded; return the size, and what is wrong or None."""
         self._decode(sys.maxsize)
         return self._n_decoded, self._fault
 
@@ -145,7 +145,7 @@ class _Decoding:
 
     @property
     def working(self) -> int:
-        """Bytes that are held to decode on: read ahead, and an estimate of the decoder's own."""
+        """Bytes that are held to continue: those read ahead, and an estimate for the decoder."""
         return 0 if self._file is None else self._raw.held + memory_of(self._codec)
 
     def rest(self) -> None:
@@ -200,7 +200,7 @@ class _Decoding:
                 self._stop()
 
     def _next_piece(self) -> tuple[bytes | bytearray, bool]:
-        """Decode a piece, which is shorter at the end; return whether that is reached."""
+        """Decode a piece; return it, shorter at the end, and whether the end is reached."""
         piece, n, is_last = bytearray(PIECE), 0, False
         try:
             if self._file is None:
@@ -232,8 +232,8 @@ class _Decoding:
 
     def _keep(self, piece: bytes | bytearray) -> None:
         start = self.pieces.in_memory + self.pieces.on_disk
-        # it may be there already, where Ctrl-C came before it was counted; and what follows the
-        # promised bytes is decoded for the checksum alone
+        # the piece may have been added already, if Ctrl-C came before it was counted; bytes after
+        # the promised ones are decoded only for the checksum
         if start > self._n_decoded or self._n_decoded >= self._promised or not piece:
             return
         try:
@@ -247,12 +247,12 @@ class _Decoding:
             ) from None
         except OSError as error:
             error.add_note(
-                f"{self._inner.name} is decoded into a temporary file; dask's "
-                "temporary-directory names another folder"
+                f"{self._inner.name} is decoded into a temporary file; set dask's "
+                "temporary-directory to use another folder"
             )
             raise
 
 
 def _is_of_what_follows(error: Exception) -> bool:
-    """Return whether a fault is only that something else follows a whole stream of gzip."""
+    """Return whether the only fault is that other data follow a complete gzip stream."""
     return isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file")

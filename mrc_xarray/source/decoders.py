@@ -1,8 +1,8 @@
-"""Decoders of gzip, xz and zip that decode no more, and take no more memory, than they are asked.
+"""Decoders of gzip, xz and zip with limited output and memory.
 
-The standard library's files lack three things. `gzip` can't use a faster inflate without losing
-what stands before a fault; `lzma` takes whatever memory the stream asks for; and `zipfile` decodes
-all of the input that it holds, however large that becomes.
+They exist because the standard library's file classes lack three things. `gzip` can't use a faster
+inflate, and isal's own class loses the bytes in front of an error. `lzma` allocates whatever the
+stream asks for. `zipfile` decodes all of the input that it holds, however large the output is.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from mrc_xarray.format import MrcError
 
 __all__ = ["Decoder", "GzipDecoder", "XzDecoder", "isal", "open_member", "single_member"]
 
-# compressed bytes that are decoded at once: few, as what is left of them is copied
+# compressed bytes that are decoded at once: few, because the unused rest is copied each time
 _BLOCK = 16 * 1024
-# xz -9 takes 64 MiB, and zstd's libraries refuse more than this
+# xz -9 uses 64 MiB, and the libraries of zstd refuse more than this
 _MOST_DICTIONARY = 128 * 1024**2
 # a decoder needs some KiB more than its dictionary
 _MOST_MEMORY = _MOST_DICTIONARY + 1024**2
-# an archive of one file has 64 KiB for its name, and as many for other fields and a comment
+# far more than one entry needs: name, extra field and comment have up to 64 KiB each
 _LONGEST_DIRECTORY = 1024**2
-# input of a decoder whose output has no bound of its own
+# bytes at once from a decoder that does not limit its output
 _SIP = 4096
 _EXTRA, _NAME, _COMMENT, _HEADER_CRC = 4, 8, 16, 2
-# methods of zip; what of it decodes by others depends on the version of Python
+# supported methods of zip; the others depend on the version of Python
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _CUT = "Compressed file ended before the end-of-stream marker was reached"
 
 
 class Decoder(Protocol):
-    """A stream, as the bytes that it decodes to."""
+    """The bytes that a stream decodes to."""
 
     def read1(self, nbytes: int, /) -> bytes:
-        """Return the next bytes, `nbytes` at most; none at the end."""
+        """Return up to `nbytes` of the next bytes, and none at the end."""
 
 
 def isal() -> ModuleType | None:
-    """Return ISA-L's zlib, which inflates faster; None where it is not installed."""
+    """Return ISA-L's zlib, which inflates faster; None if it is not installed."""
     try:
         from isal import isal_zlib
     except ImportError:
@@ -58,15 +58,16 @@ def isal() -> ModuleType | None:
 
 
 class GzipDecoder:
-    """The members of a gzip file (RFC 1952), by the zlib of the standard library or ISA-L's.
+    """The members of a gzip file (RFC 1952), decoded by ISA-L or the standard library's zlib.
 
-    It raises what `gzip` does, and never before it gave what precedes the fault.
+    It raises the same exceptions as `gzip`, but only after it has returned all bytes in front of
+    the fault.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._zlib: Any = isal() or zlib
-        # compressed bytes that were read and not used yet
+        # compressed bytes that were read but not used yet
         self._ahead: bytes = file.read(_BLOCK)
         self._member: Any = None
         self._crc = self._length = 0
@@ -89,7 +90,7 @@ class GzipDecoder:
                 raise EOFError(_CUT)
 
     def _begin_member(self) -> bool:
-        """Read the header of the next member; return False where there is none."""
+        """Read the header of the next member; return False if there is none."""
         magic = self._take(2, at_most=True)
         if not magic:
             return False
@@ -116,7 +117,7 @@ class GzipDecoder:
             raise gzip.BadGzipFile(f"CRC check failed {crc:#x} != {self._crc:#x}")
         if length != self._length % 2**32:
             raise gzip.BadGzipFile("Incorrect length of data produced")
-        # a tape's blocks are filled up with zeros
+        # zeros may fill the last block of a tape
         self._ahead = self._ahead.lstrip(b"\0")
         while not self._ahead and (block := self._file.read(_BLOCK)):
             self._ahead = block.lstrip(b"\0")
@@ -139,7 +140,7 @@ class GzipDecoder:
 
 
 class XzDecoder:
-    """The streams of an .xz or .lzma file, unless one asks for a dictionary beyond 128 MiB."""
+    """The streams of an .xz or .lzma file. Dictionaries above 128 MiB are refused."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
@@ -154,7 +155,7 @@ class XzDecoder:
                 try:
                     data = follows and self._decode(follows, nbytes)
                 except lzma.LZMAError:
-                    # what follows is no stream, and of no interest
+                    # what follows is not a stream, and is ignored
                     return b""
                 if not follows:
                     return b""
@@ -180,10 +181,10 @@ class XzDecoder:
 
 
 def _dictionary(stream: bytes) -> int | None:
-    """Return the size of the dictionary that an .xz stream asks for; None where it is not seen.
+    """Return the size of the dictionary that an .xz or .lzma stream needs; None if unknown.
 
-    It is one byte behind the id of LZMA2, 0x21, which the first block's header ends with but for
-    padding and a checksum; see sections 3.1 and 5.3.1 of the format's description.
+    In .xz it is one byte after the id of LZMA2, 0x21, at the end of the first block's header. Only
+    padding and a checksum follow. See sections 3.1 and 5.3.1 of the .xz file format.
     """
     if stream.startswith(b"\x5d\0\0"):
         return int.from_bytes(stream[1:5], "little")
@@ -199,8 +200,8 @@ def too_much_memory(name: str, dictionary: int | None) -> MrcError:
     """Return the error for a stream whose dictionary is too large."""
     asked = "more" if dictionary is None else f"{dictionary} bytes"
     return MrcError(
-        f"{name}: decoding the stream takes a dictionary of {asked}; accepted: up to "
-        f"{_MOST_DICTIONARY} bytes. Decompress the file, or compress it by `xz -9` or less."
+        f"{name}: the stream needs a dictionary of {asked}; accepted: up to "
+        f"{_MOST_DICTIONARY} bytes. Decompress the file, or compress it with `xz -9` or less."
     )
 
 
@@ -210,29 +211,29 @@ def single_member(file: BinaryIO, name: str) -> tuple[zipfile.ZipFile, zipfile.Z
     Raises
     ------
     MrcError
-        If there is another number of members, or it is compressed by another method.
+        If there is not exactly one member, or its compression method is not supported.
     """
     archive = zipfile.ZipFile(_ShortReads(file, name))
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:
-        # names may be long, and of any characters
+        # names may be long, and contain any character
         names = [repr(member.filename[:200])[1:-1] for member in members[:5]]
         raise MrcError(
-            f"{name}: a zip archive of {len(members)} files, and it is not clear which is "
-            f"meant: fsspec opens one as zip://NAME::ARCHIVE, NAME being "
+            f"{name}: a zip archive of {len(members)} files; accepted: one file. To choose one, "
+            f"open zip://NAME::ARCHIVE. The names are "
             f"{', '.join(names)}{', …' * (len(members) > 5)}"
         )
     if members[0].compress_type not in _METHODS:
         raise MrcError(
             f"{name}: a zip archive whose member is compressed by method "
-            f"{members[0].compress_type}; accepted: {', '.join(map(str, _METHODS))}, which are "
-            "stored, deflate, bzip2 and LZMA. Unpack the archive."
+            f"{members[0].compress_type}; accepted: {', '.join(map(str, _METHODS))} "
+            "(stored, deflate, bzip2 and LZMA). Unpack the archive."
         )
     return archive, members[0]
 
 
 class _ShortReads(io.BufferedReader):
-    """The file of an archive, whose directory is read at once: refused where that is long."""
+    """The file of an archive, which refuses the one long read of a very long directory."""
 
     def __init__(self, file: Any, name: str) -> None:
         super().__init__(file)
@@ -242,7 +243,7 @@ class _ShortReads(io.BufferedReader):
         if size is not None and size > _LONGEST_DIRECTORY:
             raise MrcError(
                 f"{self._archive}: a zip archive whose directory has {size} bytes; accepted: up "
-                f"to {_LONGEST_DIRECTORY}, and one file. Unpack the archive."
+                f"to {_LONGEST_DIRECTORY} bytes, for one file. Unpack the archive."
             )
         return super().read(size)
 
@@ -251,12 +252,12 @@ def open_member(file: BinaryIO, name: str) -> Decoder:
     """Open the only member of a zip archive, whatever its method."""
     archive, member = single_member(file, name)
     if member.compress_type == zipfile.ZIP_BZIP2:
-        # zipfile would decode what it holds of it without a limit
+        # zipfile would decode all input that it holds, without a limit
         return bz2.BZ2File(_as_it_is(archive, member))
     opened: Any = archive.open(member)
     if member.compress_type != zipfile.ZIP_LZMA:
         return opened  # type: ignore[no-any-return]
-    # version, length of the properties, and these: a byte and the size of the dictionary
+    # version and length of the properties (2 bytes each), a byte, and the size of the dictionary
     with contextlib.closing(_as_it_is(archive, member)) as raw:
         dictionary = int.from_bytes(raw.read(9)[5:], "little")
     if dictionary > _MOST_DICTIONARY:
@@ -265,11 +266,11 @@ def open_member(file: BinaryIO, name: str) -> Decoder:
 
 
 def _as_it_is(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
-    """Open the compressed bytes of a member, which `zipfile` has a way to only if it is stored."""
+    """Open the compressed bytes of a member, by pretending to `zipfile` that it is stored."""
     stored = copy.copy(member)
     stored.compress_type = zipfile.ZIP_STORED
     stored.file_size = stored.compress_size
-    # the checksum is of what it decodes to
+    # the checksum is that of the decoded bytes
     del stored.CRC
     return archive.open(stored)
 

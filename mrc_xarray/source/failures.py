@@ -1,7 +1,7 @@
-"""What goes wrong with a store, as an exception that shows no secret.
+"""Failures of a store, as exceptions that contain no secrets.
 
-fsspec and the packages below it put the whole URL into their exceptions, and call very different
-failures a missing file.
+fsspec and the packages that it uses put the complete URL into their exceptions, and raise
+`FileNotFoundError` for very different failures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["refusal", "without_secrets"]
 
 @contextlib.contextmanager
 def without_secrets(*urls: str) -> Iterator[None]:
-    """Raise what a store raises without user, password, query string and token.
+    """Replace a store's exceptions by ones without user, password, query string and token.
 
     Parameters
     ----------
     *urls : str
-        What the user asked for, and any other text with secrets in it.
+        The URL that the user opened, and any other text that contains secrets.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def without_secrets(*urls: str) -> Iterator[None]:
     try:
         yield
     except (MrcError, ImportError, MemoryError):
-        # these are ours, or are about a package or this machine
+        # these come from this package, or concern an import or this machine
         raise
     except Exception as error:
         secrets = frozenset[str]().union(*map(secrets_of, urls))
@@ -47,12 +47,12 @@ def without_secrets(*urls: str) -> Iterator[None]:
         try:
             raise failure from None
         finally:
-            # it would go to another process, which shows it
+            # the original would be pickled with it, and be shown by another process
             failure.__context__ = None
 
 
 def refusal(status: int, name: str) -> OSError:
-    """Return the error for the status of an HTTP server's answer."""
+    """Return the error for the status of an HTTP response."""
     try:
         said = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -60,14 +60,14 @@ def refusal(status: int, name: str) -> OSError:
     if status in (404, 410):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if status in (401, 403):
-        return PermissionError(errno.EACCES, f"The server refuses it: {said}", name)
+        return PermissionError(errno.EACCES, f"The server refuses access: {said}", name)
     if status == 429 or status >= 500:
-        return OSError(errno.EIO, f"The server can't give it now: {said}", name)
-    return OSError(errno.EIO, f"The server answers with {said}", name)
+        return OSError(errno.EIO, f"The server can't send the file now: {said}", name)
+    return OSError(errno.EIO, f"The server responded with {said}", name)
 
 
 def _reason(error: Exception) -> BaseException:
-    """Return what an HTTP server said, which fsspec calls a missing file in any case."""
+    """Return the error of an HTTP server, for which fsspec always raises FileNotFoundError."""
     cause = error.__cause__
     is_of_http = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp.")
     if isinstance(error, FileNotFoundError) and cause is not None and is_of_http:
@@ -90,7 +90,7 @@ def _in_own_words(error: BaseException, name: str, secrets: frozenset[str]) -> E
     if isinstance(error, PermissionError):
         return PermissionError(errno.EACCES, said, name)
     if isinstance(error, OSError):
-        # the number chooses the class, such as ConnectionRefusedError
+        # the number selects the class, such as ConnectionRefusedError
         return OSError(error.errno or errno.EIO, said, name)
     for kind_of_argument in (TypeError, ValueError, NotImplementedError):
         if isinstance(error, kind_of_argument) and type(error).__module__ == "builtins":

@@ -1,7 +1,7 @@
-"""Which file it is: what tells one file on a disk from another that has its name.
+"""The identity of a file: what distinguishes it from another file that has taken its name.
 
-Size and modification time belong to every file. Device and inode tell apart two files that have
-both in common. They mean something on one machine only, and not on every file system.
+Every file has a size and a modification time. Device and inode also distinguish two files with
+the same size and time, but only on one machine, and not on every file system.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 __all__ = ["Node", "is_another", "node_of"]
 
-#: File systems on a disk of this machine, where a file has the same device and inode for as long
-#: as it exists. Network, FUSE and overlay file systems may renumber them.
+#: Local file systems, on which a file has the same device and inode for as long as it exists.
+#: Network, FUSE and overlay file systems may renumber them.
 _STABLE = frozenset(
     {
         *("apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs"),
@@ -48,12 +48,12 @@ def node_of(found: os.stat_result, path: str) -> Node | None:
     found : os.stat_result
         The status of the file.
     path : str
-        Its path, to find the file system.
+        The path of the file, to find its file system.
 
     Returns
     -------
     Node or None
-        None where device and inode are not stable, or the host cannot be identified.
+        None if device and inode are not stable, or if the host can't be identified.
     """
     host = _host()
     if not host or not _is_stable(found.st_dev, path):
@@ -62,13 +62,13 @@ def node_of(found: os.stat_result, path: str) -> Node | None:
 
 
 def is_another(before: Node | None, now: Node | None) -> bool:
-    """Return whether two nodes are known to be different files; False where it is not known."""
+    """Return whether two nodes are known to be different files; False if that is unknown."""
     return before is not None and now is not None and before.host == now.host and before != now
 
 
 @functools.cache
 def _host() -> str:
-    """Return the boot id, or an empty string where the system has none."""
+    """Return the boot id, or an empty string if the system has none."""
     try:
         with open(_BOOT_ID) as file:
             return file.read().strip()
@@ -87,7 +87,7 @@ def _is_stable(device: int, path: str) -> bool:
 
 
 def _file_system(path: str) -> str:
-    """Return the type of the file system that a path is on; empty where it is not known."""
+    """Return the type of the file system that a path is on, or an empty string if unknown."""
     try:
         with open(_MOUNTS, "rb") as file:
             lines = [os.fsdecode(line) for line in file]
@@ -99,7 +99,7 @@ def _file_system(path: str) -> str:
         mount, _, file_system = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount.split()[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # of two mounts on one point, the later one is seen
+        # a later mount at the same point hides an earlier one
         if inside and len(point) >= longest:
             longest, kind = len(point), file_system.split()[0]
     return kind

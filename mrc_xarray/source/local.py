@@ -31,7 +31,7 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 class Map(mmap.mmap):
-    """A map that says which file it is of."""
+    """A memory map that knows the name of its file."""
 
     name: str
 
@@ -44,8 +44,12 @@ class LocalSource(Alone):
     ----------
     name : str
         The absolute path.
-    size, mtime_ns, node
-        Which file it is; see `mrc_xarray.source.identity`.
+    size : int
+        In bytes.
+    mtime_ns : int
+        Modification time, in nanoseconds.
+    node : Node or None
+        Device and inode; see `mrc_xarray.source.identity`.
     """
 
     access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * MiB, batch=8 * MiB)
@@ -57,7 +61,7 @@ class LocalSource(Alone):
 
     @classmethod
     def open(cls, path: str) -> LocalSource:
-        """Take the file as it is now."""
+        """Return the source of a file as it is now."""
         path = os.path.abspath(os.path.expanduser(path))
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
@@ -108,7 +112,7 @@ class LocalSource(Alone):
             except OSError as error:
                 if error.errno != errno.EMFILE:
                     raise
-                # before 3.13 a map has a descriptor of its own, and a process may have so many
+                # before Python 3.13 a map has its own file descriptor, and these are limited
                 return None
         mapped.name = self.name
         return mapped
@@ -142,7 +146,7 @@ class LocalSource(Alone):
             os.close(fd)
 
     def _difference(self, found: os.stat_result) -> str:
-        """Return what differs in a file from the one that was opened; empty if nothing does."""
+        """Return how a file differs from the one that was opened, or an empty string."""
         differences = []
         if is_another(self.node, node_of(found, self.name)):
             differences.append("another file")

@@ -1,8 +1,8 @@
-"""Byte ranges of an object in a store, and the proof of which version they are.
+"""Byte ranges of an object in a store, and the check that they are from the opened version.
 
-An object can be replaced between any two requests. Bytes count only if they are proven to be of
-the version that was opened: by the answer that they came with, where a store's answers say so, or
-by asking for the version once more after they came.
+An object can be replaced between any two requests. Bytes are used only if they are proven to be
+from the version that was opened. Either the response that contains them also identifies the
+version, or the store is asked for the version again after they were received.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["describe", "fetch"]
 #: First byte, and the one after the last.
 Range: TypeAlias = tuple[int, int]
 
-# what stores call that which changes when a file does, the surest first
+# the stores' names for what changes when a file does, the most reliable first
 _MARKS = (
     *("ETag", "etag", "md5", "Content-MD5", "Digest", "checksum", "CRC", "generation"),
     *("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "modify"),
     *("modificationTime", "updated", "created"),
 )
-# of a store without marks: an MRC header has the statistics of the pixels
+# for a store without marks: an MRC header contains the statistics of the pixels
 _BEGINNING = "the first 1024 bytes"
 _BEGINNING_SIZE = 1024
 # requests under way at once; aiohttp opens 100 connections by default
@@ -39,8 +39,16 @@ _TOGETHER = 128
 
 
 def describe(fs: AbstractFileSystem, path: str, name: str) -> Version:
-    """Ask a store which version of an object it has now."""
-    # an earlier listing could be of an older file
+    """Ask a store which version of an object it has now.
+
+    Raises
+    ------
+    MrcError
+        If the store does not give the object's size.
+    OSError, Exception
+        As the store and fsspec raise.
+    """
+    # a cached listing could describe an older file
     fs.invalidate_cache(path)
     info = fs.info(path)
     size = info.get("size")
@@ -51,7 +59,7 @@ def describe(fs: AbstractFileSystem, path: str, name: str) -> Version:
     marks = _marks(info)
     archive: Any = getattr(fs, "fo", None)
     if hasattr(archive, "fs") and hasattr(archive, "path"):
-        # what an archive says of its members it read when it was opened
+        # the directory of an archive was read when it was opened, and may be outdated
         around = describe(archive.fs, archive.path, name)
         around_marks = (("size", str(around.size)), *around.marks)
         marks += tuple((f"{mark} of the archive", value) for mark, value in around_marks)
@@ -65,33 +73,33 @@ def describe(fs: AbstractFileSystem, path: str, name: str) -> Version:
 def fetch(
     fs: AbstractFileSystem, path: str, name: str, opened: Version, ranges: Sequence[Range]
 ) -> list[bytes]:
-    """Fetch ranges of an object, all of the version that was opened.
+    """Fetch ranges of an object, all from the version that was opened.
 
     Parameters
     ----------
     fs : AbstractFileSystem
     path : str
-        The object's name there.
+        The object's name in the store.
     name : str
-        For messages.
+        The object's name for messages.
     opened : Version
     ranges : sequence of (int, int)
-        They are asked for at once.
+        First byte and the one after the last. They are requested concurrently.
 
     Returns
     -------
     list of bytes
-        As many bytes as were asked for.
+        One for each range, and complete.
 
     Raises
     ------
     MrcError
-        If another version is there now, or the store's answers are not as they should be.
+        If the object was replaced, or if the store's responses are not valid.
     OSError, Exception
         As the store and fsspec raise.
     """
     if any(start == stop for start, stop in ranges):
-        # stores know no range without bytes
+        # stores reject an empty range
         wanted = [span for span in ranges if span[0] < span[1]]
         found = iter(fetch(fs, path, name, opened, wanted))
         return [next(found) if start < stop else b"" for start, stop in ranges]
@@ -106,7 +114,7 @@ def fetch(
             raise question.other_bytes(len(data), hint=hint)
     if not is_proven:
         now = describe(fs, path, name)
-        # a mark that is no longer there is a difference
+        # a mark that is missing now is a difference
         marks = dict.fromkeys(dict(opened.marks), "") | dict(now.marks)
         if difference := opened.difference(now.size, marks):
             raise changed(name, difference)
@@ -117,7 +125,7 @@ _Answer: TypeAlias = "tuple[bytes, bool]"
 
 
 def _ask(fs: AbstractFileSystem, questions: Sequence[Question]) -> tuple[list[bytes], bool]:
-    """Ask for several ranges at once; return the answers, and whether they prove the version."""
+    """Request ranges concurrently; return their bytes, and whether the version is proven."""
     asking: Callable[[Any, Question], Awaitable[_Answer]]
     if _is(fs, "fsspec.implementations.http", "HTTPFileSystem"):
         asking = _ask_http
@@ -134,7 +142,7 @@ def _ask(fs: AbstractFileSystem, questions: Sequence[Question]) -> tuple[list[by
 
 
 def _is(fs: AbstractFileSystem, module: str, name: str) -> bool:
-    """Return whether a file system is of a class, without importing the class."""
+    """Return whether a file system is an instance of a class, without importing the class."""
     return isinstance(fs, getattr(sys.modules.get(module), name, ()))
 
 
@@ -143,7 +151,7 @@ async def _together(
     asking: Callable[[Any, Question], Awaitable[_Answer]],
     questions: Sequence[Question],
 ) -> list[_Answer]:
-    """Ask for all ranges, so many at a time, and give up at the first failure."""
+    """Request all ranges, a limited number at a time; cancel the rest at the first failure."""
     gate = asyncio.Semaphore(_TOGETHER)
 
     async def ask(question: Question) -> _Answer:
@@ -160,14 +168,14 @@ async def _together(
 
 
 async def _ask_http(fs: Any, question: Question) -> _Answer:
-    """Ask an HTTP server for a range, by fsspec's session.
+    """Request a range from an HTTP server, through fsspec's session.
 
-    fsspec's own method for this returns no headers, and only these say what was sent.
+    fsspec's own method does not return the headers, which are needed to identify the bytes.
     """
     options = dict(fs.kwargs)
     wanted = {
         "Range": f"bytes={question.start}-{question.stop - 1}",
-        # a range of a compressed answer is no range of the file
+        # a range of a compressed response is not a range of the file
         "Accept-Encoding": "identity",
     }
     options["headers"] = {**(options.get("headers") or {}), **wanted}
@@ -185,7 +193,10 @@ async def _ask_http(fs: Any, question: Question) -> _Answer:
 
 
 async def _ask_s3(fs: Any, question: Question) -> _Answer:
-    """Ask S3 for a range as s3fs does, which returns no ETag."""
+    """Request a range from S3 as s3fs does, whose own method does not return the ETag.
+
+    This uses private methods of s3fs, for its sessions and retries.
+    """
     from s3fs.core import _error_wrapper
 
     bucket, key, version = fs.split_path(question.path)
@@ -200,7 +211,7 @@ async def _ask_s3(fs: Any, question: Question) -> _Answer:
             **options,
         )
         metadata = response["ResponseMetadata"]
-        # S3 stores this with an object, and does not encode by it
+        # S3 only stores this as metadata, and does not encode the bytes
         headers = {**metadata["HTTPHeaders"], "content-encoding": ""}
         try:
             proves = question.check(metadata["HTTPStatusCode"], headers)
@@ -208,13 +219,13 @@ async def _ask_s3(fs: Any, question: Question) -> _Answer:
         finally:
             response["Body"].close()
 
-    # of a body that breaks off, too, s3fs asks again
+    # s3fs also retries a body that breaks off
     answer: _Answer = await _error_wrapper(ask, retries=fs.retries)
     return answer
 
 
 def _marks(info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the surest mark; and the next one, where that is an ETag of the weak kind."""
+    """Return the most reliable mark, and the next one as well if the first is a weak ETag."""
     found = [(name, str(info[name])) for name in _MARKS if info.get(name)]
     is_weak = bool(found) and found[0][1].startswith("W/")
     return tuple((name, plain(value)) for name, value in found[: 1 + is_weak])

@@ -1,4 +1,4 @@
-"""A file in a store that fsspec knows."""
+"""A file in a store that fsspec supports."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _MOVIES_SIDECARS = ("_info.txt", "_scan_coordinates.csv")
 
 @dataclass(frozen=True)
 class StoreSource(Alone):
-    """A file in a store that fsspec knows.
+    """A file in a store that fsspec supports.
 
     Attributes
     ----------
     fs, path, name
-        As of `InStore`.
+        See `InStore`.
     version : Version
-        Which version of the file was opened. Bytes of another one are never returned.
+        The version of the file that was opened. Bytes of another version are never returned.
     """
 
     # 64 MiB under way keep a fast store busy, and bound the memory of a large load
@@ -44,13 +44,13 @@ class StoreSource(Alone):
     path: str = field(repr=False)
     name: str
     version: Version
-    # by process, and not pickled: one that was forked needs a file system of its own, since
-    # fsspec's event loop is not in the child
+    # by process, and not pickled: a forked process needs a file system of its own, since the
+    # thread of fsspec's event loop does not exist there
     _here: dict[int, AbstractFileSystem] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, fs: AbstractFileSystem, path: str, url: str) -> StoreSource:
-        """Ask the store once what the file is now."""
+        """Return the source of the version that the store has now."""
         with without_secrets(url, path):
             version = describe(fs, path, redacted(url))
         return cls(fs, path, redacted(url), version, {os.getpid(): fs})
@@ -116,7 +116,7 @@ class StoreSource(Alone):
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[AbstractFileSystem]:
-        """Give this process's file system; what it raises shows no secret."""
+        """Yield this process's file system; the exceptions that it raises contain no secrets."""
         with without_secrets(self.name, self.path):
             yield self._filesystem()
 

@@ -23,11 +23,11 @@ __all__ = ["StreamSource", "damage"]
 
 # compressed bytes from which decoding takes so long that the user wants to know
 _LONG = 32 * MiB
-# how much a compressed byte holds of pixels that are not empty
+# a compressed byte rarely decodes to more, even with codecs that allow it
 _USUAL_EXPANSION = 1032
-# rows, columns or sections that need no evidence
+# rows, columns or sections that any stream may promise
 _FEW = 2**21
-# streams that a worker of a cluster holds when a computation is done, as the next may need them
+# streams that a worker of a cluster holds after a computation, since the next may need them
 _HELD_BY_WORKERS = 2
 
 
@@ -144,21 +144,21 @@ class StreamSource(Alone):
         most, size = most_decoded(self.codec, self.inner), self.inner.size
         if end > most:
             message = (
-                f"the header promises {end} bytes, and a {self.codec} stream of {size} bytes "
-                f"holds {most} at most: one of them is damaged"
+                f"the header promises {end} bytes, but a {self.codec} stream of {size} bytes "
+                f"decodes to {most} bytes at most: the header or the stream is damaged"
             )
         elif longest > max(_FEW, size):
             message = (
-                f"the header promises {longest} sections, rows or columns, and a {self.codec} "
-                f"stream of {size} bytes is no evidence of as many; accepted: up to "
-                f"{max(_FEW, size)}. Decompress the file: by its size it may be known."
+                f"the header promises {longest} sections, rows or columns; accepted: up to "
+                f"{max(_FEW, size)} for a {self.codec} stream of {size} bytes. Decompress the "
+                "file: a plain file shows by its size how many there are."
             )
         else:
             return
         raise MrcError.of(self.name, damage(self.codec, message), message)
 
     def make_sure(self, nbytes: int) -> None:
-        # here, as the pool of threads that reads then does not know of the worker
+        # here, because the threads that read later can't find the worker
         _hold_on_worker(self._shared)
         if nbytes > max(_LONG, self.inner.size * _USUAL_EXPANSION):
             self.read_into([(self.promised - 1, memoryview(bytearray(1)))])
@@ -177,18 +177,18 @@ class StreamSource(Alone):
 
     @functools.cached_property
     def _shared(self) -> Decoded:
-        """What this process has decoded, for this source and its copies."""
+        """The decoded stream that this source shares with its copies in this process."""
         return Decoded.of(self.inner, self.codec, self.limits, self.promised, self.salvages)
 
 
 def _hold_on_worker(decoded: Decoded) -> None:
-    """Hold a stream for the next computation, where this is a worker of a cluster."""
+    """Hold a stream for the next computation, if this is a worker of a cluster."""
     if "distributed" in sys.modules:
         from distributed import get_worker
 
         with contextlib.suppress(ValueError):
             held = vars(get_worker()).setdefault("_mrc_streams", deque(maxlen=_HELD_BY_WORKERS))
-            # the one that was used last comes last; another thread may have done the same
+            # the most recently used one comes last; another thread may have removed it
             with contextlib.suppress(ValueError):
                 held.remove(decoded)
             held.append(decoded)

@@ -1,4 +1,4 @@
-"""URLs as text: without what is secret in them, and of another file in the same folder."""
+"""URLs as text: how to remove their secrets, and how to name another file in the same folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 __all__ = ["missing_store", "redacted", "scrubbed", "secrets_of", "sibling", "without_query"]
 
-# as far as a text goes on without a blank, a quotation mark or a bracket
+# a URL within a text ends at white space, a quotation mark or an angle bracket
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
@@ -18,7 +18,7 @@ def redacted(url: str) -> str:
     ----------
     url : str
         A URL, a chain of URLs such as ``simplecache::https://host/x.mrc``, or a path, which is
-        returned as it is.
+        returned unchanged.
 
     Returns
     -------
@@ -30,17 +30,17 @@ def redacted(url: str) -> str:
 
 
 def scrubbed(text: str, secrets: frozenset[str]) -> str:
-    """Return what another package says, with its URLs redacted and the secrets left out."""
+    """Return the message of another package with its URLs redacted and all secrets removed."""
     text = _URL.sub(lambda found: redacted(found[0]), text)
     for secret in sorted(secrets, key=len, reverse=True):
-        # a short one may also be part of a word
+        # a short secret may also be part of a word
         word = re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)"
         text = re.sub(word, "…", text)
     return text
 
 
 def secrets_of(url: str) -> frozenset[str]:
-    """Return users, passwords, query strings, their values, and fragments of a chain of URLs."""
+    """Return the users, passwords, query strings and their values, and fragments of a URL."""
     found: set[str] = set()
     for part in url.split("::"):
         userinfo, query, fragment = _secret_parts(part)
@@ -58,7 +58,7 @@ def sibling(path: str, name: str) -> str:
 
 
 def without_query(path: str) -> str:
-    """Return a URL without query string and fragment; a path in a store may have their signs."""
+    """Return a URL without query string and fragment; a plain path may contain ``?`` and ``#``."""
     return re.split("[?#]", path)[0] if "://" in path else path
 
 
@@ -69,7 +69,7 @@ def missing_store(url: str) -> str:
     extra = next((extras[protocol] for protocol in protocols if protocol in extras), None)
     if extra is None:
         return f"{redacted(url)}: install the fsspec package for this kind of URL"
-    return f'{redacted(url)}: pip install "mrc-xarray[{extra}]" brings what this kind of URL needs'
+    return f'{redacted(url)}: this kind of URL needs pip install "mrc-xarray[{extra}]"'
 
 
 def _without_secrets(part: str) -> str:
@@ -92,7 +92,7 @@ def _secret_parts(part: str) -> tuple[str, str, str]:
     else:
         authority = re.split("[/?#]", rest)[0]
         port = authority.rpartition(":")[2] if ":" in authority else ""
-        # a password is to be percent-encoded, and what ends the authority may be part of one
+        # a password that should be percent-encoded may contain what ends the authority
         ends_early = "@" not in authority and port and not port.isdigit()
         userinfo = (rest if ends_early else authority).rpartition("@")[0]
     rest = rest[len(userinfo) + 1 :] if userinfo else rest

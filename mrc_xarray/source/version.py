@@ -1,4 +1,4 @@
-"""Which version of an object is in a store, and whether an answer with bytes is of it."""
+"""Versions of an object in a store, and whether a response is from the opened version."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from mrc_xarray.source.failures import refusal
 
 __all__ = ["COPY", "Question", "Version", "plain"]
 
-# marks that an answer with bytes has as well, and the header that has them
+# marks that responses contain as well, and the header fields that contain them
 _IN_ANSWERS = {"ETag": "etag", "Last-Modified": "last-modified"}
-#: What to do about a store that does not answer as it should.
+#: What to do about a store whose responses are not valid.
 COPY = "Copy the file, or put simplecache:: before the URL."
 
 
 @dataclass(frozen=True)
 class Version:
-    """What tells one version of an object from another.
+    """What distinguishes one version of an object from another.
 
     Attributes
     ----------
     size : int
         In bytes.
     marks : tuple of (str, str)
-        Names and values of what changes when the object does, such as its ETag.
+        Names and values of properties that change when the object does, such as its ETag.
     """
 
     size: int
     marks: tuple[tuple[str, str], ...]
 
     def difference(self, size: int | None, marks: Mapping[str, str]) -> str:
-        """Return what differs in another version, as far as that is known; empty if nothing."""
+        """Return how another version is known to differ, or an empty string."""
         differences = [name for name, value in self.marks if marks.get(name, value) != value]
         if size not in (None, self.size):
             differences.append(f"size: {self.size} bytes, now {size}")
@@ -43,7 +43,19 @@ class Version:
 
 @dataclass(frozen=True)
 class Question:
-    """A range of an object that was opened in a certain version."""
+    """A request for a range of an object.
+
+    Attributes
+    ----------
+    path : str
+        The object's name in the store.
+    name : str
+        The object's name for messages.
+    opened : Version
+        The version that was opened.
+    start, stop : int
+        First byte, and the one after the last.
+    """
 
     path: str
     name: str
@@ -52,17 +64,26 @@ class Question:
     stop: int
 
     def check(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Look at an answer before its bytes.
+        """Check status and headers of a response before its bytes are read.
+
+        Parameters
+        ----------
+        status : int
+            The HTTP status.
+        headers : mapping of str to str
+            By names in lower case.
 
         Returns
         -------
         bool
-            Whether it proves that they are of the version that was opened.
+            Whether the headers prove that the bytes are from the version that was opened.
 
         Raises
         ------
-        OSError, MrcError
-            If it has no bytes, those of another version, or others than were asked for.
+        OSError
+            If the status is an error.
+        MrcError
+            If the bytes are from another version, or from another range.
         """
         span = re.fullmatch(
             r"(?i)bytes (\d+|\*)(?:-(\d+))?/(\d+)", headers.get("content-range", "")
@@ -77,7 +98,10 @@ class Question:
             raise refusal(status, self.name)
         encoding = headers.get("content-encoding", "identity")
         if encoding not in ("", "identity"):
-            raise MrcError(f"{self.name}: the server encodes its answers as {encoding!a}. {COPY}")
+            raise MrcError(
+                f"{self.name}: the server sends the bytes with Content-Encoding {encoding!a}; "
+                f"accepted: none. {COPY}"
+            )
         if status == 200 and (self.start, self.stop) != (0, self.opened.size):
             raise self.other_bytes(length or "all", hint=f" It ignores byte ranges. {COPY}")
         if status == 206:
@@ -91,15 +115,15 @@ class Question:
         if marks and marks.items() <= found.items():
             raise MrcError(
                 f"{self.name}: the server gives two sizes of the same file: {self.opened.size} "
-                f"bytes when it was opened, and {size} in an answer with bytes. {COPY}"
+                f"bytes when it was opened, and {size} in a later response. {COPY}"
             )
         raise changed(self.name, difference)
 
     def _check_span(self, content_range: str, length: str) -> None:
-        """Look at which bytes a partial answer has."""
+        """Check that a partial response contains the requested bytes."""
         span = re.fullmatch(r"(?i)bytes (\d+)-(\d+)/(\d+|\*)", content_range)
         if span is None:
-            hint = f" It does not say which (no valid Content-Range). {COPY}"
+            hint = f" The response has no valid Content-Range. {COPY}"
             raise self.other_bytes(length or "some", hint=hint)
         start, stop = int(span[1]), int(span[2]) + 1
         if (start, stop) != (self.start, self.stop):
@@ -108,14 +132,14 @@ class Question:
             raise self.other_bytes(length)
 
     def other_bytes(self, got: int | str, start: int | None = None, hint: str = "") -> MrcError:
-        """Return the error for an answer with other bytes than were asked for."""
+        """Return the error for a response with other bytes than were requested."""
         place = "" if start in (None, self.start) else f" from byte {start}"
         return MrcError(
-            f"{self.name}: the store answered with {got} bytes{place} for the "
-            f"{self.stop - self.start} from byte {self.start}.{hint}"
+            f"{self.name}: the store answered with {got} bytes{place} instead of the "
+            f"{self.stop - self.start} bytes from byte {self.start}.{hint}"
         )
 
 
 def plain(mark: str) -> str:
-    """Return an ETag without the sign of the weak kind, which a proxy may add."""
+    """Return an ETag without the prefix of a weak one, which a proxy may add."""
     return mark.removeprefix("W/")

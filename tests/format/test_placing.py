@@ -1,4 +1,4 @@
-"""Files that lack as many bytes as NSYMBT says: truncated, or without an extended header."""
+"""Files that are exactly NSYMBT bytes too short: truncated, or without an extended header."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def stack(kind: str, order: str, nsymbt_in_sections: float) -> tuple[bytes, int]:
-    """Return a whole file whose NSYMBT is as long as so many sections, and NSYMBT."""
+    """Return a complete file whose NSYMBT is the length of so many sections, and NSYMBT."""
     make, fields = KINDS[kind]
     records = make(order)
     n_columns = int(len(records) / nsymbt_in_sections)
@@ -135,7 +135,7 @@ def test_no_more_is_read_to_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Any)
 TEXT = b"The quick brown fox, jumps over the lazy dog. "
 rng = np.random.default_rng(0)
 SHAPE = (41, 24, 40)
-# what pixels may be, none of it records
+# pixels of many kinds, none of which may be mistaken for records
 PIXELS: dict[str, Array] = {
     "zeros": np.zeros(SHAPE, "i2"),
     "ones": np.ones(SHAPE, "i2"),
@@ -177,7 +177,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("pixels", PIXELS)
 @pytest.mark.parametrize("kind", FIELDS)
 def test_announced_yet_absent(kind: str, pixels: str, order: str) -> None:
-    """EXTTYP alone is no evidence: such files are read as they are, with a warning."""
+    """EXTTYP alone is no evidence: such files are opened with a warning."""
     if (kind, pixels) == ("AGAR", "counting up, float"):
         pytest.skip("by one degree each: a tilt series indeed")
     data = PIXELS[pixels]

@@ -40,12 +40,12 @@ class Reader(NamedTuple):
     record_size : callable
         From the header and the extended header's first bytes to the bytes of a section's record.
     looks_like : callable
-        From the header and the extended header, or its beginning, to whether the bytes are of
-        this kind by what they contain, and can't be pixels. False where that can't be decided.
+        From the header and the extended header, or its beginning, to whether the bytes are
+        records of this kind, and not pixels, by their contents. False if that can't be decided.
     is_per_section : bool
         Whether there is a record for each section.
     most : int
-        Bytes of records that are decoded when a file is opened; more would take too much memory.
+        Bytes of records that are decoded when a file is opened. More would need too much memory.
     """
 
     read: Callable[[Header, bytes, np.ndarray[Any, Any] | None], Metadata]
@@ -119,12 +119,12 @@ def is_there(header: Header, raw: bytes) -> bool:
     ----------
     header : Header
     raw : bytes
-        Of the length that NSYMBT gives, or their beginning.
+        The NSYMBT bytes after the main header, or the first of them.
 
     Returns
     -------
     bool
-        False too where such records can't be distinguished from pixels.
+        Also False if records of this kind can't be distinguished from pixels.
     """
     reader = EXTENDED.get(kind(header, header.nsymbt) or "")
     # garbage is full of infinities and NaNs
@@ -133,7 +133,7 @@ def is_there(header: Header, raw: bytes) -> bool:
 
 
 def most(header: Header, extended_size: int) -> int:
-    """Return how many bytes of the extended header are decoded when a file is opened."""
+    """Return how many bytes of the extended header are decoded at most when a file is opened."""
     reader = EXTENDED.get(kind(header, extended_size) or "")
     return 0 if reader is None else reader.most
 

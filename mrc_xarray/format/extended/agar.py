@@ -96,7 +96,7 @@ def record_size_fei(header: Header, raw: bytes) -> int:
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Return whether the first floats of these records are the tilt angles of a series."""
+    """Return whether the first float of each record is the tilt angle of a series."""
     if (header.nint, header.nreal) == (0, _FEI_FLOATS):
         return looks_like_fei(header, raw)
     size = record_size(header, raw)
@@ -106,7 +106,7 @@ def looks_like(header: Header, raw: bytes) -> bool:
 
 
 def looks_like_fei(header: Header, raw: bytes) -> bool:
-    """Return whether these records have a pixel size and a magnification, or regular tilts."""
+    """Return whether the records have pixel size and magnification, or regular tilt angles."""
     if not is_for_all(header, record_size_fei(header, raw)):
         return False
     table = take(header, raw, _fei_dtype(header), None).table

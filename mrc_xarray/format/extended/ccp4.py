@@ -17,7 +17,7 @@ __all__ = ["RECORD", "looks_like", "read", "record_size"]
 RECORD = 80
 
 _PRINTABLE = string.printable.encode()
-# three coordinates, such as -X+1/2; operators are separated by asterisks where a record has more
+# three coordinates, such as -X+1/2; asterisks separate the operators of one record
 _AXIS = rb"[0-9+\-/. ]*[XYZ][XYZ0-9+\-/. ]*"
 _OPERATORS = re.compile(rb"(%s,%s,%s)(\*%s,%s,%s)*\*? *" % ((_AXIS,) * 6), re.IGNORECASE)
 
@@ -28,7 +28,7 @@ def record_size(header: Header, raw: bytes) -> int:
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Return whether the first record holds symmetry operators."""
+    """Return whether the first record contains symmetry operators."""
     return bool(_OPERATORS.fullmatch(raw[:RECORD].replace(b"\0", b" ")))
 
 

@@ -18,14 +18,14 @@ from mrc_xarray.format.metadata import Column, Metadata, with_gaps
 
 __all__ = ["MOST", "looks_like", "read", "record_size"]
 
-#: Bytes of blocks that are decoded when a file is opened: a scan of 256 × 256. Most of their
-#: fields are the same in all of them, so that these take little memory.
+#: Bytes of blocks that are decoded when a file is opened: a scan of 256 × 256. Most fields have
+#: the same value in all blocks, so the decoded values need little memory.
 MOST = 65536 * 896
 
 # FEI1's blocks have 768 bytes and FEI2's 888; what a later version adds stands behind
 _SIZES = range(768, 16385)
 
-# 0 for FEI1 and 2 for FEI2, where it is right
+# 0 for FEI1 and 2 for FEI2; some files contain other numbers
 _VERSIONS = range(16)
 
 # so many blocks fit into a processor's cache
@@ -173,15 +173,15 @@ def record_size(header: Header, raw: bytes) -> int:
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Return whether these are blocks: by size and version, switches, and texts.
+    """Return whether these are blocks, by their size, version, switches and texts.
 
-    Blocks that were reserved and never written are zero.
+    Blocks that were reserved but never written are zero.
     """
     size, byteorder = _size_and_order(raw)
     order: Literal["little", "big"] = "little" if byteorder == "<" else "big"
     if not size or int.from_bytes(raw[4:8], order) not in _VERSIONS:
         return False
-    # of a file that is cut, not even the first block may be whole
+    # in a truncated file, even the first block may be incomplete
     n_blocks = min(max(header.nz, 1), -(-len(raw) // size))
     raw = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
     table = np.frombuffer(raw, _dtype(size, byteorder))

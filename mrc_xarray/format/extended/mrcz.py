@@ -1,4 +1,4 @@
-"""The JSON that mrcz, and this package, write between header and pixels. See FORMAT: MRCZ."""
+"""The JSON that mrcz and this package write between header and pixels. See FORMAT: MRCZ."""
 
 from __future__ import annotations
 
@@ -24,47 +24,61 @@ __all__ = [
     "too_much",
 ]
 
-#: Its EXTTYP.
+#: The EXTTYP, in lower case.
 KIND = "json"
-#: No metadata of an image are longer, in bytes.
+#: Longest JSON that is read, in bytes. No real metadata of an image are longer.
 LONGEST = 256 * 1024**2
-# objects in objects: Python gives up below 1000, and writes fewer than it reads
+# levels of nesting; Python's limit is below 1000, and lower for writing than for reading
 _DEEPEST = 200
 _TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
-# JSON escapes all others within its texts
+# the only control characters that JSON does not escape
 _BLANKS = b" \t\r\n"
 _CONTROLS = bytes(set(range(32)) - set(_BLANKS))
 
 
 def record_size(header: Header, raw: bytes) -> int:
-    """Return 0: the metadata are of the file, and not of its sections."""
+    """Return 0: the metadata belong to the file, not to its sections."""
     return 0
 
 
 def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
-    """Return nothing: what `parse` returns is no column."""
+    """Return empty metadata: JSON is decoded by `parse`, and has no columns."""
     return Metadata()
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Return whether these bytes, the whole text or its beginning, are a JSON object."""
+    """Return whether these bytes are a JSON object, or the beginning of one."""
     begins = raw.lstrip(_BLANKS)
     is_object = begins.startswith(b"{") and begins[1:].lstrip(_BLANKS)[:1] in (b'"', b"}", b"")
     return is_object and is_text(raw)
 
 
 def is_text(raw: bytes) -> bool:
-    """Return whether bytes can be a part of JSON: its texts have no control characters."""
+    """Return whether bytes can be part of JSON, whose strings contain no control characters."""
     return len(raw) == len(raw.translate(None, _CONTROLS))
 
 
 def parse(name: str, raw: bytes) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Return the metadata; None, and what is wrong, where they are no JSON object.
+    """Decode the JSON of an extended header.
+
+    Parameters
+    ----------
+    name : str
+        The file's, for messages.
+    raw : bytes
+        The extended header.
+
+    Returns
+    -------
+    metadata : dict or None
+        None if the bytes are not a JSON object.
+    problems : list of Problem
+        In that case, what is wrong.
 
     Raises
     ------
     MrcError
-        If there is not the memory for it, or its objects are nested too deeply.
+        If the JSON needs more memory than there is, or is nested too deeply.
     """
     try:
         metadata = json.loads(raw.decode())
@@ -82,9 +96,9 @@ def parse(name: str, raw: bytes) -> tuple[dict[str, Any] | None, list[Problem]]:
 
 
 def too_much(name: str, nbytes: int, found: str) -> MrcError:
-    """Return the error for JSON of `nbytes` bytes that is not worth its memory."""
-    accepted = f"JSON of up to {LONGEST} bytes and {_DEEPEST} levels, for which there is memory"
-    action = "The file may be damaged, or made to do harm; it is not opened."
+    """Return the error for JSON of `nbytes` bytes that is too long or too deep to read."""
+    accepted = f"JSON of up to {LONGEST} bytes and {_DEEPEST} levels that fits into memory"
+    action = "The file is not opened. It may be damaged or malicious."
     return MrcError.of(name, problem(nbytes, found, accepted, action))
 
 
@@ -94,7 +108,7 @@ def _no_object(nbytes: int, found: str) -> Problem:
 
 
 def is_deep(value: Any) -> bool:
-    """Return whether lists and objects are nested deeper than can be written and read anywhere."""
+    """Return whether lists and objects are nested too deeply to be written and read reliably."""
     level = [value]
     for _ in range(_DEEPEST):
         children = [c.values() if isinstance(c, dict) else c for c in level]

@@ -16,12 +16,12 @@ from mrc_xarray.format.metadata import Column, Metadata, gather, with_gaps
 
 __all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "problem", "take"]
 
-# degrees: no stage tilts further, two views of one tilt are nearer than the second, and views of
-# a series are further apart than the third
+# degrees: the largest tilt of a stage, the largest difference between two views of one tilt, and
+# the smallest step of a series
 _STEEPEST, _SAME_TILT, _LEAST_STEP = 90.0, 0.25, 0.5
-# by which the steps of a series differ: by Saxton's scheme, or where a view was left out
+# largest ratio of a step to the usual one: Saxton's scheme varies them, and views may be missing
 _STEPS_DIFFER = 2.5
-# views of one tilt
+# most views of one tilt
 _MOST_REPEATS = 5
 
 
@@ -139,18 +139,23 @@ def is_blank(raw: bytes) -> bool:
 
 
 def is_for_all(header: Header, size: int) -> bool:
-    """Return whether NSYMBT has room for records of `size` bytes, one for each section."""
+    """Return whether NSYMBT bytes hold a record of `size` bytes for each section."""
     return 0 < size * header.nz <= header.nsymbt
 
 
 def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
-    """Return whether numbers are the tilt angles of a series, and can't be pixels.
+    """Return whether numbers are the tilt angles of a series, and not pixels.
 
-    Sorted, the angles of a series have steps of nearly one size.
+    When the angles of a series are sorted, their steps are of nearly the same size.
 
     Parameters
     ----------
-    angles : ndarray of float, shape (n_sections,), degrees
+    angles : ndarray of float, shape (n_sections,)
+        In degrees.
+
+    Returns
+    -------
+    bool
     """
     if not (np.abs(angles) <= _STEEPEST).all():
         return False

@@ -67,9 +67,9 @@ def record_size(header: Header, raw: bytes) -> int:
 
 
 def looks_like(header: Header, raw: bytes) -> bool:
-    """Return whether these are records of a series: of one magnification, or with regular tilts.
+    """Return whether these records have one magnification, or regular tilt angles.
 
-    SerialEM fills up with zeros.
+    SerialEM fills the rest of the extended header with zeros.
     """
     size = record_size(header, raw)
     end = size * header.nz
@@ -79,7 +79,7 @@ def looks_like(header: Header, raw: bytes) -> bool:
     columns = {column.name: column.values for column in _columns(header, table)}
     magnification, angles = columns.get("magnification"), columns.get("tilt_angle")
     if magnification is not None and len(table) > 1:
-        # an image of one value is the same everywhere
+        # if all records are equal, they may be the pixels of a uniform image
         is_one = magnification[0] > 0 and bool((magnification == magnification[0]).all())
         return is_one and bool((table != table[0]).any())
     return angles is not None and is_tilt_series(angles)

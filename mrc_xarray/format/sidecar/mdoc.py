@@ -50,8 +50,8 @@ def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
     Metadata
         Of an .mdoc with ``[ZValue]``: columns, the entry for section n at n. Of one with
         ``[FrameSet]``: single values, for all frames of one exposure. In SerialEM's units. Keys
-        without a name here are in its `keys`: those above the first entry as they are, and
-        those of the entries below ``"sections"``.
+        without a known meaning are in its `keys`: global keys as they are, and keys of the
+        entries under ``"sections"``.
     """
     doc = parse(raw, name)
     problems = list(doc.problems)
@@ -83,7 +83,7 @@ def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
 def _entries_of(
     doc: Autodoc, image: str, n_sections: int, problems: list[SidecarProblem]
 ) -> tuple[Mapping[int, Entry], bool]:
-    """Return the entries by the section that they are for; or a single one for all sections."""
+    """Return a mapping of section to entry, and whether a single entry is for all sections."""
     sections = [entry for entry in doc.entries if entry.kind == _SECTION]
     exposures = [entry for entry in doc.entries if entry.kind == _FRAMES]
     if sections:
@@ -113,7 +113,7 @@ def _entries_of(
 def _in_order(
     name: str, sections: Sequence[Entry], n_sections: int, problems: list[SidecarProblem]
 ) -> dict[int, Entry]:
-    """Return the entries by the sections of the image that they are for."""
+    """Return a mapping of the image's sections to their entries."""
     ordered: dict[int, Entry] = {}
     wrong, repeated = [], []
     for entry in sections:
@@ -142,7 +142,7 @@ def _in_order(
                 "an entry for each section of the image",
                 "What it would say is unknown."
                 if are_worthwhile(len(ordered), n_sections)
-                else "So few say nothing of the stack, and are left out.",
+                else "The few entries are not worth a column, and are left out.",
             )
         )
     return ordered
@@ -151,7 +151,7 @@ def _in_order(
 def _columns(
     name: str, entries: Mapping[int, Entry], n_places: int, problems: list[SidecarProblem]
 ) -> list[Column]:
-    """Return the keys with a name here as columns, one value for each of `n_places`."""
+    """Return the keys with a known meaning as columns, with one value for each of `n_places`."""
     columns: list[Column] = []
     if not are_worthwhile(len(entries), n_places):
         return columns
@@ -165,7 +165,7 @@ def _columns(
             )
         known = {place: value for place, value in values.items() if value is not None}
         for part, column_name in enumerate(row.names if known else ()):
-            # NaN, or NaT
+            # numpy makes NaN or NaT of None
             column = np.full(n_places, None, row.dtype)
             column[list(known)] = [value[part] for value in known.values()]
             columns.append(Column(column_name, column, row.units))
@@ -173,9 +173,10 @@ def _columns(
 
 
 def _unknown(entries: Mapping[int, Entry], n_places: int, room: Room) -> dict[str, Any]:
-    """Return the keys without a name here: one text that all places have, or one for each.
+    """Return the keys without a known meaning: one text if all places have the same, else a list.
 
-    A key that most places lack has a mapping of place to text, which is as short as the file.
+    A key that most places lack has a mapping of place to text, so that a sidecar of many
+    different keys does not become longer in the metadata.
     """
     by_key: dict[str, dict[int, str]] = {}
     for place, entry in entries.items():

@@ -23,9 +23,9 @@ __all__ = [
 ]
 
 _LONGEST = 60
-#: What a line has more, in characters, is left out.
+#: A longer line is cut off; in characters.
 LONGEST_LINE = 2**16
-# of a sidecar's own keys in the metadata
+# limits of a sidecar's own keys in the metadata
 _MOST_VALUES = 2**21
 _MOST_LETTERS = 2**24
 
@@ -39,9 +39,9 @@ def decode(raw: bytes) -> str:
 
 
 def lines(text: str, long: list[tuple[int, int]] | None = None) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, without the white space around, numbered from 1 on.
+    """Yield the numbers, from 1 on, and the stripped texts of the lines that are not blank.
 
-    What is too long is cut off; `long` gets the line's number and length.
+    Lines that are too long are cut off. Their numbers and lengths are appended to `long`.
     """
     # not str.splitlines, for which a line ends at a form feed or a Latin-1 control, too
     for count, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
@@ -82,7 +82,7 @@ def more(group: Sized) -> str:
 
 
 def too_long(name: str, long: Sequence[tuple[int, int]]) -> list[SidecarProblem]:
-    """Return the problem, if any, of the lines of the file `name` that `lines` cut."""
+    """Return the problem, if any, of the lines of the file `name` that `lines` cut off."""
     if not long:
         return []
     line, length = long[0]
@@ -92,14 +92,14 @@ def too_long(name: str, long: Sequence[tuple[int, int]]) -> list[SidecarProblem]
 
 
 class Room:
-    """How much of a sidecar's own keys the metadata still take."""
+    """The room that is left in the metadata for a sidecar's own keys."""
 
     def __init__(self) -> None:
         self._values, self._letters = _MOST_VALUES, _MOST_LETTERS
         self._left_out: list[str] = []
 
     def takes(self, key: str, texts: Collection[str], n_values: int = 1) -> bool:
-        """Return whether there is room for a key with these texts, as `n_values` values."""
+        """Take room for a key with these texts, as `n_values` values; return whether it fits."""
         letters = len(key) + sum(map(len, texts))
         if n_values > self._values or letters > self._letters:
             self._left_out.append(key)
@@ -109,7 +109,7 @@ class Room:
         return True
 
     def problems(self, name: str) -> list[SidecarProblem]:
-        """Return the problem, if any, that there was no room for keys of the file `name`."""
+        """Return the problem of the keys of the file `name` that had no room; empty if all had."""
         if not self._left_out:
             return []
         found = clip(self._left_out[0]) + more(self._left_out)
