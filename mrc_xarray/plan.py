@@ -163,9 +163,13 @@ def append_blocks(
         blocks = _written_blocks(plan, start, header, len(blocks))
         measured = _measured_in_blocks(plan, at, blocks)
     else:
-        joined = b"".join(blocks)
-        plan.sink.write([(start + BLOCK_HEADER_SIZE, joined[BLOCK_HEADER_SIZE:])])
-        plan.sink.write([(start, joined[:BLOCK_HEADER_SIZE])])
+        # what a worker wrote before it died may be longer
+        plan.sink.cut(start)
+        starts = start + np.cumsum([0, *map(len, blocks)])
+        body = memoryview(blocks[0])[BLOCK_HEADER_SIZE:]
+        rest = zip(starts[1:].tolist(), blocks[1:], strict=False)
+        plan.sink.write([(start + BLOCK_HEADER_SIZE, body), *rest])
+        plan.sink.write([(start, blocks[0][:BLOCK_HEADER_SIZE])])
     return start + sum(map(len, blocks)), statistics.joined(measured)
 
 
@@ -208,8 +212,29 @@ def finish_plain(plan: Plan, measured: Statistics) -> None:
 def finish_mrcz(plan: Plan, appended: tuple[int, Statistics]) -> None:
     """Write the header, which tells of the pixels and of the blocks, and make the file last."""
     end, measured = appended
+    _check_blocks(plan, end)
     header = plan.header.replaced(packed_bytes=end - plan.offset, **measured.fields())
     plan.sink.finish(header.encode() + plan.extended)
+
+
+def _check_blocks(plan: Plan, end: int) -> None:
+    """Follow the headers of the blocks, and raise MrcError unless they end where the last ends.
+
+    They do, unless a worker that the cluster had given up for dead went on to write.
+    """
+    section_bytes = plan.header.ny * plan.mode.row_bytes(plan.header.nx)
+    at, n_found = plan.offset, 0
+    while n_found < plan.header.nz:
+        header = plan.sink.read(at, BLOCK_HEADER_SIZE)
+        if len(header) < BLOCK_HEADER_SIZE or Chunk.parse(header).complaint(section_bytes):
+            break
+        at, n_found = at + Chunk.parse(header).ctbytes, n_found + 1
+    if at != end:
+        raise MrcError(
+            f"{plan.sink.name}: the block of section {n_found}, or the one before it, was "
+            "overwritten while the file was written, as by a worker that had lost its cluster. "
+            "Write the file again"
+        )
 
 
 def _place(plan: Plan, block: Array, edges: Edges, block_id: tuple[int, ...]) -> tuple[int, ...]:

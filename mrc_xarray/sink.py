@@ -48,6 +48,9 @@ class ByteSink(Protocol):
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return up to `nbytes` bytes from `offset` on, and fewer at the end of the file."""
 
+    def cut(self, size: int) -> None:
+        """Leave `size` bytes of what was written."""
+
     def finish(self, head: bytes) -> None:
         """Write the first bytes of the file, and make the whole of it last."""
 
@@ -96,6 +99,9 @@ class NewFile:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.part.read(offset, nbytes)
+
+    def cut(self, size: int) -> None:
+        os.truncate(self.part.path, size)
 
     def finish(self, head: bytes) -> None:
         if not self.part.is_there and _begins_with(self.name, head):
@@ -179,6 +185,9 @@ class InPlace:
     def read(self, offset: int, nbytes: int) -> bytes:
         with self._opened() as fd:
             return read_at(fd, offset, nbytes)
+
+    def cut(self, size: int) -> None:
+        raise NotImplementedError("blocks of an MRCZ are not written in place")
 
     def finish(self, head: bytes) -> None:
         """Write those bytes of the header that change: others may have changed the rest."""

@@ -71,6 +71,9 @@ class Encoded:
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.spool.read(offset, nbytes)
 
+    def cut(self, size: int) -> None:
+        os.truncate(self.spool.path, size)
+
     def finish(self, head: bytes) -> None:
         if not self.spool.is_there and _is_written(self.name, head):
             # a cluster may repeat this after the worker that did it has died
@@ -147,6 +150,9 @@ class Upload:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.spool.read(offset, nbytes)
+
+    def cut(self, size: int) -> None:
+        os.truncate(self.spool.path, size)
 
     def finish(self, head: bytes) -> None:
         if not self.spool.is_there and _is_written(self.path, head, self.fs.open):

@@ -895,26 +895,50 @@ def test_block_that_compresses_to_another_size_leaves_its_neighbours(
     pixels = np.concatenate(parts)
     np.testing.assert_array_equal(read(path), pixels)
     header = xr.open_dataset(path, engine="mrc").mrc.header
-    expected = {True: pixels, "quick": pixels[0], False: np.array([0, -1])}[statistics]
-    assert header.dmin == expected.min() or not statistics
-    assert header.dmax == expected.max() or not statistics
-    assert (header.dmin < header.dmax) == bool(statistics)
+    measured = pixels[0] if statistics == "quick" else pixels
+    expected = (measured.min(), measured.max()) if statistics else (0, -1)
+    assert (header.dmin, header.dmax) == expected
 
 
-def test_block_that_was_not_complete_is_written_again(tmp_path: Path) -> None:
-    """A worker died before it wrote the first header of its blocks."""
+@pytest.mark.parametrize("n_after", [0, 1, 2])
+def test_block_that_was_not_complete_is_written_again(tmp_path: Path, n_after: int) -> None:
+    """A worker died in the middle of a block: its first header is not there yet."""
     path = tmp_path / "volume.mrcz"
     plan = planned(path)
-    parts = [noise(seed, 3, 300) for seed in range(2)]
-    end = append_blocks(plan, compressed(plan, parts[0], 0), None)
-    half = compressed(plan, noise(9, 3, 30000), 3).item()[2]
-    plan.sink.write([(end[0] + 16, b"".join(half)[16:])])
-    end = append_blocks(plan, compressed(plan, parts[1], 3), end)
+    parts = [noise(seed, 1, 300) for seed in range(6)]
+    end = None
+    for i, part in enumerate(parts):
+        if i == 5 - n_after:
+            # of the chunk that is computed again, it wrote more
+            half = compressed(plan, np.concatenate([noise(9, 1, 30000)] * 3), i).item()[2]
+            start = plan.offset if end is None else end[0]
+            plan.sink.write([(start + 16, b"".join(half)[16:])])
+        end = append_blocks(plan, compressed(plan, part, i), end)
+    assert end is not None
     finish_mrcz(plan, end)
-    with warnings.catch_warnings():
-        # bytes of the longer block are after the last one
-        warnings.simplefilter("ignore", MrcWarning)
-        np.testing.assert_array_equal(read(path), np.concatenate(parts))
+    np.testing.assert_array_equal(read(path), np.concatenate(parts))
+
+
+@pytest.mark.parametrize("damage", ["zeros", "another block", "cut"])
+def test_block_that_was_overwritten_is_found_before_publication(
+    tmp_path: Path, damage: str
+) -> None:
+    """A worker that had lost its cluster wrote once more."""
+    path = tmp_path / "volume.mrcz"
+    plan = planned(path)
+    end: Any = None
+    starts = [plan.offset]
+    for i in range(6):
+        end = append_blocks(plan, compressed(plan, noise(i, 1, 300), i), end)
+        starts.append(end[0])
+    if damage == "cut":
+        plan.sink.cut(starts[3])
+    else:
+        other = compressed(plan, noise(9, 1, 30000), 3).item()[2][0]
+        plan.sink.write([(starts[3], bytes(16) if damage == "zeros" else other)])
+    with pytest.raises(MrcError, match=r"section [34],.* was overwritten"):
+        finish_mrcz(plan, end)
+    assert not path.exists()
 
 
 @by_two
