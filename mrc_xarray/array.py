@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -18,7 +19,7 @@ from mrc_xarray.format.sections import Pick, Piece, Sections, is_whole, picked_n
 from mrc_xarray.source import ByteSource
 from mrc_xarray.source.base import cores
 
-__all__ = ["StackArray", "preferred_chunks"]
+__all__ = ["StackArray", "StackVariable", "preferred_chunks"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -226,6 +227,33 @@ class StackArray(BackendArray):
         else:
             for batch in batches:
                 fill(batch)
+
+
+class StackVariable(xr.Variable):
+    """The lazy pixels of a file, whose dask tasks are named by the file as it was opened.
+
+    xarray names them by path, modification time and arguments, and for a URL by its text alone.
+    Two openings of a file that was replaced in between would share their tasks, and one of them
+    would silently get the pixels of the other.
+    """
+
+    __slots__ = ()
+
+    def chunk(  # type: ignore[override]  # the parameters are handed on
+        self,
+        chunks: Any = {},  # noqa: B006  # as xarray has it
+        *,
+        from_array_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> xr.Variable:
+        """Return the variable as a dask array; the parameters are those of xarray."""
+        from dask.base import tokenize
+
+        named = dict(from_array_kwargs or {})
+        if named.get("name"):
+            named["name"] = f"{named['name']}-{tokenize(self._data)}"
+        chunked = super().chunk(chunks, from_array_kwargs=named, **options)
+        return xr.Variable(chunked.dims, chunked._data, chunked.attrs, chunked.encoding)
 
 
 def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]:

@@ -88,6 +88,9 @@ def _parts(found: Any) -> Iterator[Any]:
             yield from (content for content in cells if not isinstance(content, str | os.PathLike))
         case xr.DataArray() | xr.Dataset():
             yield from (variable._data for variable in found._to_temp_dataset().variables.values())
+        case type():
+            # a class in a graph has the methods of its instances
+            return
         case _ if hasattr(found, "__dask_graph__"):
             yield found.__dask_graph__()
         case _ if type(found).__module__.startswith(("dask.", "numpy.", "xarray.")):

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from mrc_xarray.array import StackArray, preferred_chunks
+from mrc_xarray.array import StackArray, StackVariable, preferred_chunks
 from mrc_xarray.format import MrcFile
 from mrc_xarray.format.header import HEADER_SIZE
 from mrc_xarray.format.metadata import Value, with_gaps
@@ -128,7 +128,7 @@ def to_dataset(
         roles.append("rgb")
     names = _names(roles, dims)
 
-    data = xr.Variable(
+    data = StackVariable(
         tuple(names.values()),
         indexing.LazilyIndexedArray(array),
         _attrs(file, source),

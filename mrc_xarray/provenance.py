@@ -201,21 +201,29 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and abs(float(value)) <= float(np.finfo(np.float32).max)
+    return abs(_number(value)) <= float(np.finfo(np.float32).max)
 
 
 def _is_step(value: object) -> bool:
-    return isinstance(value, Real) and 0 < float(value) < math.inf
+    return 0 < _number(value) < math.inf
+
+
+def _number(value: object) -> float:
+    """Return a number as a float; NaN for what is none, or larger than any float."""
+    try:
+        return float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _is_header(value: object) -> bool:
     if not isinstance(value, str) or len(value) > _LONGEST_HEADER:
         return False
     try:
-        Header.from_json(value)
+        header = Header.from_json(value)
     except (ValueError, RecursionError):
         return False
-    return True
+    return min(header.nx, header.ny, header.nz) > 0
 
 
 def _is_metadata(value: object) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import by_hand
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -140,3 +141,36 @@ def test_inode_is_not_compared_where_it_is_not_stable(
     assert source.node is None
     swap(path, OLD + 1)
     assert len(source.read(0, 1120)) == 1120
+
+
+# two openings of one name -----------------------------------------------------------------------
+
+
+@needs_node
+def test_openings_of_a_replaced_file_share_no_task(path: Path) -> None:
+    """Otherwise one of them would get the pixels of the other without a word."""
+    old = xr.open_dataset(path, engine="mrc", chunks={}).data
+    same = xr.open_dataset(path, engine="mrc", chunks={}).data
+    swap(path, OLD + 1)
+    new = xr.open_dataset(path, engine="mrc", chunks={}).data
+    assert old.data.name == same.data.name != new.data.name
+    np.testing.assert_array_equal(new.compute(scheduler="sync"), OLD + 1)
+    for mixed in (old - new, new - old):
+        with pytest.raises(MrcError, match="changed since it was opened"):
+            mixed.compute(scheduler="sync")
+
+
+def test_openings_of_a_replaced_object_share_no_task() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/twice/a.mrc", by_hand.mrc(OLD))
+    old = xr.open_dataset("memory://twice/a.mrc", engine="mrc", chunks={}).data.persist()
+    memory.pipe_file("/twice/a.mrc", by_hand.mrc(OLD + 1))
+    new = xr.open_dataset("memory://twice/a.mrc", engine="mrc", chunks={}).data
+    np.testing.assert_array_equal(new - old, np.ones_like(OLD))
+
+
+def test_chunked_pixels_are_an_ordinary_variable(path: Path) -> None:
+    data = xr.open_dataset(path, engine="mrc", chunks={}).data
+    assert type(data.variable) is xr.Variable
+    assert data.variable.attrs["mrc_layout"] == "volume"
+    assert type((xr.open_dataset(path, engine="mrc").data + 1).variable) is xr.Variable

@@ -272,6 +272,11 @@ MALFORMED: dict[str, tuple[str, Any]] = {
     "metadata that are too deep": ("mrc_metadata", '{"a":' * 300 + "1" + "}" * 300),
     "metadata that are a number": ("mrc_metadata", 1.5),
     "an array": ("mrc_metadata", np.arange(3)),
+    "metadata that are null": ("mrc_metadata", "null"),
+    "repairs that are null": ("mrc_repairs", "null"),
+    "a number beyond all floats": ("voltage_kV", 10**400),
+    "a ratio beyond all floats": ("mrcz_ratio", 10**400),
+    "no sections": ("mrc_header", json.dumps(HEADER | {"nz": -1})),
     "length of another type": ("mrc_extended_bytes", "long"),
     "negative length": ("mrc_extended_bytes", -1),
     "absurd length": ("mrc_extended_bytes", 2**62),
@@ -304,7 +309,7 @@ def test_malformed_attribute_is_ignored_with_one_warning(tmp_path: Path, name: s
     assert ds["data"].attrs[key] is value
 
 
-@pytest.mark.parametrize("value", ["wide", -1.0, float("inf"), np.arange(2), None])
+@pytest.mark.parametrize("value", ["wide", -1.0, float("inf"), np.arange(2), None, 10**400])
 def test_malformed_spacing_is_ignored(tmp_path: Path, value: Any) -> None:
     data = opened(by_hand.mrc(PIXELS)).data[:1].load()
     data.coords["z"].attrs["spacing"] = value

@@ -109,7 +109,7 @@ def _no_object(nbytes: int, found: str) -> Problem:
 
 def is_deep(value: Any) -> bool:
     """Return whether lists and objects are nested too deeply to be written and read reliably."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(_DEEPEST):
         children = [c.values() if isinstance(c, dict) else c for c in level]
         level = [c for group in children for c in group if isinstance(c, dict | list)]
