@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from mrc_xarray.array import StackArray
-from mrc_xarray.source.local import Map
+from mrc_xarray.source.local import Map, is_same_file
 
 __all__ = ["is_read_from"]
 
@@ -39,6 +39,7 @@ def is_read_from(data: xr.DataArray, path: str) -> bool:
         If the file is missing.
     """
     target, base = os.stat(path), os.path.basename(path)
+    maps = _maps_of(target)
     left, seen = [data.variable._data], dict[int, Any]()
     while left:
         found = left.pop()
@@ -46,20 +47,22 @@ def is_read_from(data: xr.DataArray, path: str) -> bool:
             continue
         # holding a reference keeps the id of a temporary object from being used again
         seen[id(found)] = found
+        if isinstance(found, np.ndarray) and any(_address(found) in span for span in maps):
+            return True
+        if isinstance(found, StackArray) and found.source.is_of(target):
+            return True
         name = _file(found)
-        if isinstance(found, str | os.PathLike) and os.path.basename(name or "") != base:
-            continue
-        if name is not None and _is_same(name, target):
+        # any other text is no name that a task would open
+        may_be = name is not None and (os.path.isabs(name) or os.path.basename(name) == base)
+        if may_be and is_same_file(str(name), target):
             return True
         left += _parts(found)
     return False
 
 
 def _file(found: Any) -> str | None:
-    """Return the name of the file that an object reads, maps or names."""
+    """Return the name of the file that an object maps or names."""
     match found:
-        case StackArray():
-            return found.source.name
         case Map():
             return found.name
         case np.memmap():
@@ -99,8 +102,17 @@ def _parts(found: Any) -> Iterator[Any]:
             yield from (getattr(found, name, None) for name in names)
 
 
-def _is_same(name: str, target: os.stat_result) -> bool:
+def _maps_of(target: os.stat_result) -> list[range]:
+    """Return the addresses where this process has a file mapped, by whatever package."""
     try:
-        return os.path.samestat(os.stat(name), target)
-    except (OSError, ValueError):
-        return False
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+            lines = [line.split(maxsplit=5) for line in file]
+    except OSError:
+        # no Linux: the maps of this package and of NumPy are found all the same
+        return []
+    spans = [fields[0].split("-") for fields in lines if int(fields[4]) == target.st_ino]
+    return [range(int(start, 16), int(stop, 16)) for start, stop in spans]
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    return int(array.__array_interface__["data"][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ from mrc_xarray.format.layout import stem_and_suffix
 from mrc_xarray.part import PartFolder, exists
 from mrc_xarray.sink import NewFile
 from mrc_xarray.source import filesystem, redacted
+from mrc_xarray.source.failures import without_secrets
 from mrc_xarray.threads import own_threads
 from mrc_xarray.writer import to_mrc
 
@@ -64,8 +66,12 @@ def convert(
         raise MrcError(
             f"{redacted(target)}: source and target are the same, or one is within the other"
         )
+    urls = [name for name in (source, target) if "://" in name and _kind(name) != "mrc"]
     # chunks come after the selection: then no chunk reads what is left out
-    with xr.open_dataset(source, **opened[_kind(source)]) as ds:
+    with (
+        without_secrets(*urls) if urls else contextlib.nullcontext(),
+        xr.open_dataset(source, **opened[_kind(source)]) as ds,
+    ):
         unknown = set(select or {}) - set(ds.dims)
         if unknown:
             raise MrcError(
@@ -133,7 +139,7 @@ def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
 def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
     if fs is not None:
-        raise MrcError(f"{redacted(target)}: netCDF can be written to a disk only")
+        raise MrcError(f"{redacted(target)}: netCDF can only be written to a disk")
     sink = NewFile.at(path, overwrite)
     try:
         # HDF5 locks the file itself

@@ -23,7 +23,7 @@ from mrc_xarray.format.header import HEADER_SIZE, N_LABELS, PLACES, UNDETERMINED
 from mrc_xarray.format.modes import MODES
 from mrc_xarray.format.recognition import guess_byteorder
 from mrc_xarray.format.statistics import Statistics
-from mrc_xarray.locks import lock_in_place
+from mrc_xarray.locks import Lock, lock_in_place
 from mrc_xarray.plan import Plan
 from mrc_xarray.sink import InPlace
 from mrc_xarray.source import LocalSource, filesystem, redacted
@@ -72,8 +72,8 @@ def edit_header(
     if unknown:
         raise TypeError(f"unknown header fields: {', '.join(unknown)}")
     path = local_path(target)
-    with lock_in_place(path, exclusive=True, waits=True):
-        file = _Live.open(path)
+    with lock_in_place(path, exclusive=True, waits=True) as lock:
+        file = _Live.open(path, lock)
         header = _edited(file, voxel_size, fields)
         InPlace(file.name, file.size, file.head, file.node).finish(header.encode())
 
@@ -83,7 +83,7 @@ def _edited(
 ) -> Header:
     """Return the header with new values, after checking that the file can be read with it."""
     try:
-        before = {problem.message(file.name) for problem in format.read(file).problems}
+        before = _statements(file.name, format.read(file))
     except MrcError:
         # any header that makes the file readable is better
         before = None
@@ -103,7 +103,7 @@ def _edited(
     except MrcError as error:
         error.add_note("the file was left as it is")
         raise
-    now = {problem.message(file.name) for problem in after.problems}
+    now = _statements(file.name, after)
     if before is not None and now - before:
         raise MrcError("the file was left as it is: " + "; ".join(sorted(now - before)))
     return header
@@ -127,6 +127,11 @@ def local_path(target: str | os.PathLike[str]) -> str:
     return os.path.realpath(os.path.expanduser(path))
 
 
+def _statements(name: str, file: MrcFile) -> set[str]:
+    """Return what is wrong with a file, without what to do: that is for files as they are."""
+    return {p.message(name).removesuffix(p.action).rstrip() for p in file.problems}
+
+
 def plan_in_place(
     data: xr.DataArray,
     path: str,
@@ -135,6 +140,7 @@ def plan_in_place(
     append_dim: str | None,
     *,
     is_labelled: bool,
+    lock: Lock,
     is_delayed: bool,
     statistics: bool | Literal["quick"],
 ) -> tuple[xr.DataArray, Plan]:
@@ -151,6 +157,8 @@ def plan_in_place(
         As for `mrc_xarray.to_mrc`.
     is_labelled : bool
         Whether the dimensions of `data` have the user's names, rather than ours for an array.
+    lock : Lock
+        On the file.
     is_delayed : bool
         Whether the file is written later, so that it is not locked now.
 
@@ -165,7 +173,7 @@ def plan_in_place(
     MrcError
         If the file is compressed, or the data do not fit it.
     """
-    source = _Live.open(path)
+    source = _Live.open(path, lock)
     if is_read_from(data, source.name):
         raise MrcError(
             f"{source.name}: the data would be read from this file while it is changed, and could "
@@ -219,7 +227,9 @@ def plan_in_place(
             source.size,
             source.head,
             source.node,
-            grows=append_dim is not None,
+            grows_to=file.sections.offset + header.nz * file.sections.section_bytes
+            if append_dim is not None
+            else None,
             locks=is_delayed,
         ),
         header.replaced(**UNDETERMINED),
@@ -249,12 +259,14 @@ class _Live:
     skip: int = LocalSource.access.skip
 
     @classmethod
-    def open(cls, path: str) -> _Live:
+    def open(cls, path: str, lock: Lock) -> _Live:
         # refuses what is not a regular file
         LocalSource.open(path)
         with open(path, "rb") as file:
             found = os.fstat(file.fileno())
             head = file.read(HEADER_SIZE)
+        if not lock.is_on(found):
+            raise MrcError(f"{path}: another file has taken its name just now; try again")
         live = cls(path, found.st_size, head, node_of(found, path))
         if (codec := begins_stream(live.head)) is not None:
             raise MrcError(
@@ -390,6 +402,8 @@ def _typed(name: str, value: Any) -> Any:
         if kind == "float":
             return _finite(value)
         if kind == "XYZ":
+            if len(value) != 3:
+                raise TypeError("accepted: three numbers")
             return XYZ(*map(_finite, value))
         if name == "label":
             if isinstance(value, str) or len(value) > N_LABELS:
@@ -411,6 +425,6 @@ def _finite(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 80:
-        raise TypeError("accepted: a text of 80 characters at most")
+    if not isinstance(value, str) or len(value) > 80 or not value.isprintable():
+        raise TypeError("accepted: a printable text of 80 characters at most")
     return value

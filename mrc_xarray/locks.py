@@ -43,10 +43,15 @@ class Lock:
     """
 
     def __init__(self, fd: int | None = None, key: Key | None = None) -> None:
+        self._key = key
         self._close = None if fd is None else weakref.finalize(self, _close, fd, key, os.getpid())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Lock, ()
+
+    def is_on(self, found: os.stat_result) -> bool:
+        """Return whether it is the lock of the file with this status."""
+        return self._key is not None and self._key[1:] == (found.st_dev, found.st_ino)
 
     def __enter__(self) -> Lock:
         return self

@@ -167,7 +167,7 @@ class Part:
     def remove_left_overs(self) -> None:
         """Remove the temporary files of killed writers of the same name."""
         folder, base = os.path.split(self.name)
-        pattern = re.compile(rf"\.{re.escape(_short(base))}\.[0-9a-f]{{12}}\.part(\.new)?")
+        pattern = re.compile(rf"\.{re.escape(_short(base))}\.[0-9a-f]{{12}}\.part")
         # the user may be allowed to write to a folder but not to list it
         with contextlib.suppress(OSError):
             for entry in os.listdir(folder):
@@ -239,7 +239,7 @@ class PartFolder:
         if os.path.isdir(self.name):
             copy_attributes(self.name, self.path)
             return
-        new = f"{self.path}.new"
+        new = Part.of(self.name).path
         os.mkdir(new)
         try:
             copy_attributes(new, self.path)
@@ -314,17 +314,19 @@ def _take_over_attributes(path: str, name: str) -> None:
     if os.path.exists(name):
         copy_attributes(name, path)
         return
-    # a trial file shows what umask and default ACL give to a new file
-    new = f"{path}.new"
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT, 0o666))
+    # a trial file shows what umask and default ACL give to a new file; nobody knows its name
+    new = Part.of(name).path
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        copy_attributes(new, path)
+        # by descriptor, as another writer may take it for something that was left
+        copy_attributes(fd, path)
     finally:
+        os.close(fd)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
 
 
-def copy_attributes(source: str, path: str) -> None:
+def copy_attributes(source: str | int, path: str) -> None:
     """Copy owner, extended attributes and mode, as far as this user may set them."""
     found = os.stat(source)
     if hasattr(os, "chown"):
@@ -335,11 +337,17 @@ def copy_attributes(source: str, path: str) -> None:
     if hasattr(os, "listxattr"):
         with contextlib.suppress(OSError):
             _copy_extended_attributes(source, path)
+    mode, now = stat.S_IMODE(found.st_mode), os.stat(path)
+    if now.st_gid != found.st_gid:
+        # what its group was allowed is not for another group
+        mode &= ~(stat.S_IRWXG | stat.S_ISGID)
+    if now.st_uid != found.st_uid:
+        mode &= ~stat.S_ISUID
     with contextlib.suppress(OSError):
-        os.chmod(path, stat.S_IMODE(found.st_mode))
+        os.chmod(path, mode)
 
 
-def _copy_extended_attributes(source: str, path: str) -> None:
+def _copy_extended_attributes(source: str | int, path: str) -> None:
     attributes = set(os.listxattr(source)) - _OF_CONTENT
     if _ACL in set(os.listxattr(path)) - attributes:
         # from the folder's default ACL, while the replaced file has none

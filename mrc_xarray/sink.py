@@ -148,8 +148,9 @@ class InPlace:
         The header when the change was planned.
     node : Node or None
         Device and inode when the change was planned, if they are known.
-    grows : bool
-        Whether sections are added, so that no other writer may change the file in the meantime.
+    grows_to : int or None
+        Bytes that it has when sections were added, so that nobody else may change the file in
+        the meantime; None if none are added.
     locks : bool
         Whether `begin` locks the file. Otherwise the caller holds the lock.
     """
@@ -158,17 +159,19 @@ class InPlace:
     size: int
     before: bytes = field(repr=False)
     node: Node | None
-    grows: bool = False
+    grows_to: int | None = None
     locks: bool = False
 
     def begin(self, size: int) -> Lock:
         # do not wait: a waiting task could occupy the thread of the task that it waits for
         lock = (
-            lock_in_place(self.name, exclusive=self.grows, waits=False) if self.locks else Lock()
+            lock_in_place(self.name, exclusive=self.grows_to is not None, waits=False)
+            if self.locks
+            else Lock()
         )
         try:
             with self._opened() as fd:
-                if self.grows and not self._is_as_planned(fd):
+                if self.grows_to is not None and not self._is_as_planned(fd):
                     raise MrcError(
                         f"{self.name}: the file changed since the append was planned; plan it "
                         "again"
@@ -193,11 +196,16 @@ class InPlace:
         """Write those bytes of the header that change: others may have changed the rest."""
         with self._opened() as fd:
             now = read_at(fd, 0, len(head))
-            if self.grows and now != self.before:
+            if self.grows_to is not None and now != self.before:
                 if now == head:
                     # a cluster may repeat this after the worker that did it has died
                     return
                 raise MrcError(f"{self.name}: the file changed while sections were added to it")
+            if self.grows_to is not None and os.fstat(fd).st_size != self.grows_to:
+                raise MrcError(
+                    f"{self.name}: the file has {os.fstat(fd).st_size} bytes after sections were "
+                    f"added to it, instead of {self.grows_to}: it was cut or written to meanwhile"
+                )
             # the header describes the pixels, so these must be on the disk first
             os.fsync(fd)
             bytes_of_each = zip(head, self.before, now, strict=True)
@@ -208,7 +216,7 @@ class InPlace:
                 os.fsync(fd)
 
     def discard(self) -> None:
-        if not self.grows:
+        if self.grows_to is None:
             return
         with contextlib.suppress(MrcError, FileNotFoundError), self._opened() as fd:
             if os.fstat(fd).st_size > self.size and self._is_as_planned(fd):

@@ -114,7 +114,7 @@ class Upload:
         What compresses the file while it is sent, by fsspec's names.
     """
 
-    name: str
+    url: str = field(repr=False)
     overwrite: bool
     spool: Part
     fs: AbstractFileSystem = field(repr=False)
@@ -136,9 +136,13 @@ class Upload:
         folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
         # without a query string, which may be secret and contain slashes
         spool = Part.of(os.path.join(os.path.abspath(folder), os.path.basename(redacted(name))))
-        sink = cls(redacted(name), overwrite, spool, fs, path, codec)
+        sink = cls(name, overwrite, spool, fs, path, codec)
         sink._check()
         return sink
+
+    @property
+    def name(self) -> str:
+        return redacted(self.url)
 
     def begin(self, size: int) -> Lock:
         self._check()
@@ -160,7 +164,7 @@ class Upload:
         self._check()
         self.spool.write([(0, head)])
         try:
-            with without_secrets(self.name, self.path):
+            with without_secrets(self.url, self.path):
                 self._send()
         except FileExistsError:
             raise exists(self.name) from None
@@ -186,7 +190,7 @@ class Upload:
         return f"{self.name} was not written; what was there before is untouched"
 
     def _check(self) -> None:
-        with without_secrets(self.name, self.path):
+        with without_secrets(self.url, self.path):
             self.fs.invalidate_cache(self.path)
             is_there = not self.overwrite and self.fs.exists(self.path)
         if is_there:

@@ -21,10 +21,11 @@ from mrc_xarray.format.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.format.errors import MrcError, warn
 from mrc_xarray.format.header import HEADER_SIZE
 from mrc_xarray.format.layout import COMPRESSED_SUFFIXES, stem_and_suffix
+from mrc_xarray.format.printing import printable
 from mrc_xarray.format.statistics import Statistics
 from mrc_xarray.graph import written
 from mrc_xarray.heading import Wanted, make_heading
-from mrc_xarray.locks import Lock, lock_in_place
+from mrc_xarray.locks import lock_in_place
 from mrc_xarray.plan import Plan, begin, finish_plain
 from mrc_xarray.provenance import well_formed
 from mrc_xarray.sink import open_sink
@@ -191,7 +192,7 @@ def to_mrc(
     is_labelled = isinstance(obj, xr.DataArray | xr.Dataset)
     path = local_path(target)
     # of two appends at the same time, one would write over the other
-    with lock_in_place(path, exclusive=region is None, waits=True) if compute else Lock():
+    with lock_in_place(path, exclusive=region is None, waits=compute) as lock:
         data, plan = plan_in_place(
             data,
             path,
@@ -199,6 +200,7 @@ def to_mrc(
             region,
             append_dim,
             is_labelled=is_labelled,
+            lock=lock,
             is_delayed=not compute,
             statistics=statistics,
         )
@@ -360,7 +362,7 @@ def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
                 task.compute(**options, **own)
     except BaseException as error:
         plan.sink.discard()
-        error.add_note(plan.sink.note)
+        error.add_note(printable(plan.sink.note))
         raise
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,19 @@ def pointed(path: Path) -> Path:
     return link
 
 
+def mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class Interface:
+    """An array of another package, which NumPy takes without a copy."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+        self.__array_interface__ = array.__array_interface__
+
+
 def read_by_hand(path: str) -> np.ndarray[Any, Any]:
     return np.fromfile(path, "f4", offset=1024).reshape(PIXELS.shape)
 
@@ -73,6 +87,17 @@ READ_FROM_THE_FILE: dict[str, Callable[[Path], Any]] = {
     "map by mrcfile": lambda path: mrcfile.mmap(path).data,
     "hard link": lambda path: without_attributes(opened(linked(path))),
     "symbolic link": lambda path: opened(pointed(path), chunks={}),
+    "by a descriptor": lambda path: opened(os.fdopen(os.open(path, os.O_RDONLY), "rb")),
+    "map by the standard library": lambda path: np.frombuffer(
+        mapped(path), "f4", offset=1024
+    ).reshape(PIXELS.shape)[::-1],
+    "map behind an interface": lambda path: np.asarray(
+        Interface(opened(path, mmap=True).values[::-1])
+    ),
+    "through a cache": lambda path: opened(f"blockcache::file://{path}"),
+    "task with another name": lambda path: da.from_delayed(
+        dask.delayed(read_by_hand)(str(pointed(path))), PIXELS.shape, "f4"
+    ),
     "task with the name": lambda path: da.from_delayed(
         dask.delayed(read_by_hand)(str(path)), PIXELS.shape, "f4"
     ),

@@ -950,3 +950,27 @@ def test_killed_append_is_recognised_and_can_be_repaired(path: Path) -> None:
     os.truncate(path, len(whole))
     to_mrc(PIXELS[:1], path, append_dim="z")
     np.testing.assert_array_equal(read(path), np.concatenate([PIXELS, PIXELS[:1]]))
+
+
+def test_append_to_a_file_that_is_cut_meanwhile_does_not_succeed(path: Path) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    data = meanwhile(lambda: None)
+    finish = InPlace.finish
+
+    def cut_and_finish(self: InPlace, head: bytes) -> None:
+        os.truncate(path, len(before))
+        finish(self, head)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InPlace, "finish", cut_and_finish)
+        with pytest.raises(MrcError, match=f"has {len(before)} bytes after sections were added"):
+            to_mrc(data, path, append_dim="z")
+    assert path.read_bytes() == before
+
+
+def test_header_that_does_not_fit_draws_no_advice_to_cut_the_file(path: Path) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    with pytest.raises(MrcError, match="the file was left as it is") as caught:
+        edit_header(path, nx=5)
+    assert "truncate" not in str(caught.value)
+    assert path.read_bytes() == before

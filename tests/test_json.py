@@ -62,6 +62,32 @@ def test_no_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
         opened(b'{"a": 1}')
 
 
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"1", b'"a":1'])
+def test_millions_of_values_are_refused_unread(value: bytes) -> None:
+    n = 2**20
+    text = (
+        b'{"a":{' + b",".join([value] * n) + b"}}"
+        if b":" in value
+        else (b'{"a":[' + b",".join([value] * n) + b"]}")
+    )
+    raw = by_hand.mrc(PIXELS, extended=text, exttyp=b"json")
+    tracemalloc.start()
+    try:
+        with pytest.raises(MrcError, match=r"extended header .* is about \d+ values"):
+            xr.open_dataset(io.BytesIO(raw), engine="mrc")
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+def test_values_of_many_sections_are_read() -> None:
+    n = 20_000
+    text = json.dumps({"a": [[0] * 20] * n}).encode()
+    raw = by_hand.mrc(np.zeros((n, 1, 1), "i1"), extended=text, exttyp=b"json")
+    ds = xr.open_dataset(io.BytesIO(raw), engine="mrc")
+    assert len(ds.mrc.metadata["a"]) == n
+
+
 @pytest.mark.parametrize(
     "text",
     [b'{"a": ', b"[1]", b"1", b'{"a": "\x00"}', b"\xff\xfe{", b'{"a": ' + b"9" * 5000 + b"}"],

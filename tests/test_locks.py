@@ -205,6 +205,17 @@ def test_delayed_append_is_refused_while_another_process_writes(
     assert xr.open_dataarray(path, engine="mrc").sizes["z"] == 5
 
 
+def test_delayed_append_is_not_planned_while_another_process_appends(
+    path: Path, held_by: Callable[[str], Holder]
+) -> None:
+    """What it has added so far is not what a killed append left."""
+    with path.open("ab") as file:
+        file.write(bytes(100))
+    held_by("exclusive")
+    with pytest.raises(MrcError, match="another process is changing the file"):
+        to_mrc(xr.DataArray(PIXELS, dims=DIMS), path, append_dim="z", compute=False)
+
+
 @pytest.mark.parametrize("write", ["region", "append"])
 def test_delayed_writes_hold_the_lock_until_they_are_done(
     path: Path, write: str, monkeypatch: pytest.MonkeyPatch

@@ -275,6 +275,28 @@ def test_replaced_file_gives_its_attributes(tmp_path: Path, name: str) -> None:
     assert os.getxattr(path, "user.project") == b"ribosome"
 
 
+@pytest.mark.skipif(not hasattr(os, "chown"), reason="this system has no owners")
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(0o660, 0o600), (0o604, 0o604), (0o4775, 0o705), (0o2775, 0o705)]
+)
+def test_another_group_does_not_get_what_the_old_one_was_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, expected: int
+) -> None:
+    path = tmp_path / "a.mrc"
+    path.write_bytes(by_hand.mrc(PIXELS))
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    os.chown(path, 1234, 4321)
+    path.chmod(mode)
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise PermissionError(errno.EPERM, "not allowed")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    to_mrc(PIXELS + 1, path, overwrite=True)
+    assert mode_of(path) == expected
+
+
 # an access control list as the kernel has it: version 2, then tag, permissions and id of each
 # entry; here the owner, user 1234, the group, the mask and others
 ACL = b"".join(
@@ -332,7 +354,7 @@ def test_left_overs_are_removed_unless_their_writer_lives(tmp_path: Path, name: 
     path = tmp_path / name
     dead, living = (str(tmp_path / f".{name}.{c * 12}.part") for c in "de")
     others = [f".b{name}.{'d' * 12}.part", f".{name}.part", f".{name}.{'d' * 11}.part"]
-    for left in (*others, os.path.basename(dead), os.path.basename(f"{dead}.new")):
+    for left in (*others, os.path.basename(dead)):
         (tmp_path / left).write_bytes(b"left")
     with subprocess.Popen(
         [sys.executable, "-c", LIVING, living, str(path)],

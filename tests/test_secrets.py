@@ -481,6 +481,10 @@ def test_conversion_shows_no_secret(
         main(["convert", url, str(tmp_path / target), "--quiet", *more])
         main(["convert", url, str(tmp_path / target), "--quiet", *more])
     main(["convert", str(path), url.replace(".mrc", ".nc"), "--quiet"])
+    for suffix in (".nc", ".zarr"):
+        main(["convert", url.replace(".mrc", suffix), str(tmp_path / "p.mrc"), "--quiet"])
+    main(["convert", str(path), url.replace(".mrc", ".zarr"), "--quiet"])
+    main(["convert", str(path), f"s3://{USER}:{PASSWORD}@bucket/a.mrc", "--quiet"])
     shown = capsys.readouterr()
     assert "no dimension 'q'" in shown.err
     assert "netCDF can only be written to a disk" in shown.err

@@ -187,7 +187,7 @@ def read(
     problems += more
     n_sections = sections.shape[0]
     extended_size = sections.offset - HEADER_SIZE
-    metadata, more = _json_metadata(source, header, head, extended_size)
+    metadata, more = _json_metadata(source, header, head, extended_size, n_sections)
     problems += more
 
     axes = geometry.axis_names(header)
@@ -290,7 +290,7 @@ def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
 
 
 def _json_metadata(
-    source: Bytes, header: Header, head: bytes, extended_size: int
+    source: Bytes, header: Header, head: bytes, extended_size: int, n_sections: int
 ) -> tuple[dict[str, Any] | None, list[Problem]]:
     """Return the JSON that mrcz puts into the extended header; see FORMAT: MRCZ."""
     if extended.kind(header, extended_size) != mrcz.KIND:
@@ -301,7 +301,7 @@ def _json_metadata(
         if extended_size > mrcz.LONGEST:
             raise mrcz.too_much(source.name, extended_size, f"{extended_size} bytes long")
         raw = b"".join(_text(source, HEADER_SIZE, end))
-    return mrcz.parse(source.name, raw)
+    return mrcz.parse(source.name, raw, n_sections)
 
 
 def _text(source: Bytes, start: int, end: int) -> Iterator[bytes]:

@@ -287,7 +287,8 @@ def _complete(
                 f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
                 f"what fills the file of {size} bytes",
                 f"The data end at byte {end}, and the {size - end} bytes after them are ignored. "
-                f"If they are from a killed append, os.truncate({name!r}, {end}) removes them.",
+                f"If they are from an append that was killed, and none is running, "
+                f"os.truncate({name!r}, {end}) removes them.",
             )
         ]
     if truncated == "trim" and whole:

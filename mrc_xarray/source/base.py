@@ -97,6 +97,9 @@ class ByteSource(Bytes, Protocol):
     def map(self) -> mmap.mmap | None:
         """Map the file, writable without touching it; None where it can't be mapped."""
 
+    def is_of(self, found: os.stat_result) -> bool:
+        """Return whether the bytes are those of a file on a disk with this status."""
+
     def names_beside(self) -> list[str]:
         """Return the names of the files in the same folder."""
 
@@ -138,6 +141,9 @@ class Alone:
 
     def read_beside(self, name: str) -> bytes | None:
         return None
+
+    def is_of(self, found: os.stat_result) -> bool:
+        return False
 
     def names_beside(self) -> list[str]:
         return []

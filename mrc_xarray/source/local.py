@@ -24,7 +24,7 @@ from mrc_xarray.source.base import (
 )
 from mrc_xarray.source.identity import Node, is_another, node_of
 
-__all__ = ["LocalSource", "Map"]
+__all__ = ["LocalSource", "Map", "is_same_file"]
 
 # Python names it since 3.13; the number is Linux's on x86 and ARM
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -117,6 +117,9 @@ class LocalSource(Alone):
         mapped.name = self.name
         return mapped
 
+    def is_of(self, found: os.stat_result) -> bool:
+        return is_same_file(self.name, found)
+
     def read_beside(self, name: str) -> bytes | None:
         path = self.beside(name)
         if not os.path.isfile(path):
@@ -155,6 +158,14 @@ class LocalSource(Alone):
         elif found.st_mtime_ns != self.mtime_ns:
             differences.append("modification time")
         return ", ".join(differences)
+
+
+def is_same_file(path: str, found: os.stat_result) -> bool:
+    """Return whether a path leads to the file with this status."""
+    try:
+        return os.path.samestat(os.stat(path), found)
+    except (OSError, ValueError):
+        return False
 
 
 def _seek_and_read(fd: int, buffers: list[memoryview], offset: int) -> int:

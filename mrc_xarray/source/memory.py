@@ -82,6 +82,12 @@ class FileObjectSource(Alone):
     def map(self) -> None:
         return None
 
+    def is_of(self, found: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), found)
+        except (AttributeError, OSError, ValueError):
+            return False
+
     @contextlib.contextmanager
     def _position(self) -> Iterator[None]:
         """Hold the file, and leave it where the user had it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mrc_xarray.format.layout import COMPRESSED_SUFFIXES
 from mrc_xarray.source.base import LONGEST_SIDECAR, Access, Alone, InStore, MiB, Request
 from mrc_xarray.source.failures import without_secrets
+from mrc_xarray.source.local import is_same_file
 from mrc_xarray.source.ranges import describe, fetch
 from mrc_xarray.source.urls import redacted, sibling, without_query
 from mrc_xarray.source.version import Version
@@ -78,6 +79,10 @@ class StoreSource(Alone):
 
     def map(self) -> None:
         return None
+
+    def is_of(self, found: os.stat_result) -> bool:
+        # such as blockcache::file://
+        return is_same_file(self.path, found)
 
     def read_beside(self, name: str) -> bytes | None:
         # other sidecars are rarer than the requests that would look for them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -168,6 +169,9 @@ class StreamSource(Alone):
 
     def read_beside(self, name: str) -> bytes | None:
         return self.inner.read_beside(name)
+
+    def is_of(self, found: os.stat_result) -> bool:
+        return self.inner.is_of(found)
 
     def names_beside(self) -> list[str]:
         return self.inner.names_beside()

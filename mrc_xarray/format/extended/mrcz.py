@@ -30,6 +30,8 @@ KIND = "json"
 LONGEST = 256 * 1024**2
 # levels of nesting; Python's limit is below 1000, and lower for writing than for reading
 _DEEPEST = 200
+# of a file, and more for coordinates of its sections
+_MOST_VALUES, _MOST_VALUES_PER_SECTION = 2**18, 32
 _TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
 # the only control characters that JSON does not escape
 _BLANKS = b" \t\r\n"
@@ -58,7 +60,7 @@ def is_text(raw: bytes) -> bool:
     return len(raw) == len(raw.translate(None, _CONTROLS))
 
 
-def parse(name: str, raw: bytes) -> tuple[dict[str, Any] | None, list[Problem]]:
+def parse(name: str, raw: bytes, n_sections: int) -> tuple[dict[str, Any] | None, list[Problem]]:
     """Decode the JSON of an extended header.
 
     Parameters
@@ -80,6 +82,11 @@ def parse(name: str, raw: bytes) -> tuple[dict[str, Any] | None, list[Problem]]:
     MrcError
         If the JSON needs more memory than there is, or is nested too deeply.
     """
+    n_values = sum(map(raw.count, (b",", b"[", b"{")))
+    most = _MOST_VALUES + _MOST_VALUES_PER_SECTION * n_sections
+    if n_values > most:
+        # each takes some 100 bytes of memory, of three in the file
+        raise too_much(name, len(raw), f"about {n_values} values, more than {most}")
     try:
         metadata = json.loads(raw.decode())
     except RecursionError:

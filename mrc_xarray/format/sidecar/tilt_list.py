@@ -13,6 +13,8 @@ from mrc_xarray.format.sidecar.text import clip, decode, lines, number
 
 __all__ = ["names", "read"]
 
+# bytes of a line with one angle, and lines that may be blank
+_LONGEST_LINE, _OTHER_LINES = 100, 1000
 _ACTION = "The tilt angles are left out."
 
 
@@ -51,6 +53,11 @@ def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
         One column, ``tilt_angle``, in degrees; none where a line is no angle, or their number is
         not that of the sections: an angle left out would move all that follow.
     """
+    most = _LONGEST_LINE * (n_sections + _OTHER_LINES)
+    if len(raw) > most:
+        found, accepted = f"{len(raw)} bytes long", f"up to {most} for {n_sections} sections"
+        problem = SidecarProblem(name, 0, "the list", found, accepted, _ACTION)
+        return Metadata(problems=(problem,))
     angles = []
     for line, text in lines(decode(raw)):
         angle = number(text)
