@@ -205,7 +205,13 @@ class Upload:
             except (NotImplementedError, ValueError):
                 # the check of a moment ago is the best that can be done
                 pass
-        opened: BinaryIO = fs.open(self.path, "wb")
+        try:
+            opened: BinaryIO = fs.open(self.path, "wb")
+        except NotImplementedError:
+            raise MrcError(
+                f"{self.name}: this kind of URL can't be written to. Write to a disk, or to a store "
+                "such as s3://"
+            ) from None
         return opened
 
 

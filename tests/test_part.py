@@ -19,8 +19,8 @@ import pytest
 import servers
 import xarray as xr
 
+from mrc_xarray import MrcError, to_mrc
 from mrc_xarray import part as part_module
-from mrc_xarray import to_mrc
 from mrc_xarray.convert import convert
 from mrc_xarray.part import Part
 from mrc_xarray.spooled import Upload
@@ -179,6 +179,15 @@ def fetched(s3: servers.S3, name: str) -> bytes:
     fs.invalidate_cache()
     content: bytes = fs.cat_file(f"{s3.bucket}/{name}")
     return content
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_server_that_takes_no_files_is_named(tmp_path: Path, overwrite: bool) -> None:
+    with (
+        servers.http_server(tmp_path) as server,
+        pytest.raises(MrcError, match=r"a\.mrc: this kind of URL can't be written to"),
+    ):
+        to_mrc(PIXELS, server.url("a.mrc"), overwrite=overwrite)
 
 
 def test_store_without_conditions_is_looked_at_before_publication() -> None:
