@@ -209,8 +209,8 @@ class Upload:
             opened: BinaryIO = fs.open(self.path, "wb")
         except NotImplementedError:
             raise MrcError(
-                f"{self.name}: this kind of URL can't be written to. Write to a disk, or to a store "
-                "such as s3://"
+                f"{self.name}: this kind of URL can't be written to. Write to a disk, or to a "
+                "store such as s3://"
             ) from None
         return opened
 
