@@ -107,6 +107,10 @@ class Part:
         finally:
             os.close(fd)
 
+    def cut(self, size: int) -> None:
+        """Leave the first `size` bytes."""
+        os.truncate(self.path, size)
+
     @property
     def is_there(self) -> bool:
         """Whether the file exists: it does after it was created, until it is published."""

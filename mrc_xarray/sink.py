@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.locks import Lock, lock_in_place
 from mrc_xarray.part import Buffer, Part, exists, read_at, write_at
-from mrc_xarray.source.codecs import codec_of
+from mrc_xarray.source.codecs import codec_of, first_bytes
 from mrc_xarray.source.identity import Node, is_another, node_of
 
-__all__ = ["ByteSink", "InPlace", "NewFile", "open_sink"]
+__all__ = ["ByteSink", "InPlace", "NewFile", "ToPart", "is_written", "open_sink"]
 
 _BINARY = getattr(os, "O_BINARY", 0)
 # NX and NY, MODE, NSYMBT: if these differ, the pixels are elsewhere
@@ -62,8 +62,38 @@ class ByteSink(Protocol):
         """What a failure means for the file."""
 
 
+class ToPart:
+    """A sink that writes to a temporary file first, its `part`."""
+
+    part: Part
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    def write(self, buffers: Iterable[Buffer]) -> None:
+        self.part.write(buffers)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        return self.part.read(offset, nbytes)
+
+    def cut(self, size: int) -> None:
+        self.part.cut(size)
+
+    def discard(self) -> None:
+        self.part.discard()
+
+    @property
+    def note(self) -> str:
+        return f"{self.name} was not written; what was there before is untouched"
+
+    def _create(self, size: int) -> Lock:
+        self.part.remove_left_overs()
+        return self.part.create(size)
+
+
 @dataclass(frozen=True)
-class NewFile:
+class NewFile(ToPart):
     """A file on a disk, written under another name in the same folder, and renamed at the end.
 
     Attributes
@@ -91,31 +121,14 @@ class NewFile:
 
     def begin(self, size: int) -> Lock:
         self.check()
-        self.part.remove_left_overs()
-        return self.part.create(size)
-
-    def write(self, buffers: Iterable[Buffer]) -> None:
-        self.part.write(buffers)
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        return self.part.read(offset, nbytes)
-
-    def cut(self, size: int) -> None:
-        os.truncate(self.part.path, size)
+        return self._create(size)
 
     def finish(self, head: bytes) -> None:
-        if not self.part.is_there and _begins_with(self.name, head):
+        if not self.part.is_there and is_written(self.name, head):
             # a cluster may repeat this after the worker that did it has died
             return
         self.write([(0, head)])
         self.part.publish(overwrite=self.overwrite)
-
-    def discard(self) -> None:
-        self.part.discard()
-
-    @property
-    def note(self) -> str:
-        return f"{self.name} was not written; what was there before is untouched"
 
     def check(self) -> None:
         """Raise OSError or MrcError where nothing may be written under the name."""
@@ -289,9 +302,10 @@ def open_sink(
     return NewFile.at(path, overwrite) if codec is None else Encoded.at(path, codec, overwrite)
 
 
-def _begins_with(path: str, head: bytes) -> bool:
+def is_written(path: str, head: bytes, opener: Callable[..., Any] = open) -> bool:
+    """Return whether a file exists and, after decoding if it is compressed, begins with `head`."""
     try:
-        with open(path, "rb") as file:
-            return file.read(len(head)) == head
+        with opener(path, "rb") as file:
+            return first_bytes(file, len(head)) == head
     except OSError:
         return False

@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mrc_xarray.format.errors import MrcError
 from mrc_xarray.locks import Lock
-from mrc_xarray.part import Buffer, Part, exists
-from mrc_xarray.sink import NewFile
-from mrc_xarray.source.codecs import encoder, first_bytes
+from mrc_xarray.part import Part, exists
+from mrc_xarray.sink import NewFile, ToPart, is_written
+from mrc_xarray.source.codecs import encoder
 from mrc_xarray.source.failures import without_secrets
 from mrc_xarray.source.urls import redacted
 
@@ -33,7 +32,7 @@ _ENCODED = 1024**2
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(ToPart):
     """A compressed file on a disk.
 
     Attributes
@@ -41,14 +40,14 @@ class Encoded:
     target : NewFile
     codec : str
         By fsspec's names.
-    spool : Part
+    part : Part
         The uncompressed file. It is in the folder of the target, where the workers of a cluster
         can write.
     """
 
     target: NewFile
     codec: str
-    spool: Part
+    part: Part
 
     @classmethod
     def at(cls, path: str, codec: str, overwrite: bool) -> Encoded:
@@ -62,50 +61,36 @@ class Encoded:
 
     def begin(self, size: int) -> Lock:
         self.target.check()
-        self.spool.remove_left_overs()
-        return self.spool.create(size)
-
-    def write(self, buffers: Iterable[Buffer]) -> None:
-        self.spool.write(buffers)
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        return self.spool.read(offset, nbytes)
-
-    def cut(self, size: int) -> None:
-        os.truncate(self.spool.path, size)
+        return self._create(size)
 
     def finish(self, head: bytes) -> None:
-        if not self.spool.is_there and _is_written(self.name, head):
+        if not self.part.is_there and is_written(self.name, head):
             # a cluster may repeat this after the worker that did it has died
             return
-        self.spool.write([(0, head)])
-        part = self.target.part
-        with part.create(0):
-            with open(part.path, "wb") as file:
-                _copy(self.spool, file, self.codec)
-            part.publish(overwrite=self.target.overwrite)
-        self.spool.discard()
+        self.part.write([(0, head)])
+        encoded = self.target.part
+        with encoded.create(0):
+            with open(encoded.path, "wb") as file:
+                _copy(self.part, file, self.codec)
+            encoded.publish(overwrite=self.target.overwrite)
+        self.part.discard()
 
     def discard(self) -> None:
-        self.spool.discard()
+        super().discard()
         self.target.discard()
-
-    @property
-    def note(self) -> str:
-        return self.target.note
 
 
 @dataclass(frozen=True)
-class Upload:
+class Upload(ToPart):
     """A file in a store.
 
     Attributes
     ----------
-    name : str
-        The URL, without its secrets.
+    url : str
+        With its secrets, so that it is not shown.
     overwrite : bool
         Whether it may replace an object.
-    spool : Part
+    part : Part
         The uncompressed file on a local disk.
     fs : AbstractFileSystem
     path : str
@@ -116,7 +101,7 @@ class Upload:
 
     url: str = field(repr=False)
     overwrite: bool
-    spool: Part
+    part: Part
     fs: AbstractFileSystem = field(repr=False)
     path: str = field(repr=False)
     codec: str | None
@@ -135,8 +120,8 @@ class Upload:
 
         folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
         # without a query string, which may be secret and contain slashes
-        spool = Part.of(os.path.join(os.path.abspath(folder), os.path.basename(redacted(name))))
-        sink = cls(name, overwrite, spool, fs, path, codec)
+        part = Part.of(os.path.join(os.path.abspath(folder), os.path.basename(redacted(name))))
+        sink = cls(name, overwrite, part, fs, path, codec)
         sink._check()
         return sink
 
@@ -146,23 +131,13 @@ class Upload:
 
     def begin(self, size: int) -> Lock:
         self._check()
-        self.spool.remove_left_overs()
-        return self.spool.create(size)
-
-    def write(self, buffers: Iterable[Buffer]) -> None:
-        self.spool.write(buffers)
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        return self.spool.read(offset, nbytes)
-
-    def cut(self, size: int) -> None:
-        os.truncate(self.spool.path, size)
+        return self._create(size)
 
     def finish(self, head: bytes) -> None:
-        if not self.spool.is_there and _is_written(self.path, head, self.fs.open):
+        if not self.part.is_there and is_written(self.path, head, self.fs.open):
             return
         self._check()
-        self.spool.write([(0, head)])
+        self.part.write([(0, head)])
         try:
             with without_secrets(self.url, self.path):
                 self._send()
@@ -177,17 +152,10 @@ class Upload:
         )
         with own.transaction:
             with self._opened(own) as file:
-                _copy(self.spool, file, self.codec)
+                _copy(self.part, file, self.codec)
             # check once more, because the object is published at the end of the transaction
             self._check()
         self.fs.invalidate_cache(self.path)
-
-    def discard(self) -> None:
-        self.spool.discard()
-
-    @property
-    def note(self) -> str:
-        return f"{self.name} was not written; what was there before is untouched"
 
     def _check(self) -> None:
         with without_secrets(self.url, self.path):
@@ -227,12 +195,3 @@ def _copy(spool: Part, file: BinaryIO, codec: str | None) -> None:
                     # removed after Ctrl-C
                     raise MrcError(f"{spool.name}: writing was interrupted")
                 encoded.write(part)
-
-
-def _is_written(path: str, head: bytes, opener: Callable[..., Any] = open) -> bool:
-    """Return whether a file exists and, after decoding if it is compressed, begins with `head`."""
-    try:
-        with opener(path, "rb") as file:
-            return first_bytes(file, len(head)) == head
-    except OSError:
-        return False

@@ -974,7 +974,7 @@ def test_copy_that_is_given_up_stops(tmp_path: Path, monkeypatch: pytest.MonkeyP
     exists, asked = os.path.exists, []
 
     def soon_gone(path: str) -> bool:
-        if path == new.spool.path:
+        if path == new.part.path:
             asked.append(path)
             if len(asked) == 5:
                 new.discard()

@@ -843,7 +843,7 @@ def test_uploading_again_does_no_harm() -> None:
     sink.finish(b"head")
     sink.finish(b"head")
     assert fs.cat_file(path) == b"head\0\0\0\0"
-    assert not sink.spool.is_there
+    assert not sink.part.is_there
 
 
 # blocks that differ when they are computed again -------------------------------------------------
