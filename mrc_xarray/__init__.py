@@ -6,22 +6,31 @@ Installing the package is enough for ``xr.open_dataset("tomo.mrc", engine="mrc")
 from typing import TYPE_CHECKING, Any
 
 from mrc_xarray import accessor
-from mrc_xarray.format.errors import MrcError, MrcWarning
+from mrc_xarray._version import __version__
+from mrc_xarray.errors import MrcError, MrcWarning
 
 if TYPE_CHECKING:
-    from mrc_xarray.editing import edit_header
-    from mrc_xarray.validation import validate
-    from mrc_xarray.writer import create, to_mrc
+    from mrc_xarray.tools.validation import validate
+    from mrc_xarray.writing.editing import edit_header
+    from mrc_xarray.writing.writer import create, to_mrc
 
-__all__ = ["MrcError", "MrcWarning", "accessor", "create", "edit_header", "to_mrc", "validate"]
-__version__ = "0.1.0"
+__all__ = [
+    "MrcError",
+    "MrcWarning",
+    "__version__",
+    "accessor",
+    "create",
+    "edit_header",
+    "to_mrc",
+    "validate",
+]
 
 # who only reads need not wait for them
 _LAZY = {
-    "create": "writer",
-    "edit_header": "editing",
-    "to_mrc": "writer",
-    "validate": "validation",
+    "create": "writing.writer",
+    "edit_header": "writing.editing",
+    "to_mrc": "writing.writer",
+    "validate": "tools.validation",
 }
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import xarray as xr
 
-from mrc_xarray import extended, provenance
-from mrc_xarray.dataset import voxel_size
-from mrc_xarray.format.header import Header
+from mrc_xarray.labels import provenance
+from mrc_xarray.labels.dataset import voxel_size
+from mrc_xarray.mrc.header import Header
+from mrc_xarray.writing import extended_header as extended
 
 __all__ = ["MrcAccessor"]
 
@@ -80,14 +81,14 @@ class MrcAccessor:
         return extended.fields(self._required())
 
     def plot_slices(self, at: Mapping[str, float] | None = None, **options: Any) -> Any:
-        """Draw three orthogonal slices: see `mrc_xarray.plot.plot_slices`, for all arguments."""
-        from mrc_xarray.plot import plot_slices
+        """Show central slices, see `mrc_xarray.tools.plot.plot_slices`."""
+        from mrc_xarray.tools.plot import plot_slices
 
         return plot_slices(self._required(), at, **options)
 
     def to_file(self, target: str | os.PathLike[str], **options: Any) -> Any:
         """Write the data to an MRC or MRCZ file: see `mrc_xarray.to_mrc`, for all arguments."""
-        from mrc_xarray.writer import to_mrc
+        from mrc_xarray.writing.writer import to_mrc
 
         return to_mrc(self._obj, target, **options)
 

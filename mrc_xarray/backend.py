@@ -15,18 +15,14 @@ from typing import Any, BinaryIO
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from mrc_xarray import format
-from mrc_xarray.dataset import to_dataset
-from mrc_xarray.format.errors import MrcWarning, warn
-from mrc_xarray.format.layout import stem_and_suffix
-from mrc_xarray.source import Target, open_decoded, open_source
-from mrc_xarray.source.codecs import first_bytes
+from mrc_xarray.errors import MrcWarning, warn
+from mrc_xarray.labels.dataset import to_dataset
+from mrc_xarray.mrc import reading
+from mrc_xarray.storage import Target, open_decoded, open_source
+from mrc_xarray.storage.codecs import first_bytes
+from mrc_xarray.suffixes import MRC_SUFFIXES, stem_and_suffix
 
 __all__ = ["MrcBackendEntrypoint"]
-
-_SUFFIXES = frozenset(
-    (".mrc", ".mrcs", ".mrcz", ".map", ".ccp4", ".rec", ".st", ".ali", ".preali")
-)
 
 
 class MrcBackendEntrypoint(BackendEntrypoint):
@@ -145,7 +141,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         if unknown:
             raise TypeError(_unknown_arguments(unknown))
         source, head = open_decoded(filename_or_obj, storage_options, salvages=truncated == "trim")
-        file = format.read(
+        file = reading.read(
             source,
             head,
             layout=layout,
@@ -178,7 +174,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         self, filename_or_obj: Target, **options: Any
     ) -> dict[str, xr.Dataset]:
         """Open a Direct Electron movie and the images beside it; see `open_datatree`."""
-        from mrc_xarray.acquisition import groups
+        from mrc_xarray.labels.tree import groups
 
         storage_options = options.get("storage_options")
 
@@ -234,7 +230,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             if isinstance(filename_or_obj, str | os.PathLike):
                 path = os.fspath(filename_or_obj)
                 if "://" in path or "::" in path:
-                    return stem_and_suffix(path)[1] in _SUFFIXES
+                    return stem_and_suffix(path)[1] in MRC_SUFFIXES
                 path = os.path.expanduser(path)
                 if not os.path.isfile(path):
                     # reading from a pipe would wait for its writer
@@ -255,18 +251,18 @@ class MrcBackendEntrypoint(BackendEntrypoint):
 
 
 def _begins_mrc(file: BinaryIO) -> bool:
-    return format.looks_like_mrc(first_bytes(file, format.PLAUSIBLE_SIZE))
+    return reading.looks_like_mrc(first_bytes(file, reading.PLAUSIBLE_SIZE))
 
 
 def _sidecar(
     target: Target | None, storage_options: dict[str, Any] | None
-) -> format.SidecarChoice:
+) -> reading.SidecarChoice:
     """Read the sidecar that the user names, if any is named."""
     if target is None or (isinstance(target, str) and target == "auto"):
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
     source, head = open_decoded(target, storage_options)
     raw = head if len(head) == source.known_size else source.read(0, source.size)
-    return format.NamedBytes(os.path.basename(source.name), raw)
+    return reading.NamedBytes(os.path.basename(source.name), raw)
 
 
 def _nothing_to_close() -> None:

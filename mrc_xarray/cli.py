@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import mrc_xarray
-from mrc_xarray.format.errors import Finding, Problem
-from mrc_xarray.format.printing import json_text, printable, printable_lines
-from mrc_xarray.source import redacted
+from mrc_xarray.errors import Finding, Problem
+from mrc_xarray.storage import redacted
+from mrc_xarray.text import json_text, printable, printable_lines
 
 __all__ = ["main"]
 
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from mrc_xarray.summary import summarise, table
+    from mrc_xarray.tools.summary import summarise, table
 
     summaries: list[dict[str, Any]] = []
     for file in arguments.files:
@@ -142,7 +142,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 def _convert(arguments: argparse.Namespace) -> int:
     from dask.diagnostics.progress import ProgressBar
 
-    from mrc_xarray.convert import convert
+    from mrc_xarray.tools.convert import convert
 
     options = {"mode": arguments.mode, "clevel": arguments.clevel}
     options = {name: value for name, value in options.items() if value is not None}
@@ -179,7 +179,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     import xarray as xr
     from distributed import Client, LocalCluster
 
-    from mrc_xarray.demo import picture, write_tomogram
+    from mrc_xarray.tools.demo import picture, write_tomogram
 
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.file or os.path.join(folder, "tomogram.mrc")

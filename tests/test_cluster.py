@@ -157,7 +157,7 @@ def test_file_that_changed_before_computing_is_an_error(client: Client, stored: 
 @by_two
 def test_array_is_unpickled_once_a_worker(client: Client, path: Path) -> None:
     def count() -> None:
-        from mrc_xarray.array import StackArray
+        from mrc_xarray.pixels.array import StackArray
 
         def restore(self: Any, state: dict[str, Any]) -> None:
             StackArray.unpickled = getattr(StackArray, "unpickled", 0) + 1
@@ -166,7 +166,7 @@ def test_array_is_unpickled_once_a_worker(client: Client, path: Path) -> None:
         StackArray.__setstate__ = restore
 
     def counted() -> int:
-        from mrc_xarray.array import StackArray
+        from mrc_xarray.pixels.array import StackArray
 
         n: int = StackArray.__dict__.get("unpickled", 0)
         del StackArray.__setstate__

@@ -14,7 +14,6 @@ import mrc_xarray
 
 PACKAGE = Path(mrc_xarray.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-FORMAT = [name for name in MODULES if name.startswith("format/")]
 HEAVY = {"dask", "distributed", "fsspec", "blosc", "blosc2", "mrcfile", "zarr", "netCDF4"}
 
 
@@ -41,25 +40,45 @@ def packages(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
+#: From the lowest layer to the highest. A module imports from its own layer and lower ones.
+LAYERS = (
+    ("_version", "errors", "suffixes", "text", "units"),
+    ("storage",),
+    ("pixels",),
+    ("metadata",),
+    ("recording",),
+    ("mrc",),
+    ("labels",),
+    ("writing",),
+    ("tools",),
+    ("accessor", "backend", "cli", "__main__", "__init__"),
+)
+#: Only these know xarray.
+KNOW_XARRAY = {
+    "accessor", "backend", "cli", "labels", "pixels/array.py", "tools", "writing", "__init__"
+}  # fmt: skip
+
+
+def layer(module: str) -> int:
+    name = module.removeprefix("mrc_xarray").lstrip(".").replace("/", ".").partition(".")[0]
+    return next(i for i, names in enumerate(LAYERS) if (name or "__init__") in names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_downwards(module: str) -> None:
+    own = {name for name in imported(module) if name.startswith("mrc_xarray.")}
+    upwards = {name for name in own if layer(name) > layer(module)}
+    assert upwards == set()
+
+
 def test_modules_are_found() -> None:
-    assert {"backend.py", "source/local.py", "format/__init__.py", "format/header.py"} <= set(
-        MODULES
-    )
+    assert {"backend.py", "storage/local.py", "mrc/reading.py", "mrc/header.py"} <= set(MODULES)
 
 
-@pytest.mark.parametrize("module", FORMAT)
-def test_format_needs_numpy_and_the_standard_library_alone(module: str) -> None:
-    allowed = set(sys.stdlib_module_names) | {"numpy", "mrc_xarray"}
-    if module == "format/compression.py":
-        # the decoders, when the first block is decoded
-        allowed |= {"blosc", "blosc2"}
-    assert packages(imported(module)) <= allowed
-
-
-@pytest.mark.parametrize("module", FORMAT)
-def test_format_imports_nothing_above_it(module: str) -> None:
-    ours = {name for name in imported(module) if name.startswith("mrc_xarray")}
-    assert {name for name in ours if not name.startswith("mrc_xarray.format")} == set()
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_upper_layers_know_xarray(module: str) -> None:
+    if not {module, module.partition("/")[0].removesuffix(".py")} & KNOW_XARRAY:
+        assert "xarray" not in packages(imported(module))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -67,18 +86,9 @@ def test_nothing_heavy_at_the_top(module: str) -> None:
     assert not packages(imported(module, at_top=True)) & HEAVY
 
 
-def test_only_the_source_knows_fsspec() -> None:
+def test_only_storage_knows_fsspec() -> None:
     knowing = [module for module in MODULES if "fsspec" in packages(imported(module))]
-    assert {module.partition("/")[0] for module in knowing} == {"source"}
-
-
-def test_only_array_and_dataset_know_xarrays_indexing() -> None:
-    touching = [
-        module
-        for module in MODULES
-        if any(name.startswith("xarray.core.indexing") for name in imported(module))
-    ]
-    assert touching == ["array.py", "dataset.py"]
+    assert {module.partition("/")[0] for module in knowing} == {"storage"}
 
 
 def after(statement: str) -> set[str]:
@@ -106,20 +116,6 @@ def test_guessing_brings_nothing_heavy(xarrays_own: set[str]) -> None:
         f"E().guess_can_open({__file__!r}); E().guess_can_open('s3://bucket/file.mrc')"
     )
     assert not (after(guess) - xarrays_own) & HEAVY
-
-
-@pytest.mark.parametrize("module", FORMAT)
-def test_format_stands_alone(module: str) -> None:
-    """Without the package around it, which registers the accessor."""
-    name = module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-    alone = (
-        "import sys, types\n"
-        "package = types.ModuleType('mrc_xarray')\n"
-        f"package.__path__ = [{str(PACKAGE)!r}]\n"
-        "sys.modules['mrc_xarray'] = package\n"
-        f"import mrc_xarray.{name}"
-    )
-    assert not after(alone) & (HEAVY | {"xarray", "pandas"})
 
 
 def test_public_names() -> None:

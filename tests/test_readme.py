@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrc_xarray.demo import write_tomogram
+from mrc_xarray.tools.demo import write_tomogram
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -1,0 +1,1 @@
+"""Metadata next to the pixels: columns with one value per section, sidecar files, scans."""

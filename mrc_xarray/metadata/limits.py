@@ -1,0 +1,68 @@
+"""How long a dimension can be and still have a coordinate.
+
+A header of 1024 bytes can promise 2³¹ rows, columns and sections. Sections can be trusted if the
+file is long enough to contain them. All other dimensions share one limit of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from mrc_xarray.errors import Problem
+
+__all__ = ["MOST_POSITIONS", "are_worthwhile", "too_long", "without_coordinate"]
+
+#: A longer dimension has no coordinates.
+MOST_POSITIONS = 2**24
+# rows, columns, and everything that a stream of unknown size promises, together: 16 MiB, and as
+# much again because pandas copies the positions that it indexes
+_MOST_PROMISED = 2**21
+# columns of more sections than this are not worth their memory if most values are missing
+_MANY_SECTIONS = 2**14
+_FEWEST = 16
+
+
+def are_worthwhile(n_there: int, n_sections: int) -> bool:
+    """Return whether columns with `n_there` values for `n_sections` are worth their memory."""
+    return n_sections <= min(MOST_POSITIONS, max(_MANY_SECTIONS, _FEWEST * n_there))
+
+
+def too_long(sizes: Mapping[str, int], in_file: Collection[str]) -> frozenset[str]:
+    """Return the dimensions that are too long for a coordinate.
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        The dimensions that would have a coordinate, with their lengths.
+    in_file : collection of str
+        Dimensions for which the file is known to be long enough.
+
+    Returns
+    -------
+    frozenset of str
+    """
+    long = set()
+    room = _MOST_PROMISED
+    for dim, size in sorted(sizes.items(), key=lambda item: item[1]):
+        if size > (MOST_POSITIONS if dim in in_file else room):
+            long.add(dim)
+        elif dim not in in_file:
+            room -= size
+    return frozenset(long)
+
+
+def without_coordinate(sizes: Mapping[str, int], dims: Iterable[str]) -> Problem:
+    """Return the note that `dims` are too long to have coordinates."""
+    dims = sorted(dims)
+    listed = ", ".join(f"{sizes[dim]} along {dim}" for dim in dims)
+    return Problem(
+        "long-dimension",
+        "NX, NY, NZ",
+        0,
+        12,
+        listed,
+        f"for coordinates, up to {MOST_POSITIONS} sections, and up to {_MOST_PROMISED} rows, "
+        "columns and sections of a stream together",
+        f"{', '.join(dims)} {'has' if len(dims) == 1 else 'have'} no coordinates; "
+        "select with isel.",
+    )

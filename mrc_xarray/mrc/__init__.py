@@ -1,0 +1,1 @@
+"""What an MRC file contains: header, byte order, layout, geometry and extended header."""

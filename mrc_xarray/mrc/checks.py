@@ -1,0 +1,209 @@
+"""What is looked at in every header: by the reader what it has to repair, by the validator all.
+
+See FORMAT: main header. The verdicts are those of mrcfile's validator, save for modes 3 and 101.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from mrc_xarray.errors import RULES, Problem
+from mrc_xarray.mrc.header import N_LABELS, PLACES, Header
+from mrc_xarray.pixels.modes import PER_CODEC, STANDARD
+
+__all__ = ["CHECKS", "STANDARD_EXTTYPS", "check"]
+
+STANDARD_EXTTYPS = ("CCP4", "MRCO", "SERI", "AGAR", "FEI1", "FEI2", "HDF5")
+_VERSIONS = (20140, 20141)
+# white space of bytes: that of text is more
+_BLANKS = " \t\n\r\v\f"
+_READ_ALL_THE_SAME = "It is read all the same."
+
+
+def check(header: Header, *, repaired: bool = False) -> Iterator[Problem]:
+    """Yield what is wrong with a header, by itself.
+
+    Parameters
+    ----------
+    header : Header
+    repaired : bool
+        Whether only what has to be repaired to read the file, which ``strict=True`` refuses.
+    """
+    for code, find in CHECKS.items():
+        if not repaired or RULES[code].strict:
+            yield from find(header)
+
+
+def _map_word(header: Header) -> Iterator[Problem]:
+    if not header.has_map_word:
+        action = "It is read as MRC all the same, as files from before 2000 have none."
+        yield _map(header, "map-word", action)
+
+
+def _map_padding(header: Header) -> Iterator[Problem]:
+    if header.has_map_word and header.map != "MAP ":
+        yield _map(header, "map-padding", _READ_ALL_THE_SAME)
+
+
+def _map(header: Header, code: str, action: str) -> Problem:
+    found = repr(header.map.ljust(4, "\0"))
+    return Problem(code, "MAP", *PLACES["MAP"], found, "'MAP '", action)
+
+
+def _machine_stamp(header: Header) -> Iterator[Problem]:
+    stamped = header.stamped_byteorder
+    if stamped != header.byteorder:
+        orders = {"<": "little-endian", ">": "big-endian"}
+        says = f"It says {orders[stamped]}, but the" if stamped else "The"
+        yield Problem(
+            "machine-stamp",
+            "MACHST",
+            *PLACES["MACHST"],
+            header.machst.hex(" "),
+            "44 44 00 00 or 44 41 00 00 (little-endian), 11 11 00 00 (big-endian)",
+            f"{says} header makes sense as {orders[header.byteorder]}; byteorder= overrides.",
+        )
+
+
+def _axes(header: Header) -> Iterator[Problem]:
+    numbers = (header.mapc, header.mapr, header.maps)
+    if sorted(numbers) != [1, 2, 3]:
+        yield Problem(
+            "axes",
+            "MAPC, MAPR, MAPS",
+            PLACES["MAPC"][0],
+            12,
+            ", ".join(map(str, numbers)),
+            "a permutation of 1, 2, 3",
+            "1, 2, 3 are assumed: columns along x, rows along y, sections along z.",
+        )
+
+
+def _mode(header: Header) -> Iterator[Problem]:
+    if header.mode not in STANDARD and header.mode < PER_CODEC:
+        known = ", ".join(map(str, sorted(STANDARD)))
+        action = "Not all programs can read it."
+        yield Problem("mode", "MODE", *PLACES["MODE"], str(header.mode), known, action)
+
+
+def _dimensions(header: Header) -> Iterator[Problem]:
+    sizes = (header.nx, header.ny, header.nz)
+    if min(sizes) < 1:
+        yield Problem(
+            "dimensions",
+            "NX, NY, NZ",
+            0,
+            12,
+            ", ".join(map(str, sizes)),
+            "1 or more each",
+            "The file has no data, or its header is damaged.",
+        )
+
+
+def _negative_fields(header: Header) -> Iterator[Problem]:
+    for field in ("MX", "MY", "MZ", "ISPG", "NLABL"):
+        if header[field] < 0:
+            found = str(header[field])
+            yield Problem(
+                "negative-field", field, *PLACES[field], found, "0 or more", _READ_ALL_THE_SAME
+            )
+
+
+def _negative_cell(header: Header) -> Iterator[Problem]:
+    for i, (axis, edge) in enumerate(zip("xyz", header.cella, strict=True)):
+        if edge < 0:
+            yield Problem(
+                "negative-cell",
+                f"CELLA.{axis}",
+                PLACES["CELLA"][0] + 4 * i,
+                4,
+                f"{edge:g}",
+                "a finite length in Å, 0 if unknown",
+                f"The voxel size along {axis} is unknown, and {axis} has no coordinate.",
+            )
+
+
+def _volume_stack(header: Header) -> Iterator[Problem]:
+    if 401 <= header.ispg <= 630 and (header.mz <= 0 or header.nz % header.mz):
+        yield Problem(
+            "volume-stack",
+            "MZ",
+            *PLACES["MZ"],
+            str(header.mz),
+            f"what divides NZ = {header.nz}, as ISPG {header.ispg} says that it is a volume stack",
+            "It is no volume stack then; layout= says what it is.",
+        )
+
+
+def _labels(header: Header) -> list[bool]:
+    return [bool(text.strip(_BLANKS)) for text in header.label]
+
+
+def _label_gap(header: Header) -> Iterator[Problem]:
+    in_use = _labels(header)
+    first = in_use.index(False) if False in in_use else N_LABELS
+    if True in in_use[first:]:
+        after = in_use.index(True, first)
+        yield Problem(
+            "label-gap",
+            f"label {after + 1}",
+            PLACES["LABEL"][0] + 80 * after,
+            80,
+            repr(header.label[after][:20]),
+            f"blank, as label {first + 1} is",
+            _READ_ALL_THE_SAME,
+        )
+
+
+def _label_count(header: Header) -> Iterator[Problem]:
+    n = sum(_labels(header))
+    if n != header.nlabl:
+        yield Problem(
+            "label-count",
+            "NLABL",
+            *PLACES["NLABL"],
+            str(header.nlabl),
+            f"{n}, the number of labels with text",
+            "The labels are read all the same.",
+        )
+
+
+def _version(header: Header) -> Iterator[Problem]:
+    # mrcz sets none
+    if header.nversion not in _VERSIONS and header.mode < PER_CODEC:
+        accepted = " or ".join(map(str, _VERSIONS))
+        found = str(header.nversion)
+        yield Problem(
+            "version", "NVERSION", *PLACES["NVERSION"], found, accepted, _READ_ALL_THE_SAME
+        )
+
+
+def _exttyp(header: Header) -> Iterator[Problem]:
+    known = (*STANDARD_EXTTYPS, "json") if header.mode >= PER_CODEC else STANDARD_EXTTYPS
+    if header.nsymbt > 0 and header.exttyp not in known:
+        yield Problem(
+            "exttyp",
+            "EXTTYP",
+            *PLACES["EXTTYP"],
+            repr(header.exttyp),
+            ", ".join(STANDARD_EXTTYPS),
+            "What is known is decoded all the same; the bytes are at ds.mrc.extended_header.",
+        )
+
+
+#: By code, in the order in which they are told.
+CHECKS: dict[str, Callable[[Header], Iterator[Problem]]] = {
+    "dimensions": _dimensions,
+    "mode": _mode,
+    "negative-field": _negative_fields,
+    "negative-cell": _negative_cell,
+    "axes": _axes,
+    "volume-stack": _volume_stack,
+    "exttyp": _exttyp,
+    "version": _version,
+    "map-word": _map_word,
+    "map-padding": _map_padding,
+    "machine-stamp": _machine_stamp,
+    "label-gap": _label_gap,
+    "label-count": _label_count,
+}

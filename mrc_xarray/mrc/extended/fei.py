@@ -1,0 +1,337 @@
+"""FEI1 and FEI2: blocks of some hundred fields, as EPU, Velox and TIA write them.
+
+See FORMAT: FEI1 / FEI2. Four bitmasks tell which fields of a block are valid.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from mrc_xarray.errors import Problem
+from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
+from mrc_xarray.mrc.extended.records import Records, is_blank, problem, take
+from mrc_xarray.mrc.header import Header
+from mrc_xarray.pixels.modes import ByteOrder
+
+__all__ = ["MOST", "looks_like", "read", "record_size"]
+
+#: Bytes of blocks that are decoded when a file is opened: a scan of 256 × 256. Most fields have
+#: the same value in all blocks, so the decoded values need little memory.
+MOST = 65536 * 896
+
+# FEI1's blocks have 768 bytes and FEI2's 888; what a later version adds stands behind
+_SIZES = range(768, 16385)
+
+# 0 for FEI1 and 2 for FEI2; some files contain other numbers
+_VERSIONS = range(16)
+
+# so many blocks fit into a processor's cache
+_ROWS_AT_ONCE = 1024
+
+_OLE_EPOCH = np.datetime64("1899-12-30", "us")
+_DAY = 86_400_000_000  # us
+# 2173; what is not between the epoch and this is garbage
+_LAST_DAY = 100_000
+
+_DIFFRACTION = 1  # projection mode
+# in m no pixel is as large, in 1/m none as small
+_BETWEEN_M_AND_PER_M = 1.0
+
+
+class _Field(NamedTuple):
+    """A field of a block: its name in `Column`, NumPy's code, and its units.
+
+    The units ``"OLE"`` stand for days since 1899-12-30, ``"Unix"`` for µs since 1970.
+    """
+
+    name: str
+    code: str
+    units: str = ""
+    long_name: str = ""
+
+
+def _numbered(name: str, code: str, numbers: range) -> tuple[_Field, ...]:
+    return tuple(_Field(f"{name}_{number}", code) for number in numbers)
+
+
+# what follows each of the four masks; the n-th field is valid where bit n of the mask is set
+_MASKED: tuple[tuple[_Field, ...], ...] = (
+    (
+        _Field("time", "f8", "OLE", "time of acquisition"),
+        _Field("microscope_type", "S16"),
+        _Field("d_number", "S16"),
+        _Field("application", "S16"),
+        _Field("application_version", "S16"),
+        _Field("voltage", "f8", "V", "acceleration voltage"),
+        _Field("dose", "f8", "e/m^2"),
+        _Field("tilt_angle", "f8", "degree", "alpha tilt"),
+        _Field("tilt_beta", "f8", "degree", "beta tilt"),
+        _Field("stage_x", "f8", "m"),
+        _Field("stage_y", "f8", "m"),
+        _Field("stage_z", "f8", "m"),
+        _Field("tilt_axis_angle", "f8", "degree"),
+        _Field("dual_axis_rotation", "f8"),
+        _Field("pixel_size_x", "f8", "m"),
+        _Field("pixel_size_y", "f8", "m"),
+        *_numbered("unused", "f8", range(6)),
+        _Field("defocus", "f8", "m"),
+        _Field("stem_defocus", "f8", "m"),
+        _Field("applied_defocus", "f8", "m"),
+        _Field("instrument_mode", "i4"),
+        _Field("projection_mode", "i4"),
+        _Field("objective_lens_mode", "S16"),
+        _Field("high_magnification_mode", "S16"),
+        _Field("probe_mode", "i4"),
+        _Field("eftem_on", "?"),
+        _Field("magnification", "f8"),
+    ),
+    (
+        _Field("camera_length", "f8", "m"),
+        _Field("spot_index", "i4"),
+        _Field("illuminated_area", "f8"),
+        _Field("intensity", "f8"),
+        _Field("convergence_angle", "f8", "rad"),
+        _Field("illumination_mode", "S16"),
+        _Field("wide_convergence_angle_range", "?"),
+        _Field("slit_inserted", "?"),
+        _Field("slit_width", "f8", "eV"),
+        _Field("voltage_offset", "f8", "", "acceleration voltage offset"),
+        _Field("drift_tube_voltage", "f8"),
+        _Field("energy_shift", "f8"),
+        _Field("shift_offset_x", "f8"),
+        _Field("shift_offset_y", "f8"),
+        _Field("shift_x", "f8"),
+        _Field("shift_y", "f8"),
+        _Field("exposure_time", "f8", "s", "integration time"),
+        _Field("binning_width", "i4"),
+        _Field("binning_height", "i4"),
+        _Field("camera_name", "S16"),
+        _Field("readout_left", "i4"),
+        _Field("readout_top", "i4"),
+        _Field("readout_right", "i4"),
+        _Field("readout_bottom", "i4"),
+        _Field("ceta_noise_reduction", "?"),
+        _Field("ceta_frames_summed", "i4"),
+        _Field("electron_counting", "?"),
+        _Field("frames_aligned", "?"),
+        *_numbered("camera_reserved", "i4", range(4)),
+    ),
+    (
+        *_numbered("camera_reserved", "i4", range(4, 10)),
+        _Field("phase_plate", "?"),
+        _Field("stem_detector", "S16"),
+        _Field("stem_gain", "f8"),
+        _Field("stem_offset", "f8"),
+        *_numbered("stem_reserved", "i4", range(5)),
+        _Field("dwell_time", "f8", "s"),
+        _Field("frame_time", "f8", "s"),
+        _Field("scan_left", "i4"),
+        _Field("scan_top", "i4"),
+        _Field("scan_right", "i4"),
+        _Field("scan_bottom", "i4"),
+        _Field("scan_fov_x", "f8", "m", "full field of view of the scan along x"),
+        _Field("scan_fov_y", "f8", "m", "full field of view of the scan along y"),
+        _Field("element", "S16"),
+        _Field("energy_interval_lower", "f8"),
+        _Field("energy_interval_higher", "f8"),
+        _Field("method", "i4"),
+        _Field("is_dose_fraction", "?"),
+        _Field("fraction_number", "i4"),
+        _Field("start_frame", "i4"),
+        _Field("end_frame", "i4"),
+        _Field("input_stack", "S80"),
+    ),
+    (
+        _Field("tilt_angle_min", "f8", "degree"),
+        _Field("tilt_angle_max", "f8", "degree"),
+        # from here on FEI2's
+        _Field("scan_rotation", "f8"),
+        _Field("diffraction_rotation", "f8"),
+        _Field("image_rotation", "f8"),
+        _Field("scan_mode", "i4"),
+        _Field("acquisition_time", "i8", "Unix"),
+        _Field("detector_name", "S16", "", "commercial name of the detector"),
+        _Field("tilt_angle_start", "f8", "degree"),
+        _Field("tilt_angle_end", "f8", "degree"),
+        _Field("tilt_per_image", "f8"),
+        _Field("tilt_speed", "f8"),
+        _Field("beam_center_x", "i4", "pixel"),
+        _Field("beam_center_y", "i4", "pixel"),
+        _Field("cfeg_flash_time", "i8", "Unix"),
+        _Field("phase_plate_index", "i4"),
+        _Field("objective_aperture", "S16"),
+    ),
+)
+
+
+def record_size(header: Header, raw: bytes) -> int:
+    """Return the size of a block in bytes, by its own word; 0 where that makes no sense."""
+    return _size_and_order(raw)[0]
+
+
+def looks_like(header: Header, raw: bytes) -> bool:
+    """Return whether these are blocks, by their size, version, switches and texts.
+
+    Blocks that were reserved but never written are zero.
+    """
+    size, byteorder = _size_and_order(raw)
+    order: Literal["little", "big"] = "little" if byteorder == "<" else "big"
+    if not size or int.from_bytes(raw[4:8], order) not in _VERSIONS:
+        return False
+    # in a truncated file, even the first block may be incomplete
+    n_blocks = min(max(header.nz, 1), -(-len(raw) // size))
+    raw = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
+    table = np.frombuffer(raw, _dtype(size, byteorder))
+    if not np.isin(table["size"], (0, size)).all():
+        return False
+    there = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
+    switches = [table[field.name] for field in there if field.code == "?"]
+    texts = [table[field.name] for field in there if field.code.startswith("S")]
+    return bool(
+        all((values <= 1).all() for values in switches)
+        and all(_is_text(text) for values in texts for text in values.tolist())
+    )
+
+
+def _is_text(stored: bytes) -> bool:
+    return stored.partition(b"\0")[0].decode("latin-1").isprintable()
+
+
+def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
+    """Decode the blocks of some sections; see `mrc_xarray.mrc.extended.read`."""
+    size, byteorder = _size_and_order(raw)
+    if not size:
+        return Metadata(problems=() if is_blank(raw) else (_no_block(raw),))
+    records = take(header, raw, _dtype(size, byteorder), sections)
+    # blocks that were reserved and never written are zero
+    records = records.keep(records.table["size"] == size)
+    return records.gather(_columns(records))
+
+
+def _size_and_order(raw: bytes) -> tuple[int, ByteOrder]:
+    """Return the size and byte order of the blocks, which need not be the header's order."""
+    if int.from_bytes(raw[:4], "little") in _SIZES:
+        return int.from_bytes(raw[:4], "little"), "<"
+    big = int.from_bytes(raw[:4], "big")
+    return (big if big in _SIZES else 0), ">"
+
+
+def _no_block(raw: bytes) -> Problem:
+    return problem(
+        len(raw),
+        f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes",
+        f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes",
+        "Its fields are left out; its bytes are at ds.mrc.extended_header.",
+    )
+
+
+def _dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:
+    """Return a block of `size` bytes: fields that are not within it are left out."""
+    names, formats, offsets = ["size"], [byteorder + "i4"], [0]
+    offset = 8
+    for number, fields in enumerate(_MASKED):
+        # the masks are little-endian even where all else is big-endian
+        for name, code in [(_mask(number), "<u4"), *(field[:2] for field in fields)]:
+            # a byte that is neither 0 nor 1 is no bool to NumPy
+            code = {"?": "u1"}.get(code, code)
+            n_bytes = np.dtype(code).itemsize
+            if offset + n_bytes <= size:
+                names.append(name)
+                formats.append(code if name == _mask(number) else byteorder + code)
+                offsets.append(offset)
+            offset += n_bytes
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+
+
+def _mask(number: int) -> str:
+    return f"bitmask_{number + 1}"
+
+
+def _columns(records: Records) -> Iterator[Column]:
+    """Yield the valid fields, of the records that are there."""
+    table = records.table
+    if not len(table):
+        return
+    places = table.dtype.fields or {}
+    varying = _varying_bytes(table)
+    for number, fields in enumerate(_MASKED):
+        masks = table[_mask(number)]
+        in_all = int(np.bitwise_and.reduce(masks))
+        in_some = int(np.bitwise_or.reduce(masks))
+        for bit, field in enumerate(fields):
+            if field.name not in places or not in_some >> bit & 1:
+                continue
+            valid = _bit(masks, bit) if not in_all >> bit & 1 else np.True_
+            dtype, offset = places[field.name][:2]
+            stored = table[field.name]
+            if varying[offset : offset + dtype.itemsize].any():
+                values, units = _decode(stored, field)
+            else:
+                first, units = _decode(stored[:1], field)
+                values = np.broadcast_to(first, stored.shape)
+            if field.name in ("pixel_size_x", "pixel_size_y"):
+                units = _pixel_units(values, valid, table)
+            yield Column(field.name, with_gaps(values, valid), units, field.long_name)
+
+
+def _varying_bytes(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Tell which bytes are not the same in all records.
+
+    Most are the same, and to decode the fields of a million blocks would take seconds.
+    """
+    rows = table.view(np.uint8).reshape(len(table), -1)
+    varying = np.zeros(rows.shape[1], np.bool_)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        varying |= (rows[start : start + _ROWS_AT_ONCE] != rows[0]).any(axis=0)
+    return varying
+
+
+def _bit(masks: np.ndarray[Any, Any], bit: int) -> np.ndarray[Any, Any]:
+    return (masks >> np.uint32(bit) & 1).astype(np.bool_)
+
+
+def _decode(stored: np.ndarray[Any, Any], field: _Field) -> tuple[np.ndarray[Any, Any], str]:
+    """Return the values in a native dtype, and their units."""
+    if field.units == "OLE":
+        is_time = (stored > 0) & (stored < _LAST_DAY)
+        ticks = np.rint(np.where(is_time, stored, 0) * _DAY).astype("m8[us]")
+        return with_gaps(_OLE_EPOCH + ticks, is_time), ""
+    if field.units == "Unix":
+        is_time = (stored > 0) & (stored < _LAST_DAY * _DAY)
+        return with_gaps(np.where(is_time, stored, 0).astype("M8[us]"), is_time), ""
+    if field.code.startswith("S"):
+        return _text(stored), ""
+    native = {"f8": np.float64, "?": np.bool_}.get(field.code, np.int64)
+    return stored.astype(native), field.units
+
+
+def _text(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return text up to its first NUL, as Latin-1, which every byte is."""
+    n_bytes = stored.dtype.itemsize
+    letters = np.ascontiguousarray(stored).view(np.uint8).reshape(-1, n_bytes)
+    ended = np.logical_or.accumulate(letters == 0, axis=1)
+    return np.where(ended, 0, letters).astype(np.uint32).view(f"U{n_bytes}").ravel()
+
+
+def _pixel_units(
+    sizes: np.ndarray[Any, Any],
+    valid: np.ndarray[Any, Any] | np.bool_,
+    table: np.ndarray[Any, Any],
+) -> str:
+    """Return what pixel sizes are in: m, or 1/m in diffraction, or empty where that is not clear.
+
+    The projection mode alone does not tell: Velox has that of diffraction on its STEM images,
+    whose pixels are in m.
+    """
+    told = valid & np.isfinite(sizes)
+    if (sizes < _BETWEEN_M_AND_PER_M)[told].all():
+        return "m"
+    bit = [field.name for field in _MASKED[0]].index("projection_mode")
+    says_image = _bit(table[_mask(0)], bit) & (table["projection_mode"] != _DIFFRACTION)
+    if (sizes > _BETWEEN_M_AND_PER_M)[told].all() and not says_image[told].any():
+        return "1/m"
+    return ""

@@ -1,0 +1,146 @@
+"""SERI: shorts that SerialEM writes for each section, those that its flags announce.
+
+See FORMAT: SERI. NINT is the number of bytes a section, NREAL the flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrc_xarray.metadata.columns import Column, Metadata
+from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, problem, take
+from mrc_xarray.mrc.header import Header
+
+__all__ = ["is_seri", "looks_like", "read", "record_size"]
+
+
+class _Number(NamedTuple):
+    """A number of a record: how it is stored, and what one of it stands for."""
+
+    name: str
+    code: str
+    scale: Fraction | None = None  # None: as it is stored
+    units: str = ""
+
+
+# what each flag announces, from bit 0 on; numbers without a name are reserved
+_FLAGGED: tuple[tuple[_Number, ...], ...] = (
+    (_Number("tilt_angle", "i2", Fraction(1, 100), "degree"),),
+    (
+        _Number("piece_x", "u2", None, "pixel"),
+        _Number("piece_y", "u2", None, "pixel"),
+        _Number("piece_z", "i2"),
+    ),
+    (
+        _Number("stage_x", "i2", Fraction(1, 25), "um"),
+        _Number("stage_y", "i2", Fraction(1, 25), "um"),
+    ),
+    (_Number("magnification", "i2", Fraction(100)),),
+    (_Number("intensity", "i2", Fraction(1, 25000)),),
+    (_Number("dose", "(2,)i2", None, "e/angstrom^2"),),
+    (_Number("", "V2"),),
+    (_Number("", "V4"),),
+    (_Number("", "V2"),),
+    (_Number("", "V4"),),
+    (_Number("", "V2"),),
+)
+
+
+def is_seri(header: Header) -> bool:
+    """Tell whether NINT and NREAL are SerialEM's, and not counts of integers and floats."""
+    return 0 <= header.nreal < 2 ** len(_FLAGGED) and _dtype(header).itemsize == header.nint
+
+
+def record_size(header: Header, raw: bytes) -> int:
+    """Return the bytes a section, 0 where NINT and NREAL make no sense."""
+    return header.nint if is_seri(header) else 0
+
+
+def looks_like(header: Header, raw: bytes) -> bool:
+    """Return whether these records have one magnification, or regular tilt angles.
+
+    SerialEM fills the rest of the extended header with zeros.
+    """
+    size = record_size(header, raw)
+    end = size * header.nz
+    if not is_for_all(header, size) or not is_blank(raw[end:]):
+        return False
+    table = take(header, raw[:end], _dtype(header), None).table
+    columns = {column.name: column.values for column in _columns(header, table)}
+    magnification, angles = columns.get("magnification"), columns.get("tilt_angle")
+    if magnification is not None and len(table) > 1:
+        # if all records are equal, they may be the pixels of a uniform image
+        is_one = magnification[0] > 0 and bool((magnification == magnification[0]).all())
+        return is_one and bool((table != table[0]).any())
+    return angles is not None and is_tilt_series(angles)
+
+
+def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
+    """Decode the records of some sections; see `mrc_xarray.mrc.extended.read`."""
+    if not record_size(header, raw):
+        no_flags = problem(
+            len(raw),
+            f"of SerialEM's kind, with NINT {header.nint} and NREAL {header.nreal}",
+            "in NINT the bytes a section, in NREAL flags of what they are",
+            "Its bytes are at ds.mrc.extended_header.",
+        )
+        return Metadata(problems=() if is_blank(raw) else (no_flags,))
+    records = take(header, raw, _dtype(header), sections)
+    return records.gather(_columns(header, records.table))
+
+
+def _numbers(header: Header) -> Iterator[_Number]:
+    for bit, numbers in enumerate(_FLAGGED):
+        if header.nreal >> bit & 1:
+            yield from numbers
+
+
+def _dtype(header: Header) -> np.dtype[Any]:
+    return np.dtype(
+        [
+            (number.name or f"reserved_{place}", np.dtype(number.code))
+            for place, number in enumerate(_numbers(header))
+        ]
+    ).newbyteorder(header.byteorder)
+
+
+def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
+    for number in _numbers(header):
+        if not number.name:
+            continue
+        values = table[number.name]
+        if number.name == "dose":
+            values = _float_of_shorts(values)
+        elif number.scale is None:
+            values = values.astype(np.int64)
+        else:
+            # the nearest float to the true quotient
+            values = values.astype(np.float64)
+            values *= number.scale.numerator
+            values /= number.scale.denominator
+        yield Column(number.name, values, number.units)
+
+
+def _float_of_shorts(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the float that SerialEM keeps in two shorts.
+
+    The sign of the first is the number's, that of the second its exponent's.
+
+    Parameters
+    ----------
+    stored : ndarray of int16, shape (n_sections, 2)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_sections,)
+    """
+    first, second = stored.astype(np.int64).T
+    mantissa = np.abs(first) * 256 + np.abs(second) % 256
+    exponent = np.sign(second) * (np.abs(second) // 256)
+    sign = np.where(first < 0, -1.0, 1.0)
+    values: np.ndarray[Any, Any] = np.ldexp(sign * mantissa, exponent)
+    return values

@@ -1,0 +1,424 @@
+"""The 1024 bytes of the main header, as one table.
+
+See FORMAT: MRC2014 with its update 20141, and IMOD's, MRCZ's and CCP4's names for the bytes
+that MRC2014 leaves as EXTRA.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from mrc_xarray.pixels.modes import ByteOrder
+from mrc_xarray.pixels.statistics import UNDETERMINED
+from mrc_xarray.text import json_text
+
+__all__ = [
+    "HEADER_SIZE",
+    "PLACES",
+    "XYZ",
+    "Header",
+    "stamped_byteorder",
+]
+
+HEADER_SIZE = 1024
+N_LABELS = 10
+
+
+_STAMPS: dict[bytes, ByteOrder] = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
+_IMOD_STAMP = int.from_bytes(b"IMOD", "little")
+
+
+class XYZ(NamedTuple):
+    """Three numbers along the X, Y and Z axes of the cell."""
+
+    x: float
+    y: float
+    z: float
+
+
+def _at(offset: int, code: str, *, dialect: str = "") -> Any:
+    """Place a header field: first byte, `struct` code, and whose it is if not MRC2014's."""
+    return dataclasses.field(metadata={"offset": offset, "code": code, "dialect": dialect})
+
+
+@dataclass(frozen=True)
+class Header:
+    """Every field of an MRC header, as found in the file.
+
+    Fields have MRC2014's names in lower case, and can be had as attributes (``header.nx``) or
+    by name (``header["NX"]``). Integers are Python's, so that no arithmetic on them overflows.
+    Text keeps its blanks and loses the NULs at its end. ``extra1`` and ``extra2`` are the bytes
+    that MRC2014 leaves free; the fields after ``label`` are what IMOD, MRCZ and CCP4 keep in
+    them, meaningful only in a file of that kind.
+
+    Attributes
+    ----------
+    byteorder : {"<", ">"}
+        The order that all numbers were decoded with.
+    nx, ny, nz : int
+        Columns (fastest), rows, sections.
+    mode : int
+        What a pixel is; see ``mrc_xarray.pixels.modes``.
+    nxstart, nystart, nzstart : int
+        First column, row and section in the cell, in voxels, in the order of the file's axes.
+    mx, my, mz : int
+        Intervals of the cell along X, Y, Z; MZ is 1 in an image stack, and the sections of one
+        volume in a volume stack.
+    cella : XYZ of float, Å
+        Cell edges.
+    cellb : XYZ of float, degrees
+        Cell angles.
+    mapc, mapr, maps : int
+        Which of X = 1, Y = 2, Z = 3 the columns, rows and sections are.
+    dmin, dmax, dmean, rms : float
+        Statistics of the data; undetermined where DMAX < DMIN, DMEAN < DMIN, RMS < 0.
+    ispg : int
+        Space group: 0 image or image stack, 1 volume, 401–630 volume stack.
+    nsymbt : int
+        Bytes of the extended header.
+    exttyp : str
+        Kind of the extended header.
+    nversion : int
+        10 × year + revision of the format, or 0.
+    origin : XYZ of float, Å
+        Position of the first voxel.
+    map : str
+        ``"MAP "``.
+    machst : bytes, length 4
+        Machine stamp.
+    nlabl : int
+        Labels in use, often wrong.
+    label : tuple of str, length 10
+        Free text, 80 bytes each.
+    nint, nreal : int
+        Per section of the extended header: integers and floats (AGAR, FEI), or bytes and flags
+        (SERI).
+    imod_stamp, imod_flags : int
+        IMOD's mark, and bits: 1 bytes are signed, 4 origin has MRC2014's sign.
+    voltage, c3, gain : float
+        MRCZ: kV, mm, electrons per count.
+    packed_bytes : int
+        MRCZ: compressed size of all blocks, in bytes.
+    """
+
+    byteorder: ByteOrder
+    nx: int = _at(0, "i")
+    ny: int = _at(4, "i")
+    nz: int = _at(8, "i")
+    mode: int = _at(12, "i")
+    nxstart: int = _at(16, "i")
+    nystart: int = _at(20, "i")
+    nzstart: int = _at(24, "i")
+    mx: int = _at(28, "i")
+    my: int = _at(32, "i")
+    mz: int = _at(36, "i")
+    cella: XYZ = _at(40, "3f")
+    cellb: XYZ = _at(52, "3f")
+    mapc: int = _at(64, "i")
+    mapr: int = _at(68, "i")
+    maps: int = _at(72, "i")
+    dmin: float = _at(76, "f")
+    dmax: float = _at(80, "f")
+    dmean: float = _at(84, "f")
+    ispg: int = _at(88, "i")
+    nsymbt: int = _at(92, "i")
+    extra1: bytes = _at(96, "8s")
+    exttyp: str = _at(104, "4s")
+    nversion: int = _at(108, "i")
+    extra2: bytes = _at(112, "84s")
+    origin: XYZ = _at(196, "3f")
+    map: str = _at(208, "4s")
+    machst: bytes = _at(212, "4s")
+    rms: float = _at(216, "f")
+    nlabl: int = _at(220, "i")
+    label: tuple[str, ...] = _at(224, "80s" * N_LABELS)
+    creatid: int = _at(96, "h", dialect="IMOD")
+    lskflg: int = _at(96, "i", dialect="CCP4")
+    nint: int = _at(128, "h", dialect="IMOD")
+    nreal: int = _at(130, "h", dialect="IMOD")
+    sub: int = _at(132, "h", dialect="IMOD")
+    zfac: int = _at(134, "h", dialect="IMOD")
+    min2: float = _at(136, "f", dialect="IMOD")
+    max2: float = _at(140, "f", dialect="IMOD")
+    min3: float = _at(144, "f", dialect="IMOD")
+    max3: float = _at(148, "f", dialect="IMOD")
+    imod_stamp: int = _at(152, "i", dialect="IMOD")
+    imod_flags: int = _at(156, "i", dialect="IMOD")
+    idtype: int = _at(160, "h", dialect="IMOD")
+    lens: int = _at(162, "h", dialect="IMOD")
+    nd1: int = _at(164, "h", dialect="IMOD")
+    nd2: int = _at(166, "h", dialect="IMOD")
+    vd1: int = _at(168, "h", dialect="IMOD")
+    vd2: int = _at(170, "h", dialect="IMOD")
+    tiltangles: tuple[float, ...] = _at(172, "6f", dialect="IMOD")
+    voltage: float = _at(132, "f", dialect="MRCZ")
+    c3: float = _at(136, "f", dialect="MRCZ")
+    gain: float = _at(140, "f", dialect="MRCZ")
+    packed_bytes: int = _at(144, "q", dialect="MRCZ")
+
+    @classmethod
+    def parse(cls, raw: bytes, byteorder: ByteOrder) -> Self:
+        """Decode `raw`, of 1024 bytes or more."""
+        flat: list[Any] = []
+        for run in _RUNS[byteorder]:
+            flat += run.codes.unpack_from(raw, run.offset)
+        header = cls.__new__(cls)
+        # past the frozen dataclass's own __init__, which takes half of the time of opening
+        values = {name: _value(kind, flat[part]) for name, kind, part in _PARTS}
+        vars(header).update({"byteorder": byteorder} | values)
+        return header
+
+    @classmethod
+    def blank(cls, byteorder: ByteOrder = "<", extra: bytes = bytes(52)) -> Self:
+        """Return the header of a new file, without dimensions, cell or pixels.
+
+        Parameters
+        ----------
+        byteorder : {"<", ">"}
+        extra : bytes, length 52
+            Bytes 96 to 147, where CCP4 has a skew transformation; NVERSION is among them.
+        """
+        raw = bytearray(HEADER_SIZE)
+        raw[96:148] = extra
+        header = cls.parse(bytes(raw), byteorder)
+        return dataclasses.replace(
+            header,
+            cellb=XYZ(90, 90, 90),
+            mapc=1,
+            mapr=2,
+            maps=3,
+            nversion=header.nversion if any(extra) else 20141,
+            map="MAP ",
+            machst=b"\x44\x44\0\0" if byteorder == "<" else b"\x11\x11\0\0",
+            **UNDETERMINED,
+        )
+
+    def replaced(self, **fields: Any) -> Self:
+        """Return this header with other values in some fields."""
+        return dataclasses.replace(self, **fields)
+
+    def encode(self) -> bytes:
+        """Return the 1024 bytes.
+
+        The fields of a dialect are written where they differ from what ``extra1`` and
+        ``extra2``, which lie over the same bytes, already say.
+        """
+        raw = bytearray(HEADER_SIZE)
+        for place in _FIELDS:
+            value = getattr(self, place.name)
+            # by repr, since a NaN does not equal itself
+            if place.dialect and repr(_decode(place, raw, self.byteorder)) == repr(value):
+                continue
+            struct.pack_into(self.byteorder + place.code, raw, place.offset, *_pack(value))
+        return bytes(raw)
+
+    def to_json(self) -> str:
+        """Return the header as JSON text; bytes stand as Latin-1 text, NaN as "nan"."""
+        return json_text({key: _plain(value) for key, value in vars(self).items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the header that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is not such JSON, or has a value that no file can store.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            fields = {place.name: _from_plain(place, values[place.name]) for place in _FIELDS}
+            header = cls(byteorder=values["byteorder"], **fields)
+            # anyone may have written the text: refuse what a file can't store
+            return cls.parse(header.encode(), header.byteorder)
+        except (AttributeError, KeyError, OverflowError, TypeError, struct.error) as error:
+            raise ValueError(f"not a header as JSON: {error!r}") from error
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return vars(self)[name.lower()]
+        except KeyError:
+            raise KeyError(f"{name!r} is not a field of the MRC header") from None
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in vars(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self))
+
+    def __len__(self) -> int:
+        return len(vars(self))
+
+    def keys(self) -> list[str]:
+        """Return the names of all fields, so that ``dict(header)`` works."""
+        return list(vars(self))
+
+    @property
+    def stamped_byteorder(self) -> ByteOrder | None:
+        """The byte order that MACHST tells, or None where it tells none."""
+        return stamped_byteorder(self.machst)
+
+    @property
+    def has_map_word(self) -> bool:
+        """Whether the file says ``MAP``; the fourth byte is a NUL in some writers' files."""
+        return self.map[:3] == "MAP"
+
+    @property
+    def is_old_style(self) -> bool:
+        """Whether this is a header from before 2000, with other things at ORIGIN and MAP."""
+        return not self.has_map_word and self.stamped_byteorder is None
+
+    @property
+    def has_valid_nversion(self) -> bool:
+        """Whether NVERSION is a version of MRC2014."""
+        return 20140 <= self.nversion < 21000
+
+    @property
+    def has_imod_stamp(self) -> bool:
+        """Whether IMOD or SerialEM wrote this header."""
+        return self.imod_stamp == _IMOD_STAMP
+
+    @property
+    def mrcz_version(self) -> tuple[int, ...] | None:
+        """Version of the mrcz library in the first label, or None where it wrote no label."""
+        if not self.label[0].startswith("MRCZ"):
+            return None
+        digits = self.label[0][4:].strip().split(".")
+        return tuple(int(part) for part in digits if part.isdecimal())
+
+    @property
+    def has_mrcz_fields(self) -> bool:
+        """Whether voltage, C3 and gain are where mrcz has them: in its files, and in our own."""
+        ours = [text for text in self.label if text.strip()][-1:]
+        return self.mrcz_version is not None or any(t.startswith("mrc_xarray") for t in ours)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether DMIN, DMAX and DMEAN are finite and in the order that real ones have."""
+        finite = all(map(math.isfinite, (self.dmin, self.dmax, self.dmean)))
+        return finite and self.dmin < self.dmax and self.dmin <= self.dmean <= self.dmax
+
+    @property
+    def is_direct_electron(self) -> bool:
+        """Whether a Direct Electron server wrote this header, by its signature.
+
+        See FORMAT: Direct Electron. Its placeholder for an unknown pixel size is −10 Å.
+        """
+        return (
+            self.nversion == 20140
+            and not self.has_imod_stamp
+            and not self.exttyp.strip()
+            and self.nlabl == 0
+            and (self.dmin, self.dmax, self.dmean, self.rms) == (2, 1, 0, -1)
+            and self.cella.x < 0
+        )
+
+
+def stamped_byteorder(machst: bytes) -> ByteOrder | None:
+    """Return the byte order that a machine stamp tells, or None where it tells none."""
+    return _STAMPS.get(machst[:2])
+
+
+class _Field(NamedTuple):
+    """A row of the table, with what its class annotation says of the type."""
+
+    name: str
+    offset: int
+    code: str
+    dialect: str
+    kind: str
+
+
+# extra1 and extra2 come before the dialects that lie over them, which encode() relies on
+_FIELDS = [
+    _Field(field.name, kind=str(field.type), **field.metadata)
+    for field in dataclasses.fields(Header)
+    if field.metadata
+]
+
+#: The header's field names in MRC2014's spelling, with their first byte and length.
+PLACES: dict[str, tuple[int, int]] = {
+    place.name.upper(): (place.offset, struct.calcsize("<" + place.code)) for place in _FIELDS
+}
+
+
+class _Run(NamedTuple):
+    """Fields that lie one behind the other, to be unpacked at once: opening has to be quick."""
+
+    offset: int
+    codes: struct.Struct
+
+
+def _runs(byteorder: ByteOrder) -> list[_Run]:
+    runs: list[tuple[int, str]] = []
+    for place in _FIELDS:
+        offset, codes = runs[-1] if runs else (0, "")
+        if offset + struct.calcsize(byteorder + codes) == place.offset:
+            runs[-1:] = [(offset, codes + place.code)]
+        else:
+            runs.append((place.offset, place.code))
+    return [_Run(offset, struct.Struct(byteorder + codes)) for offset, codes in runs]
+
+
+def _parts() -> list[tuple[str, str, slice]]:
+    """Return for each field its name and kind, and which of the unpacked values are its."""
+    parts, start = [], 0
+    for place in _FIELDS:
+        stop = start + len(
+            struct.unpack("<" + place.code, bytes(struct.calcsize("<" + place.code)))
+        )
+        parts.append((place.name, place.kind, slice(start, stop)))
+        start = stop
+    return parts
+
+
+_RUNS: dict[ByteOrder, list[_Run]] = {"<": _runs("<"), ">": _runs(">")}
+_PARTS = _parts()
+
+
+def _value(kind: str, values: list[Any]) -> Any:
+    if len(values) == 1:
+        return _text(values[0]) if kind == "str" else values[0]
+    if kind == "XYZ":
+        return XYZ(*values)
+    return tuple(map(_text, values) if "str" in kind else values)
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("latin-1")
+
+
+def _decode(place: _Field, raw: bytes | bytearray, byteorder: ByteOrder) -> Any:
+    values = struct.unpack_from(byteorder + place.code, raw, place.offset)
+    return _value(place.kind, list(values))
+
+
+def _plain(value: Any) -> Any:
+    """Return what strict JSON can hold."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_plain(place: _Field, value: Any) -> Any:
+    """Return the value of a field that `_plain` wrote."""
+    if place.kind == "bytes":
+        return value.encode("latin-1")
+    if place.kind == "XYZ":
+        return XYZ(*map(float, value))
+    if "float" in place.kind:
+        return tuple(map(float, value)) if isinstance(value, list) else float(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _pack(value: Any) -> tuple[Any, ...]:
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(v.encode("latin-1") if isinstance(v, str) else v for v in values)

@@ -1,0 +1,128 @@
+"""Is this MRC, and in which byte order? From the first bytes alone.
+
+See FORMAT: main header, DeltaVision, odd headers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from mrc_xarray.errors import MrcError, Problem
+from mrc_xarray.mrc.header import HEADER_SIZE, PLACES, stamped_byteorder
+from mrc_xarray.pixels.compression import CODECS
+from mrc_xarray.pixels.modes import MODES, PER_CODEC, ByteOrder, Mode
+
+__all__ = ["BYTE_ORDERS", "PLAUSIBLE_SIZE", "guess_byteorder", "looks_like_mrc", "refuse_foreign"]
+
+#: What the user calls the byte orders.
+BYTE_ORDERS: dict[str, ByteOrder] = {"little": "<", "big": ">"}
+#: Bytes that `looks_like_mrc` needs: all up to the machine stamp.
+PLAUSIBLE_SIZE = 216
+
+_DELTAVISION_ID = -16224
+
+# what other files begin with, for a message that helps
+_FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with `git lfs pull`",
+    b"<!doctype html": "an HTML page: a download that went wrong",
+    b"<html": "an HTML page: a download that went wrong",
+    b"<?xml": "an XML document",
+    b"\x1f\x8b\x08": "a gzip file: decompress it first",
+    b"BZh": "a bzip2 file: decompress it first",
+    b"\xfd7zXZ": "an xz file: decompress it first",
+    b"\x28\xb5\x2f\xfd": "a zstd file: decompress it first",
+    b"PK\x03\x04": "a zip archive: fsspec opens a member as zip://NAME::ARCHIVE",
+    b"\x89HDF\r\n": "an HDF5 file: open it with another engine",
+    b"CDF": "a netCDF file: open it with another engine",
+    b"II*\0": "a TIFF file: open it with another library",
+    b"MM\0*": "a TIFF file: open it with another library",
+}
+
+
+def looks_like_mrc(head: bytes) -> bool:
+    """Tell from the first 216 bytes of a foreign file whether it can be MRC."""
+    if len(head) < PLAUSIBLE_SIZE or _foreign(head) or _is_deltavision(head):
+        return False
+    scores = [_plausibility(head, order, MODES) for order in BYTE_ORDERS.values()]
+    # a header whose axis order is damaged is known by its MAP word and machine stamp
+    at_map, at_stamp = PLACES["MAP"][0], PLACES["MACHST"][0]
+    is_marked = head[at_map : at_map + 3] == b"MAP" and stamped_byteorder(head[at_stamp:])
+    return any(score == 3 or (section_bytes and is_marked) for score, section_bytes in scores)
+
+
+def _foreign(head: bytes) -> str | None:
+    start = head[:512].lstrip().lower()
+    for magic, kind in _FOREIGN.items():
+        if head.startswith(magic) or (magic[:1] in b"<v" and start.startswith(magic)):
+            return kind
+    return None
+
+
+def _is_deltavision(head: bytes) -> bool:
+    return any(
+        int.from_bytes(head[96:98], order, signed=True) == _DELTAVISION_ID
+        for order in ("little", "big")
+    )
+
+
+def refuse_foreign(name: str, head: bytes) -> None:
+    """Raise MrcError where this is another kind of file, naming which.
+
+    `head` has the first 1024 bytes, or all.
+    """
+    if not head:
+        problem = _whole_file("empty", "0 bytes", "It is no MRC.")
+        raise MrcError.of(name, problem, "the file is empty (0 bytes)")
+    kind = _foreign(head)
+    if kind is None and len(head) >= HEADER_SIZE and _is_deltavision(head):
+        kind = "a DeltaVision file (−16224 at bytes 96–97): open it with the package mrc"
+    if kind is not None:
+        raise MrcError.of(name, _whole_file("foreign", kind, "It is no MRC."), f"this is {kind}")
+    if len(head) < HEADER_SIZE:
+        problem = _whole_file("short", f"{len(head)} bytes", "It is truncated, or not MRC.")
+        message = (
+            f"the file has {len(head)} bytes, and an MRC header alone has {HEADER_SIZE}; "
+            "it is truncated, or not MRC"
+        )
+        raise MrcError.of(name, problem, message)
+
+
+def _whole_file(code: str, found: str, action: str) -> Problem:
+    return Problem(
+        code, "the file", 0, 0, found, f"{HEADER_SIZE} bytes of header, and pixels", action
+    )
+
+
+def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> tuple[int, int]:
+    """Count which of dimensions, mode and axis order make sense in this byte order.
+
+    Returns
+    -------
+    plausible : int
+        0 to 3.
+    section_bytes : int
+        What one section would have; 0 where that is not to be told.
+    """
+    nx, ny, nz, number = struct.unpack_from(order + "4i", head, 0)
+    axes = struct.unpack_from(order + "3i", head, PLACES["MAPC"][0])
+    mode = modes.get(number)
+    positive = min(nx, ny, nz) > 0
+    known = mode is not None or (
+        number // PER_CODEC in CODECS and number % PER_CODEC in modes and number > 0
+    )
+    section_bytes = mode.row_bytes(nx) * ny if mode and positive else 0
+    return positive + known + (sorted(axes) == [1, 2, 3]), section_bytes
+
+
+def guess_byteorder(head: bytes, size: int | None, modes: Mapping[int, Mode]) -> ByteOrder:
+    """Decide by plausibility; then by what fits the file's size; then by the machine stamp."""
+    stamp = stamped_byteorder(head[PLACES["MACHST"][0] :])
+
+    def evidence(order: ByteOrder) -> tuple[int, bool, bool, bool]:
+        plausible, section_bytes = _plausibility(head, order, modes)
+        # one section, so that a truncated file is still told right
+        fits = section_bytes > 0 and (size is None or section_bytes <= size - HEADER_SIZE)
+        return plausible, fits, order == stamp, order == "<"
+
+    return max(BYTE_ORDERS.values(), key=evidence)

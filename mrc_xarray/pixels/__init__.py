@@ -1,0 +1,1 @@
+"""From ``(section, row, column)`` to bytes and back: modes, sections, blocks and statistics."""

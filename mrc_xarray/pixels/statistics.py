@@ -1,0 +1,91 @@
+"""Minimum, maximum, mean and deviation of pixels, part by part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["UNDETERMINED", "Statistics"]
+
+# values at once: with fewer, threads spend their time on waiting for each other between the calls
+_STEP = 1024**2
+
+
+#: Header fields whose order says that the statistics are not known.
+UNDETERMINED: dict[str, Any] = {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms": -1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a header tells of its pixels, in a form that parts can be joined in.
+
+    Attributes
+    ----------
+    n : int
+        Finite values.
+    least, most : float
+        Minimum and maximum.
+    mean : float
+    squares : float
+        Sum of the squared deviations from the mean.
+    """
+
+    n: int = 0
+    least: float = math.inf
+    most: float = -math.inf
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Self:
+        """Measure values, in float64. Infinities and NaN are left out, as they have no mean."""
+        flat = values.reshape(-1)
+        scratch = np.empty(min(_STEP, flat.size), np.float64)
+        result = cls()
+        for start in range(0, flat.size, _STEP):
+            result = result.joined(cls._of_step(flat[start : start + _STEP], scratch))
+        return result
+
+    @classmethod
+    def _of_step(cls, values: npt.NDArray[Any], scratch: npt.NDArray[np.float64]) -> Self:
+        least, most = float(values.min()), float(values.max())
+        if not (math.isfinite(least) and math.isfinite(most)):
+            values = values[np.isfinite(values)]
+            if not values.size:
+                return cls()
+            least, most = float(values.min()), float(values.max())
+        deviations = scratch[: values.size]
+        deviations[:] = values
+        mean = float(deviations.mean())
+        deviations -= mean
+        squares = float(np.einsum("i,i->", deviations, deviations))
+        return cls(values.size, least, most, mean, squares)
+
+    def joined(self, other: Self) -> Self:
+        """Return the statistics of both parts together."""
+        if not self.n or not other.n:
+            return self if self.n else other
+        n = self.n + other.n
+        apart = other.mean - self.mean
+        return type(self)(
+            n,
+            min(self.least, other.least),
+            max(self.most, other.most),
+            self.mean + apart * (other.n / n),
+            self.squares + other.squares + apart**2 * (self.n * other.n / n),
+        )
+
+    def fields(self) -> dict[str, float]:
+        """Return the header's fields: undetermined where there was no finite value."""
+        if not self.n:
+            return dict(UNDETERMINED)
+        return {
+            "dmin": self.least,
+            "dmax": self.most,
+            "dmean": self.mean,
+            "rms": math.sqrt(self.squares / self.n),
+        }

@@ -1,0 +1,184 @@
+"""Where bytes come from: a local file, any store that fsspec knows, memory, a file object.
+
+A source holds no handle, no map and no lock (but for a file object, which is one), so that it can
+be pickled, forked and shared by threads. It remembers what the file was when it was opened, and
+refuses to read another: wrong pixels are worse than an error.
+
+This is the only package that knows fsspec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+from mrc_xarray.storage.base import FIRST_READ, ByteSource, InStore, Request
+from mrc_xarray.storage.codecs import begins_stream
+from mrc_xarray.storage.failures import without_secrets
+from mrc_xarray.storage.local import LocalSource
+from mrc_xarray.storage.memory import FileObjectSource, MemorySource
+from mrc_xarray.storage.store import StoreSource
+from mrc_xarray.storage.urls import missing_store, redacted
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = [
+    "ByteSource",
+    "FileObjectSource",
+    "InStore",
+    "LocalSource",
+    "MemorySource",
+    "Request",
+    "StoreSource",
+    "Target",
+    "filesystem",
+    "open_decoded",
+    "open_source",
+    "redacted",
+]
+
+#: What the engine opens.
+Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | InStore"
+
+
+def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
+    """Find the source for what the user gave.
+
+    Parameters
+    ----------
+    target : path, URL, bytes or binary file object
+    storage_options : dict, optional
+        For fsspec, where the target is a URL.
+
+    Raises
+    ------
+    OSError
+        As `open` does, where there is no such file, or it may not be read.
+    MrcError
+        Where the target is no regular file.
+    TypeError
+        Where the target is something else.
+    """
+    if isinstance(target, bytes | bytearray | memoryview):
+        return MemorySource(bytes(target))
+    if isinstance(target, str | os.PathLike):
+        path = os.fsdecode(target)
+        fs, stripped = filesystem(path, storage_options)
+        return LocalSource.open(stripped) if fs is None else _from_filesystem(fs, stripped, path)
+    if isinstance(target, InStore):
+        return _from_filesystem(target.fs, target.path, target.name)
+    if isinstance(target, io.TextIOBase):
+        raise TypeError("can't read MRC from a file that is open as text; open it as 'rb'")
+    if getattr(target, "compression", None) and hasattr(target, "open"):
+        # what fsspec.open(..., compression=...) returns: its path leads to the compressed bytes
+        return FileObjectSource(target.open())
+    if hasattr(target, "fs") and hasattr(target, "path"):
+        # an open file of fsspec's
+        return _from_filesystem(target.fs, target.path, target.fs.unstrip_protocol(target.path))
+    if isinstance(target, io.BytesIO):
+        return MemorySource(target.getvalue())
+    if hasattr(target, "read") and hasattr(target, "seek"):
+        return _from_file_object(target)
+    raise TypeError(
+        f"can't open {type(target).__name__} as MRC; accepted: a path, a URL, bytes, "
+        "or a seekable binary file object"
+    )
+
+
+def open_decoded(
+    target: Target, storage_options: dict[str, Any] | None = None, *, salvages: bool = False
+) -> tuple[ByteSource, bytes]:
+    """Find the source of an image, which decodes it where it is a compressed stream.
+
+    Parameters
+    ----------
+    target, storage_options
+        As for `open_source`.
+    salvages : bool
+        Whether to take what can be decoded of a damaged stream, even where it may be wrong.
+
+    Returns
+    -------
+    source : ByteSource
+    head : bytes
+        Its first `FIRST_READ` bytes, or all.
+
+    Raises
+    ------
+    OSError, MrcError, TypeError
+        As `open_source`; MrcError also where a stream can't be decoded.
+
+    Warns
+    -----
+    MrcWarning
+        If a stream is long, and is decoded anew by each process.
+    """
+    source = open_source(target, storage_options)
+    head = source.read(0, min(FIRST_READ, source.size))
+    codec = begins_stream(head)
+    if codec is None:
+        return source, head
+    from mrc_xarray.storage.stream import StreamSource
+
+    stream = StreamSource.open(source, head, codec, salvages=salvages)
+    return stream, stream.head
+
+
+def filesystem(
+    target: str, storage_options: dict[str, Any] | None = None
+) -> tuple[AbstractFileSystem | None, str]:
+    """Find where a path or URL leads.
+
+    Returns
+    -------
+    fs : AbstractFileSystem or None
+        The store; None for a disk.
+    path : str
+        The name there.
+    """
+    # "::" alone may stand in a name, and "://" can't
+    if "://" not in target or os.path.exists(target):
+        return None, target
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    try:
+        # this may open an archive, whose error may contain the URL
+        with without_secrets(target):
+            fs, path = url_to_fs(target, **(storage_options or {}))
+    except ImportError as error:
+        error.add_note(missing_store(target))
+        raise
+    return (None if isinstance(fs, LocalFileSystem) else fs), path
+
+
+def _from_filesystem(fs: AbstractFileSystem, path: str, url: str) -> ByteSource:
+    from fsspec.implementations.local import LocalFileSystem
+
+    if isinstance(fs, LocalFileSystem):
+        return LocalSource.open(path)
+    try:
+        return StoreSource.open(fs, path, url)
+    except ImportError as error:
+        error.add_note(missing_store(url))
+        raise
+
+
+def _from_file_object(file: BinaryIO) -> ByteSource:
+    """Take an open local file by its name, if that still is the same file."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        # a named temporary file wraps its file
+        file = getattr(file, "file", file)
+        path = file.name
+        # a GzipFile too has a name and a descriptor, but those of the compressed file
+        is_raw = isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom)
+        if (
+            is_raw
+            and isinstance(path, str)
+            and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        ):
+            return LocalSource.open(path)
+    return FileObjectSource(file)

@@ -1,0 +1,180 @@
+"""A file on a disk, or on a file system that all workers share."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mrc_xarray.errors import MrcError
+from mrc_xarray.storage.base import (
+    LONGEST_SIDECAR,
+    Access,
+    Alone,
+    MiB,
+    Request,
+    changed,
+    too_short,
+)
+from mrc_xarray.storage.identity import Node, is_another, node_of
+
+__all__ = ["LocalSource", "Map", "is_same_file"]
+
+# Python names it since 3.13; the number is Linux's on x86 and ARM
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+class Map(mmap.mmap):
+    """A memory map that knows the name of its file."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class LocalSource(Alone):
+    """A file on a disk, or on a file system that all workers share.
+
+    Attributes
+    ----------
+    name : str
+        The absolute path.
+    size : int
+        In bytes.
+    mtime_ns : int
+        Modification time, in nanoseconds.
+    node : Node or None
+        Device and inode; see `mrc_xarray.storage.identity`.
+    """
+
+    access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * MiB, batch=8 * MiB)
+
+    name: str
+    size: int
+    mtime_ns: int
+    node: Node | None = None
+
+    @classmethod
+    def open(cls, path: str) -> LocalSource:
+        """Return the source of a file as it is now."""
+        path = os.path.abspath(os.path.expanduser(path))
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(21, "Is a directory", path)
+        if not stat.S_ISREG(found.st_mode):
+            raise MrcError(f"{path}: not a regular file, but a pipe, socket or device")
+        return cls(path, found.st_size, found.st_mtime_ns, node_of(found, path))
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        buffer = bytearray(nbytes)
+        self.read_into([(offset, memoryview(buffer))])
+        return bytes(buffer)
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        with self._checked() as fd:
+            for offset, buffer in requests:
+                done = _preadv(fd, [buffer], offset)
+                while done < len(buffer):
+                    # a read may stop early, at 2 GiB for one; one that stops at once is at the end
+                    n = _preadv(fd, [buffer[done:]], offset + done)
+                    if not n:
+                        raise too_short(self.name, offset, len(buffer), done)
+                    done += n
+
+    @contextlib.contextmanager
+    def fetching(self) -> Iterator[Callable[[int, int], bytes]]:
+        with self._checked() as fd:
+
+            def fetch(offset: int, nbytes: int) -> bytes:
+                if hasattr(os, "pread"):
+                    return os.pread(fd, nbytes, offset)
+                os.lseek(fd, offset, os.SEEK_SET)
+                return os.read(fd, nbytes)
+
+            yield fetch
+
+    def map(self) -> Map | None:
+        options: dict[str, Any] = {"access": mmap.ACCESS_COPY}
+        if sys.platform == "linux":
+            # a private map of a file beyond the machine's memory is refused otherwise
+            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+            options = {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+        if sys.version_info >= (3, 13):
+            options["trackfd"] = False
+        with self._checked() as fd:
+            try:
+                mapped = Map(fd, self.size, **options)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                # before Python 3.13 a map has its own file descriptor, and these are limited
+                return None
+        mapped.name = self.name
+        return mapped
+
+    def is_of(self, found: os.stat_result) -> bool:
+        return is_same_file(self.name, found)
+
+    def read_beside(self, name: str) -> bytes | None:
+        path = self.beside(name)
+        if not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            # reading takes memory for as much as is asked for, at first
+            return file.read(min(os.fstat(file.fileno()).st_size, LONGEST_SIDECAR))
+
+    def names_beside(self) -> list[str]:
+        return os.listdir(os.path.dirname(self.name))
+
+    def beside(self, name: str) -> str:
+        return os.path.join(os.path.dirname(self.name), name)
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[int]:
+        """Open the file, and make sure that it is still the one that was opened at first."""
+        # not to wait for a writer, where a pipe took the file's place
+        fd = os.open(
+            self.name, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        )
+        try:
+            if difference := self._difference(os.fstat(fd)):
+                raise changed(self.name, difference)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _difference(self, found: os.stat_result) -> str:
+        """Return how a file differs from the one that was opened, or an empty string."""
+        differences = []
+        if is_another(self.node, node_of(found, self.name)):
+            differences.append("another file")
+        if found.st_size != self.size:
+            differences.append(f"size: {self.size} bytes, now {found.st_size}")
+        elif found.st_mtime_ns != self.mtime_ns:
+            differences.append("modification time")
+        return ", ".join(differences)
+
+
+def is_same_file(path: str, found: os.stat_result) -> bool:
+    """Return whether a path leads to the file with this status."""
+    try:
+        return os.path.samestat(os.stat(path), found)
+    except (OSError, ValueError):
+        return False
+
+
+def _seek_and_read(fd: int, buffers: list[memoryview], offset: int) -> int:
+    """Do what `os.preadv` does, on a descriptor that no other thread uses."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    data = os.read(fd, len(buffers[0]))
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+# Windows and macOS before 11 have none
+_preadv = getattr(os, "preadv", _seek_and_read)

@@ -1,0 +1,113 @@
+"""What has no name to open it by again: bytes in memory, and open file objects."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, ClassVar
+
+from mrc_xarray.storage.base import Access, Alone, MiB, Request, too_short
+
+__all__ = ["FileObjectSource", "MemorySource"]
+
+
+@dataclass(frozen=True)
+class MemorySource(Alone):
+    """Bytes that are already in memory."""
+
+    access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * MiB, batch=8 * MiB)
+
+    data: bytes = field(repr=False)
+    name: str = "<bytes>"
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        return self.data[offset : offset + nbytes]
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        view = memoryview(self.data)
+        for offset, buffer in requests:
+            buffer[:] = view[offset : offset + len(buffer)]
+
+    def map(self) -> None:
+        return None
+
+
+class FileObjectSource(Alone):
+    """An open file that has no name to open it by again, such as a member of an archive.
+
+    It has one position, so that reads wait for each other, and it can't go to another process.
+    """
+
+    access: ClassVar[Access] = Access(gap=64 * 1024, skip=1024, piece=8 * MiB, batch=8 * MiB)
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.name = f"<{type(file).__name__}>"
+        self._file = file
+        self._lock = _lock_of(file)
+        with self._position():
+            file.seek(0, os.SEEK_END)
+            self.size = file.tell()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            f"{self.name}: an open file object can't be sent to another process; "
+            "open the file by its path or URL"
+        )
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        buffer = bytearray(nbytes)
+        self.read_into([(offset, memoryview(buffer))])
+        return bytes(buffer)
+
+    def read_into(self, requests: Sequence[Request]) -> None:
+        with self._position():
+            for offset, buffer in requests:
+                self._file.seek(offset)
+                done = 0
+                while done < len(buffer):
+                    data = self._file.read(len(buffer) - done)
+                    if not data:
+                        raise too_short(self.name, offset, len(buffer), done)
+                    buffer[done : done + len(data)] = data
+                    done += len(data)
+
+    def map(self) -> None:
+        return None
+
+    def is_of(self, found: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), found)
+        except (AttributeError, OSError, ValueError):
+            return False
+
+    @contextlib.contextmanager
+    def _position(self) -> Iterator[None]:
+        """Hold the file, and leave it where the user had it."""
+        with self._lock:
+            before = self._file.tell()
+            try:
+                yield
+            finally:
+                self._file.seek(before)
+
+
+# sources of one file object share its one position
+_LOCKS: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
+_FIRST_COME = threading.Lock()
+
+
+def _lock_of(file: BinaryIO) -> threading.Lock:
+    with _FIRST_COME:
+        try:
+            return _LOCKS.setdefault(file, threading.Lock())
+        except TypeError:
+            # not weakly referable: whoever opens it twice has to take care
+            return threading.Lock()

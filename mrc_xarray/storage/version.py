@@ -1,0 +1,145 @@
+"""Versions of an object in a store, and whether a response is from the opened version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mrc_xarray.errors import MrcError
+from mrc_xarray.storage.base import changed
+from mrc_xarray.storage.failures import refusal
+
+__all__ = ["COPY", "Question", "Version", "plain"]
+
+# marks that responses contain as well, and the header fields that contain them
+_IN_ANSWERS = {"ETag": "etag", "Last-Modified": "last-modified"}
+#: What to do about a store whose responses are not valid.
+COPY = "Copy the file, or put simplecache:: before the URL."
+
+
+@dataclass(frozen=True)
+class Version:
+    """What distinguishes one version of an object from another.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    marks : tuple of (str, str)
+        Names and values of properties that change when the object does, such as its ETag.
+    """
+
+    size: int
+    marks: tuple[tuple[str, str], ...]
+
+    def difference(self, size: int | None, marks: Mapping[str, str]) -> str:
+        """Return how another version is known to differ, or an empty string."""
+        differences = [name for name, value in self.marks if marks.get(name, value) != value]
+        if size not in (None, self.size):
+            differences.append(f"size: {self.size} bytes, now {size}")
+        return ", ".join(differences)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request for a range of an object.
+
+    Attributes
+    ----------
+    path : str
+        The object's name in the store.
+    name : str
+        The object's name for messages.
+    opened : Version
+        The version that was opened.
+    start, stop : int
+        First byte, and the one after the last.
+    """
+
+    path: str
+    name: str
+    opened: Version
+    start: int
+    stop: int
+
+    def check(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Check status and headers of a response before its bytes are read.
+
+        Parameters
+        ----------
+        status : int
+            The HTTP status.
+        headers : mapping of str to str
+            By names in lower case.
+
+        Returns
+        -------
+        bool
+            Whether the headers prove that the bytes are from the version that was opened.
+
+        Raises
+        ------
+        OSError
+            If the status is an error.
+        MrcError
+            If the bytes are from another version, or from another range.
+        """
+        span = re.fullmatch(
+            r"(?i)bytes (\d+|\*)(?:-(\d+))?/(\d+)", headers.get("content-range", "")
+        )
+        length = headers.get("content-length", "")
+        size = int(span[3]) if span else int(length) if status == 200 and length else None
+        found = {name: plain(headers.get(header, "")) for name, header in _IN_ANSWERS.items()}
+        found = {name: value for name, value in found.items() if value}
+        if status in (200, 206, 416):
+            self._compare(size, found)
+        if status not in (200, 206):
+            raise refusal(status, self.name)
+        encoding = headers.get("content-encoding", "identity")
+        if encoding not in ("", "identity"):
+            raise MrcError(
+                f"{self.name}: the server sends the bytes with Content-Encoding {encoding!a}; "
+                f"accepted: none. {COPY}"
+            )
+        if status == 200 and (self.start, self.stop) != (0, self.opened.size):
+            raise self.other_bytes(length or "all", hint=f" It ignores byte ranges. {COPY}")
+        if status == 206:
+            self._check_span(headers.get("content-range", ""), length)
+        return all(name in found for name, _ in self.opened.marks)
+
+    def _compare(self, size: int | None, found: Mapping[str, str]) -> None:
+        if not (difference := self.opened.difference(size, found)):
+            return
+        marks = dict(self.opened.marks)
+        if marks and marks.items() <= found.items():
+            raise MrcError(
+                f"{self.name}: the server gives two sizes of the same file: {self.opened.size} "
+                f"bytes when it was opened, and {size} in a later response. {COPY}"
+            )
+        raise changed(self.name, difference)
+
+    def _check_span(self, content_range: str, length: str) -> None:
+        """Check that a partial response contains the requested bytes."""
+        span = re.fullmatch(r"(?i)bytes (\d+)-(\d+)/(\d+|\*)", content_range)
+        if span is None:
+            hint = f" The response has no valid Content-Range. {COPY}"
+            raise self.other_bytes(length or "some", hint=hint)
+        start, stop = int(span[1]), int(span[2]) + 1
+        if (start, stop) != (self.start, self.stop):
+            raise self.other_bytes(stop - start, start)
+        if length not in ("", str(stop - start)):
+            raise self.other_bytes(length)
+
+    def other_bytes(self, got: int | str, start: int | None = None, hint: str = "") -> MrcError:
+        """Return the error for a response with other bytes than were requested."""
+        place = "" if start in (None, self.start) else f" from byte {start}"
+        return MrcError(
+            f"{self.name}: the store answered with {got} bytes{place} instead of the "
+            f"{self.stop - self.start} bytes from byte {self.start}.{hint}"
+        )
+
+
+def plain(mark: str) -> str:
+    """Return an ETag without the prefix of a weak one, which a proxy may add."""
+    return mark.removeprefix("W/")

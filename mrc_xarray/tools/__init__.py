@@ -1,0 +1,1 @@
+"""What users call besides the engine: validation, conversion, summaries and plots."""

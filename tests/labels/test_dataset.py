@@ -1,0 +1,406 @@
+"""Labels: dimensions, coordinates, units, attrs, and what lasts through computation and files."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import mrcfile
+import mrcz
+import numpy as np
+import pytest
+import xarray as xr
+
+from mrc_xarray import MrcError
+from mrc_xarray.mrc.header import Header
+
+SHAPE = (2, 3, 4)
+DATA = np.arange(24, dtype="i2").reshape(SHAPE)
+# 2.5 Å along x, 3 along y, 4 along z
+CELL = {"cella": (10, 9, 8)}
+IMOD = {"imod_stamp": by_hand.IMOD_STAMP}
+STACK = {"ispg": 0, "mz": 1}
+
+
+def opened(data: np.ndarray[Any, Any] = DATA, *, options: Any = None, **fields: Any) -> xr.Dataset:
+    raw = by_hand.mrc(data, **({"cella": (10, 9, 8)} | fields))
+    return xr.open_dataset(io.BytesIO(raw), engine="mrc", **(options or {}))
+
+
+def first(ds: xr.Dataset) -> dict[str, float]:
+    """Return where the first voxel is."""
+    return {dim: ds[dim].item(0) for dim in ds.data.dims if dim in ds.coords}
+
+
+def test_dataset_of_a_volume() -> None:
+    ds = opened()
+    assert list(ds.data_vars) == ["data"]
+    assert ds.data.dims == ("z", "y", "x")
+    assert sorted(ds.coords) == ["x", "y", "z"]
+    assert sorted(ds.indexes) == ["x", "y", "z"]
+    assert ds.data.dtype == np.int16
+    assert ds.attrs == {}
+
+
+@pytest.mark.parametrize(
+    ("units", "scale"), [("angstrom", 1), ("nm", 0.1), ("pm", 100), ("um", 1e-4)]
+)
+def test_coordinates(units: str, scale: float) -> None:
+    ds = opened(options={"units": units}, origin=(100, -20, 0))
+    expected = {
+        "x": ([100, 102.5, 105, 107.5], 2.5),
+        "y": ([-20, -17, -14], 3),
+        "z": ([0, 4], 4),
+    }
+    for dim, (positions, spacing) in expected.items():
+        coord = ds[dim]
+        assert coord.dtype == np.float64
+        assert coord.dims == (dim,)
+        np.testing.assert_allclose(coord, np.array(positions) * scale, rtol=1e-14)
+        assert coord.attrs == {
+            "units": units,
+            "long_name": f"{dim} position",
+            "spacing": pytest.approx(spacing * scale),
+        }  # fmt: skip
+        assert type(coord.attrs["spacing"]) is float
+    assert ds.mrc.voxel_size == pytest.approx({"x": 2.5, "y": 3, "z": 4})
+
+
+def test_default_units_are_angstrom() -> None:
+    xr.testing.assert_identical(opened(), opened(options={"units": "angstrom"}))
+
+
+@pytest.mark.parametrize("units", ["A", "meter", "Angstrom", None])
+def test_other_units(units: str) -> None:
+    with pytest.raises(ValueError, match=r"units is .*; accepted: 'angstrom', 'nm', 'pm', 'um'"):
+        opened(options={"units": units})
+
+
+def test_selection_by_position() -> None:
+    ds = opened()
+    assert ds.data.sel(x=5, y=3, z=4).item() == DATA[1, 1, 2]
+    np.testing.assert_array_equal(ds.data.sel(x=slice(2, 6), z=0), DATA[0, :, 1:3])
+
+
+@pytest.mark.parametrize("fields", [{}, {"ispg": 401, "mz": 2}, STACK], ids=str)
+def test_voxel_size_as_mrcfile_has_it(tmp_path: Path, fields: dict[str, Any]) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(by_hand.mrc(np.zeros((4, 5, 7), "f4"), **({"cella": (9, 8, 7)} | fields)))
+    with mrcfile.open(path) as mrc, xr.open_dataset(path, engine="mrc") as ds:
+        spatial = set(ds.data.dims) & set("xyz")
+        assert {"x", "y"} <= spatial
+        expected = {axis: float(mrc.voxel_size[axis]) for axis in spatial}
+        assert ds.mrc.voxel_size == pytest.approx(expected, rel=1e-6)
+
+
+def test_mx_is_not_nx() -> None:
+    ds = opened(mx=5, my=6, mz=16)
+    assert ds.mrc.voxel_size == {"x": 2, "y": 1.5, "z": 0.5}
+
+
+def test_a_volume_stack_has_volumes_of_mz() -> None:
+    ds = opened(np.zeros((6, 3, 4), "i2"), ispg=401, mz=2, cella=(10, 9, 8), origin=(1, 2, 3))
+    assert ds.data.sizes == {"volume": 3, "z": 2, "y": 3, "x": 4}
+    assert ds.z.values.tolist() == [3, 7]
+    assert "volume" not in ds.coords
+
+
+# origin rules: fields, argument → first voxel along x, y, z
+ORIGINS: dict[str, tuple[dict[str, Any], str, tuple[float, float, float]]] = {
+    "none": ({}, "auto", (0, 0, 0)),
+    "ORIGIN": ({"origin": (1, -2, 3)}, "auto", (1, -2, 3)),
+    "ORIGIN as a whole": (
+        {"origin": (0, 0, 3), "nxstart": 1, "nystart": 1, "nzstart": 1}, "auto", (0, 0, 3),
+    ),
+    "N*START": ({"nxstart": -1, "nystart": 2, "nzstart": 3}, "auto", (-2.5, 6, 12)),
+    "N*START by argument": (
+        {"origin": (1, 2, 3), "nxstart": -1, "nystart": 2, "nzstart": 3}, "nstart", (-2.5, 6, 12),
+    ),
+    "ORIGIN by argument": ({"origin": (0, 0, 0), "nxstart": 2}, "origin", (0, 0, 0)),
+    "zero by argument": ({"origin": (1, 2, 3), "nxstart": 2}, "zero", (0, 0, 0)),
+    "IMOD": ({**IMOD, "origin": (1, -2, 3)}, "auto", (-1, 2, -3)),
+    "IMOD, other flags": ({**IMOD, "imod_flags": 3, "origin": (1, 0, 3)}, "auto", (-1, 0, -3)),
+    "IMOD, flag 4": ({**IMOD, "imod_flags": 4, "origin": (1, -2, 3)}, "auto", (1, -2, 3)),
+    "IMOD, flag 4 among others": (
+        {**IMOD, "imod_flags": 13, "origin": (1, -2, 3)}, "auto", (1, -2, 3),
+    ),
+    "IMOD by argument": ({**IMOD, "origin": (1, -2, 3)}, "origin", (-1, 2, -3)),
+    "IMOD, N*START": ({**IMOD, "nxstart": 2}, "auto", (5, 0, 0)),
+    "flag 4 without the stamp": ({"imod_flags": 4, "origin": (1, -2, 3)}, "auto", (1, -2, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ORIGINS)
+def test_origin(case: str) -> None:
+    fields, choice, expected = ORIGINS[case]
+    ds = opened(options={"origin": choice}, **fields)
+    assert first(ds) == dict(zip("xyz", expected, strict=True))
+    assert not any(np.signbit(v) for v in first(ds).values() if v == 0)
+
+
+def test_wrong_choice_of_origin() -> None:
+    with pytest.raises(ValueError, match="origin is 'none'; accepted: 'auto', 'origin'"):
+        opened(options={"origin": "none"})
+
+
+def test_sections_of_a_stack_take_no_origin() -> None:
+    ds = opened(**STACK, origin=(1, 2, 3), nzstart=7)
+    assert first(ds) == {"y": 2, "x": 1}
+    assert ds.section.values.tolist() == [0, 1]
+
+
+AXES = {"x": 1, "y": 2, "z": 3}
+
+
+@pytest.mark.parametrize("order", ["zyx", "zxy", "yzx", "yxz", "xzy", "xyz"])
+def test_permuted_axes_name_the_dimensions(order: str) -> None:
+    """MX, CELLA and ORIGIN are in X, Y, Z; N*START are of columns, rows, sections."""
+    sizes = dict(zip(order, SHAPE, strict=True))
+    voxel = {"x": 2.5, "y": 3.0, "z": 4.0}
+    fields: dict[str, Any] = {
+        "maps": AXES[order[0]], "mapr": AXES[order[1]], "mapc": AXES[order[2]],
+        **{f"m{axis}": sizes[axis] for axis in "xyz"},
+        "cella": tuple(voxel[axis] * sizes[axis] for axis in "xyz"),
+    }  # fmt: skip
+    ds = opened(**fields, origin=(1, 2, 3))
+    assert ds.data.dims == tuple(order)
+    np.testing.assert_array_equal(ds.data, DATA)
+    assert ds.mrc.voxel_size == voxel
+    assert first(ds) == {"x": 1, "y": 2, "z": 3}
+
+    ds = opened(**fields, nxstart=5, nystart=6, nzstart=7)
+    starts = dict(zip(order, (7, 6, 5), strict=True))
+    assert first(ds) == {axis: starts[axis] * voxel[axis] for axis in "xyz"}
+
+
+@pytest.mark.parametrize(
+    ("cella", "coords"),
+    [((0, 0, 0), []), ((10, 0, 0), ["x"]), ((10, 9, 0), ["x", "y"]), ((0, 0, 8), ["z"])],
+)
+def test_unknown_is_absent(cella: tuple[float, ...], coords: list[str]) -> None:
+    ds = opened(cella=cella, origin=(1, 2, 3), nxstart=1)
+    assert sorted(ds.coords) == sorted(ds.indexes) == coords
+    assert sorted(ds.mrc.voxel_size) == coords
+
+
+def test_mrczs_voxel_size(tmp_path: Path) -> None:
+    path = str(tmp_path / "file.mrc")
+    mrcz.writeMRC(
+        DATA, path, pixelsize=(0.3, 0.2, 0.1), pixelunits="nm", voltage=300, C3=2.7, gain=1.05
+    )
+    with xr.open_dataset(path, engine="mrc") as ds:
+        assert ds.mrc.header.mx == 0
+        assert ds.mrc.voxel_size == pytest.approx({"x": 1, "y": 2}, rel=1e-6)
+        assert ds.data.attrs["voltage_kV"] == 300
+        assert ds.data.attrs["c3_mm"] == pytest.approx(2.7, rel=1e-6)
+        assert ds.data.attrs["gain_e_per_DN"] == pytest.approx(1.05, rel=1e-6)
+    with xr.open_dataset(path, engine="mrc", layout="volume") as ds:
+        assert ds.mrc.voxel_size == pytest.approx({"x": 1, "y": 2, "z": 3}, rel=1e-6)
+
+
+def test_what_mrcz_keeps_is_not_read_from_others() -> None:
+    ds = opened(voltage=300, c3=2.7, gain=1)
+    assert not {"voltage_kV", "c3_mm", "gain_e_per_DN"} & set(ds.data.attrs)
+
+
+@pytest.mark.parametrize(
+    ("options", "dims"),
+    [
+        ({}, ("image",)),
+        ({"sections_per_frame": 3}, ("image", "channel")),
+        ({"dims": ("tilt", "row", "column")}, ("tilt",)),
+    ],
+)
+def test_section_coordinate(options: dict[str, Any], dims: tuple[str, ...]) -> None:
+    ds = opened(np.zeros((6, 3, 4), "i2"), options=options, **STACK)
+    assert ds.section.dtype == np.int64
+    assert ds.section.dims == dims
+    assert ds.section.values.ravel().tolist() == list(range(6))
+    assert ds.data.isel({dims[0]: [-1, 0]}).section.values.ravel()[-1] in (0, 2)
+
+
+@pytest.mark.parametrize("options", [{"layout": "volume"}, {"scan_shape": (2, 1)}])
+def test_only_image_stacks_have_sections(options: dict[str, Any]) -> None:
+    assert "section" not in opened(options=options).coords
+
+
+def test_scan_positions_have_no_coordinate() -> None:
+    ds = opened(options={"scan_shape": (1, 2)}, origin=(1, 2, 3))
+    assert first(ds) == {"y": 2, "x": 1}
+
+
+def test_own_names_of_dimensions() -> None:
+    ds = opened(options={"dims": ("depth", "row", "column")}, origin=(1, 2, 3))
+    assert ds.data.dims == ("depth", "row", "column")
+    assert first(ds) == {"depth": 3, "row": 2, "column": 1}
+    assert ds.mrc.voxel_size == {"depth": 4, "row": 3, "column": 2.5}
+    assert ds.data.encoding["preferred_chunks"] == {"depth": 2}
+
+
+def test_rgb_is_the_last_dimension() -> None:
+    raw = by_hand.mrc(np.zeros((2, 3, 4, 3), "u1"), 16, shape=SHAPE)
+    ds = xr.open_dataset(io.BytesIO(raw), engine="mrc")
+    assert ds.data.sizes == {"z": 2, "y": 3, "x": 4, "rgb": 3}
+    ds = xr.open_dataset(io.BytesIO(raw), engine="mrc", dims=["a", "b", "c", "colour"])
+    assert ds.data.dims == ("a", "b", "c", "colour")
+
+
+@pytest.mark.parametrize("dims", [("a", "b"), ("a", "b", "c", "d"), ("a", "a", "b"), "abc"])
+def test_dims_that_do_not_fit(dims: Any) -> None:
+    with pytest.raises(ValueError, match=r"dims is .*; accepted: 3 different names, for z, y, x"):
+        opened(options={"dims": dims})
+
+
+def test_attrs_are_what_files_can_store() -> None:
+    for ds in (opened(), opened(np.zeros(SHAPE, "i1")), opened(**STACK)):
+        for attrs in (ds.data.attrs, *(coord.attrs for coord in ds.coords.values())):
+            assert all(isinstance(value, str | float | int) for value in attrs.values())
+
+
+def test_attrs_say_what_the_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(by_hand.mrc(DATA))
+    with xr.open_dataset(path, engine="mrc") as ds:
+        attrs = ds.data.attrs
+        assert attrs["mrc_source"] == str(path)
+        assert attrs["mrc_layout"] == "volume"
+        assert attrs["mrc_layout_rule"].startswith("5")
+        assert json.loads(attrs["mrc_header"])["nx"] == 4
+
+
+def test_header() -> None:
+    ds = opened(labels=(b"first", b"second"), nversion=20140)
+    for obj in (ds, ds.data):
+        header = obj.mrc.header
+        assert isinstance(header, Header)
+        assert (header.nx, header["NVERSION"], header.cella.y) == (4, 20140, 9)
+        assert header.label[:2] == ("first", "second")
+        assert obj.mrc.metadata == {}
+
+
+def test_no_header_without_a_file() -> None:
+    da = xr.DataArray([1, 2], dims="x")
+    with pytest.raises(AttributeError, match="not opened with engine='mrc'"):
+        _ = da.mrc.header
+    with pytest.raises(AttributeError, match="mrc_header"):
+        _ = xr.Dataset({"other": da}).mrc.header
+    assert da.mrc.metadata == {}
+    assert da.mrc.voxel_size == {}
+
+
+@pytest.mark.parametrize("units", ["angstrom", "nm"])
+def test_voxel_size_after_selection(units: str) -> None:
+    ds = opened(np.zeros((6, 8, 9), "i2"), cella=(18, 24, 24), options={"units": units})
+    for obj in (ds, ds.data):
+        voxel = {
+            "all": obj.mrc.voxel_size,
+            "strided": obj.isel(x=slice(None, None, 2), y=slice(1, None, 3)).mrc.voxel_size,
+            "reversed": obj.isel(z=slice(None, None, -1)).mrc.voxel_size,
+            "coarse": obj.coarsen(x=3, y=2, z=1).mean().mrc.voxel_size,
+            "thin": obj.isel(z=[2], x=slice(1, 2)).mrc.voxel_size,
+            "irregular": obj.isel(x=[0, 1, 5]).mrc.voxel_size,
+            "no z": obj.isel(z=2).mrc.voxel_size,
+            "mean": obj.mean("y", keep_attrs=True).mrc.voxel_size,
+        }
+        expected = {
+            "all": {"z": 4, "y": 3, "x": 2},
+            "strided": {"z": 4, "y": 9, "x": 4},
+            "reversed": {"z": 4, "y": 3, "x": 2},
+            "coarse": {"z": 4, "y": 6, "x": 6},
+            "thin": {"z": 4, "y": 3, "x": 2},
+            "irregular": {"z": 4, "y": 3},
+            "no z": {"y": 3, "x": 2},
+            "mean": {"z": 4, "x": 2},
+        }
+        assert voxel == {name: pytest.approx(value) for name, value in expected.items()}
+
+
+def test_voxel_size_of_a_dimension_that_is_coarsened_to_one() -> None:
+    ds = opened(np.zeros((6, 8, 9), "i2"), cella=(18, 24, 24))
+    assert ds.coarsen(x=9).mean().mrc.voxel_size["y"] == 3
+    # the spacing that it was opened with is what a single position has left
+    assert ds.coarsen(x=9).mean().mrc.voxel_size["x"] == 2
+
+
+def test_state_lasts_through_arithmetic() -> None:
+    ds = opened(**STACK, nversion=20140)
+    for obj in (
+        (ds.data * 2 + 1).astype("f4"),
+        ds.data - ds.data.mean(),
+        ds.data[0].T,
+        np.sqrt(ds.data),
+        (ds * 2).data,
+        ds.data.mean("image"),
+        xr.concat([ds.data, ds.data], "image"),
+    ):
+        assert obj.mrc.header == ds.mrc.header
+        assert obj.mrc.voxel_size == {"y": 3, "x": 2.5}
+        assert obj.attrs["mrc_layout"] == "image_stack"
+    assert (ds.data[1] * 2).section.item() == 1
+
+
+def test_open_dataarray(tmp_path: Path) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(by_hand.mrc(DATA, **CELL))
+    with xr.open_dataarray(path, engine="mrc") as da, xr.open_dataset(path, engine="mrc") as ds:
+        assert da.name == "data"
+        xr.testing.assert_identical(da, ds.data)
+        assert da.mrc.header == ds.mrc.header
+        assert da.mrc.voxel_size == {"z": 4, "y": 3, "x": 2.5}
+
+
+MODES = {0: "i1", 1: "i2", 2: "f4", 3: "i2", 4: "c8", 6: "u2", 7: "i4", 8: "u4", 12: "f2"}
+MODES |= {16: "u1", 101: "u1"}
+
+
+def of_mode(mode: int, **fields: Any) -> bytes:
+    """A file of random pixels, its bytes."""
+    trailing = {3: (2,), 16: (3,)}.get(mode, ())
+    numbers = np.random.default_rng(mode).integers(0, 120, (*SHAPE, *trailing))
+    pixels = numbers.astype(MODES[mode])
+    if mode == 101:
+        pixels = by_hand.pack_4bit(pixels & 15)
+    return by_hand.mrc(pixels, mode, shape=SHAPE, **(CELL | fields))
+
+
+@pytest.mark.parametrize("fields", [{}, STACK], ids=["volume", "stack"])
+@pytest.mark.parametrize("chunks", [None, {}], ids=["loaded", "chunked"])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [(mode, suffix) for mode in MODES for suffix in ("zarr", "nc")
+     if suffix == "zarr" or mode not in (3, 4, 12)],
+)  # fmt: skip
+def test_other_formats(
+    tmp_path: Path, mode: int, suffix: str, chunks: Any, fields: dict[str, Any]
+) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(of_mode(mode, byteorder=">", origin=(1, 2, 3), **fields))
+    stored = tmp_path / f"file.{suffix}"
+    with xr.open_dataset(path, engine="mrc", chunks=chunks) as ds:
+        if suffix == "zarr":
+            # consolidated metadata are not in the Zarr 3 specification, and zarr says so
+            ds.to_zarr(stored, consolidated=False)
+            again = xr.open_zarr(stored, chunks=None, consolidated=False)
+        else:
+            ds.to_netcdf(stored)
+            again = xr.open_dataset(stored)
+        with again:
+            xr.testing.assert_identical(again.load(), ds.load())
+            assert again.data.dtype == ds.data.dtype
+            assert again.mrc.header == ds.mrc.header
+            assert again.mrc.voxel_size == ds.mrc.voxel_size
+
+
+def test_a_stored_computation_knows_its_file(tmp_path: Path) -> None:
+    (opened().data / 2).to_netcdf(tmp_path / "half.nc")
+    with xr.open_dataarray(tmp_path / "half.nc") as da:
+        np.testing.assert_array_equal(da, DATA / 2)
+        assert da.mrc.header.nx == 4
+        assert da.mrc.voxel_size == {"z": 4, "y": 3, "x": 2.5}
+
+
+def test_errors_are_value_errors() -> None:
+    assert issubclass(MrcError, ValueError)

@@ -1,0 +1,913 @@
+"""What extended headers and text files tell of each section: labels on the pixels."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import fsspec
+import mrcfile
+import mrcz
+import numpy as np
+import pytest
+import servers
+import xarray as xr
+from mrcfile.dtypes import fei1_dtype_big_endian, fei2_dtype_big_endian
+
+import mrc_xarray
+from mrc_xarray import MrcError, MrcWarning
+from mrc_xarray.storage import LocalSource
+
+Array = np.ndarray[Any, Any]
+FEI1, FEI2 = (d.newbyteorder("<") for d in (fei1_dtype_big_endian, fei2_dtype_big_endian))
+
+N = 4
+PIXELS = np.arange(N * 3 * 5, dtype="i2").reshape(N, 3, 5)
+STACK = {"ispg": 0, "mz": 1, "cella": (10, 9, 0)}
+TILTS = [-60.0, -20.0, 20.0, 60.0]
+# days since 1899-12-30, and what they are
+DAYS = 44900.5
+TIMES = np.datetime64("2022-12-05T12:00:00", "us") + np.arange(N) * np.timedelta64(6, "h")
+
+
+def opened(target: Any, **options: Any) -> xr.Dataset:
+    return xr.open_dataset(target, engine="mrc", **options)
+
+
+def of_bytes(raw: bytes, **options: Any) -> xr.Dataset:
+    return opened(io.BytesIO(raw), **options)
+
+
+# extended headers, by hand ----------------------------------------------------------------------
+
+
+def fei(dtype: np.dtype[Any] = FEI2, n: int = N, **fields: Any) -> Array:
+    """Return blocks with some valid fields, and what `fields` give: Pixel_size_X for Pixel size X.
+
+    Names of mrcfile's, with _ for the blank.
+    """
+    table = np.zeros(n, dtype)
+    table["Metadata size"] = dtype.itemsize
+    table["Metadata version"] = 2 if dtype == FEI2 else 0
+    values: dict[str, Any] = {
+        "Timestamp": DAYS + np.arange(n) / 4, "HT": 200000.0, "Application": b"Velox",
+        "Alpha tilt": np.resize(TILTS, n), "Beta tilt": 0.5, "X-Stage": 1e-6 * np.arange(n),
+        "Y-Stage": -2e-6, "Z-Stage": 3e-5, "Defocus": -1.5e-6, "Dose": 2e20,
+        "Magnification": 29000.0, "Integration time": 0.25, "Camera name": b"BM-Falcon",
+    }  # fmt: skip
+    values |= {name.replace("_", " "): value for name, value in fields.items()}
+    names = [n for n in table.dtype.names or () if not n.startswith("Metadata")]
+    bit, mask = 0, ""
+    for name in names:
+        if name.startswith("Bitmask"):
+            bit, mask = 0, name
+            continue
+        if name in values:
+            table[name] = values[name]
+            table[mask] |= np.uint32(1 << bit)
+        bit += 6 if name == "Unused range" else 1
+    return table
+
+
+def fei_file(table: Array, pixels: Array = PIXELS, padding: int = 0, **fields: Any) -> bytes:
+    exttyp = b"FEI2" if table.dtype.itemsize == 888 else b"FEI1"
+    extended = table.tobytes() + bytes(padding)
+    return by_hand.mrc(pixels, extended=extended, **(STACK | {"exttyp": exttyp} | fields))
+
+
+def seri(n: int = N) -> bytes:
+    """Tilt, piece, stage, magnification, intensity: flags 31."""
+    return b"".join(
+        struct.pack(
+            "<h3h2h2h", int(100 * TILTS[i % 4]), i, 2 * i, 0, 25 * (i % 4), -50, 290, 12500
+        )
+        for i in range(n)
+    )
+
+
+def legacy(n: int = N) -> bytes:
+    floats = (0.5, 1e-6, 2e-6, 3e-6, 0, 0, -1.5e-6, 0.25, 800, 84.5, 4e-10, 29000, 200000)
+    records = (struct.pack("<14f", TILTS[i % 4], *floats).ljust(128, b"\0") for i in range(n))
+    return b"".join(records).ljust(1024 * 128, b"\0")
+
+
+SYMMETRY = b"X,Y,Z".ljust(80) + b"-X,Y+1/2,-Z".ljust(80)
+# kind → extended header, and fields of the main header
+KINDS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "FEI1": (fei(FEI1).tobytes(), {"exttyp": b"FEI1"}),
+    "FEI2": (fei(FEI2).tobytes(), {"exttyp": b"FEI2"}),
+    "FEI2, padded": (fei(FEI2).tobytes() + bytes(5000), {"exttyp": b"FEI2"}),
+    "SERI": (seri(), {"exttyp": b"SERI", "nint": 16, "nreal": 31}),
+    "AGAR": (
+        b"".join(struct.pack("<iff", 7, tilt, 0.25 * tilt) for tilt in TILTS),
+        {"exttyp": b"AGAR", "nint": 1, "nreal": 2},
+    ),
+    "Agard's without a type": (struct.pack("<4f", *TILTS), {"nint": 0, "nreal": 1}),
+    "legacy FEI": (legacy(), {"nint": 0, "nreal": 32}),
+    "legacy FEI, nint bug": (legacy(), {"nint": 128, "nreal": 32}),
+}
+MDOC_KEYS = {
+    "TiltAngle": lambda i: TILTS[i],
+    "StagePosition": lambda i: f"{i} -2",
+    "StageZ": lambda i: 30,
+    "Magnification": lambda i: 29000,
+    "ExposureDose": lambda i: 2,
+    "Defocus": lambda i: -1.5,
+    "ExposureTime": lambda i: 0.25,
+    "DateTime": lambda i: f"{5 + (12 + 6 * i) // 24:02}-Dec-22  {(12 + 6 * i) % 24:02}:00:00",
+}
+
+
+def mdoc(
+    n: int = N, keys: Any = MDOC_KEYS, head: str = "Voltage = 200\nPixelSpacing = 2\n"
+) -> str:
+    entries = "".join(
+        f"\n[ZValue = {i}]\n" + "".join(f"{key} = {of(i)}\n" for key, of in keys.items())
+        for i in range(n)
+    )
+    return f"{head}\n[T = SerialEM: by hand, Tilt axis angle = 84.5, binning = 2]\n{entries}"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A stack with nothing in its header."""
+    path = tmp_path / "series.st"
+    path.write_bytes(by_hand.mrc(PIXELS, **STACK))
+    return path
+
+
+@pytest.fixture
+def with_mdoc(path: Path) -> Path:
+    path.with_name("series.st.mdoc").write_text(mdoc())
+    return path
+
+
+def test_real_file_as_mrcfile_reads_it(real_file: Callable[[str], Path]) -> None:
+    path = real_file("fei-extended.mrc")
+    ds = opened(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with mrcfile.mmap(path, permissive=True) as mrc:
+            oracle = mrc.indexed_extended_header.copy()
+            raw = mrc.extended_header.tobytes()
+            np.testing.assert_array_equal(ds.data.isel(y=7).values.ravel(), mrc.data[..., 7, :])
+    n = len(oracle)
+    for name, field, scale in (
+        ("tilt_angle", "Alpha tilt", 1), ("tilt_beta", "Beta tilt", 1), ("dose", "Dose", 1e-20),
+        ("stage_x", "X-Stage", 1e6), ("stage_y", "Y-Stage", 1e6), ("stage_z", "Z-Stage", 1e6),
+        ("defocus", "Defocus", 1e6), ("exposure_time", "Integration time", 1),
+    ):  # fmt: skip
+        found = np.atleast_1d(ds[name].values)
+        np.testing.assert_allclose(found, oracle[field] * scale, rtol=1e-12)
+        assert len(found) == n
+    assert ds.data.attrs["voltage_kV"] == 300
+    assert ds.data.mrc.extended_header == ds.mrc.extended_header == raw
+    fields = ds.mrc.extended_fields
+    assert fields["dose"].attrs["units"] == "e/m^2"
+    np.testing.assert_array_equal(np.atleast_1d(fields["dose"]), oracle["Dose"])
+
+
+# one name and one unit, whatever tells ----------------------------------------------------------
+
+UNITS = {
+    "tilt_angle": "degree", "tilt_beta": "degree", "stage_x": "um", "stage_y": "um",
+    "stage_z": "um", "defocus": "um", "dose": "e/angstrom^2", "exposure_time": "s",
+}  # fmt: skip
+VALUES: dict[str, Any] = {
+    "tilt_angle": TILTS, "tilt_beta": [0.5] * N, "stage_x": range(N), "stage_y": [-2.0] * N,
+    "stage_z": [30.0] * N, "defocus": [-1.5] * N, "dose": [2.0] * N, "exposure_time": [0.25] * N,
+}  # fmt: skip
+LEGACY = {"stage_x": [1.0] * N, "stage_y": [2.0] * N, "stage_z": [3.0] * N}
+# kind → the coordinates that it tells, and those that are other values
+TOLD: dict[str, tuple[set[str], dict[str, Any]]] = {
+    "FEI1": (set(VALUES), {}),
+    "FEI2": (set(VALUES), {}),
+    "FEI2, padded": (set(VALUES), {}),
+    "SERI": ({"tilt_angle", "stage_x", "stage_y"}, {}),
+    "AGAR": ({"tilt_angle"}, {}),
+    "Agard's without a type": ({"tilt_angle"}, {}),
+    "legacy FEI": (set(VALUES) - {"dose"}, LEGACY),
+    "legacy FEI, nint bug": (set(VALUES) - {"dose"}, LEGACY),
+    "mdoc": (set(VALUES) - {"tilt_beta"}, {}),
+    "rawtlt": ({"tilt_angle"}, {}),
+    "tlt": ({"tilt_angle"}, {}),
+}
+
+
+def written(folder: Path, kind: str) -> Path:
+    """Write a stack of which this kind tells."""
+    path = folder / "series.st"
+    extended, fields = KINDS.get(kind, (b"", {}))
+    path.write_bytes(by_hand.mrc(PIXELS, extended=extended, **(STACK | fields)))
+    if kind == "mdoc":
+        path.with_name("series.st.mdoc").write_text(mdoc())
+    elif kind in ("rawtlt", "tlt"):
+        path.with_name(f"series.{kind}").write_text("".join(f"  {tilt}\n" for tilt in TILTS))
+    return path
+
+
+@pytest.mark.parametrize("open_it", [xr.open_dataset, xr.open_dataarray])
+@pytest.mark.parametrize("kind", TOLD)
+def test_coordinates(tmp_path: Path, kind: str, open_it: Any) -> None:
+    data = open_it(written(tmp_path, kind), engine="mrc")
+    names, other = TOLD[kind]
+    assert names <= set(data.coords)
+    assert not (set(VALUES) - names) & set(data.coords)
+    for name in names:
+        coord = data.coords[name]
+        assert coord.dims == ("image",)
+        assert coord.attrs["units"] == UNITS[name]
+        np.testing.assert_allclose(coord, other.get(name, VALUES[name]), rtol=2e-7, atol=1e-12)
+    assert data.section.values.tolist() == list(range(N))
+    data = data if isinstance(data, xr.DataArray) else data.data
+    np.testing.assert_array_equal(data, PIXELS)
+    assert not set(names) & set(data.indexes)
+
+
+@pytest.mark.parametrize("kind", ["FEI1", "FEI2", "legacy FEI", "mdoc"])
+def test_single_values(tmp_path: Path, kind: str) -> None:
+    attrs = opened(written(tmp_path, kind)).data.attrs
+    assert attrs["voltage_kV"] == 200
+    assert "voltage" not in attrs
+    assert attrs["magnification"] == 29000
+    assert all(isinstance(value, str | float | int) for value in attrs.values())
+    if kind.startswith("FEI"):
+        assert (attrs["application"], attrs["camera_name"]) == ("Velox", "BM-Falcon")
+
+
+@pytest.mark.parametrize("kind", ["FEI1", "FEI2", "mdoc"])
+def test_times(tmp_path: Path, kind: str) -> None:
+    when = opened(written(tmp_path, kind)).time
+    assert when.dtype.kind == "M"
+    np.testing.assert_array_equal(when, TIMES)
+    assert "units" not in when.attrs
+
+
+def test_what_varies_is_a_coordinate() -> None:
+    table = fei(HT=[200000, 200000, 300000, 300000], Magnification=[1, 2, 3, 4])
+    ds = of_bytes(fei_file(table))
+    assert ds.voltage.attrs["units"] == "kV"
+    assert ds.voltage.values.tolist() == [200, 200, 300, 300]
+    assert ds.magnification.values.tolist() == [1, 2, 3, 4]
+    assert not {"voltage_kV", "voltage", "magnification"} & set(ds.data.attrs)
+
+
+def test_symmetry_is_an_attribute(path: Path) -> None:
+    path = path.with_suffix(".mrc")
+    path.write_bytes(by_hand.mrc(PIXELS, extended=SYMMETRY, exttyp=b"CCP4"))
+    ds = opened(path)
+    assert ds.data.dims == ("z", "y", "x")
+    assert ds.data.attrs["symmetry"] == "X,Y,Z\n-X,Y+1/2,-Z"
+    assert ds.mrc.extended_header == SYMMETRY
+
+
+@pytest.mark.parametrize("exttyp", [b"MRCO", b"HDF5", b"abcd"])
+def test_unknown_kind_is_one_warning(tmp_path: Path, exttyp: bytes) -> None:
+    raw = bytes(range(250)) * 2
+    path = tmp_path / "file.mrc"
+    path.write_bytes(by_hand.mrc(PIXELS, extended=raw, exttyp=exttyp))
+    with pytest.warns(MrcWarning, match=r"EXTTYP \(bytes 104–107\).*extended_header") as told:
+        ds = opened(path)
+    assert len(told) == 1
+    assert ds.mrc.extended_header == raw
+    assert not ds.mrc.extended_fields.data_vars
+    np.testing.assert_array_equal(ds.data, PIXELS)
+
+
+def test_no_extended_header(path: Path) -> None:
+    ds = opened(path)
+    assert ds.mrc.extended_header == b""
+    assert ds.mrc.extended_fields.sizes == {}
+    assert sorted(ds.coords) == ["section", "x", "y"]
+
+
+# pixel size from the block ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cella", [(0, 0, 0), (-1, float("nan"), 0)])
+@pytest.mark.parametrize(("units", "scale"), [("angstrom", 1e10), ("nm", 1e9)])
+def test_pixel_size_of_the_block(cella: tuple[float, ...], units: str, scale: float) -> None:
+    table = fei(Pixel_size_X=2.5e-10, Pixel_size_Y=4e-10)
+    ds = of_bytes(fei_file(table, cella=cella), units=units)
+    for dim, step in (("x", 2.5e-10), ("y", 4e-10)):
+        np.testing.assert_allclose(ds[dim], np.arange(ds.sizes[dim]) * step * scale)
+        assert ds[dim].attrs["units"] == units
+        assert ds[dim].attrs["spacing"] == pytest.approx(step * scale)
+    assert ds.mrc.voxel_size == pytest.approx({"x": 2.5, "y": 4})
+
+
+def test_the_cell_goes_before_the_block() -> None:
+    table = fei(Pixel_size_X=2.5e-10, Pixel_size_Y=4e-10)
+    assert of_bytes(fei_file(table)).mrc.voxel_size == {"x": 2, "y": 3}
+    # axis by axis
+    ds = of_bytes(fei_file(table, cella=(10, 0, 0)))
+    assert ds.mrc.voxel_size == pytest.approx({"x": 2, "y": 4})
+
+
+def test_pixel_size_of_legacy_fei() -> None:
+    ds = of_bytes(
+        by_hand.mrc(PIXELS, extended=legacy(), nreal=32, **(STACK | {"cella": (0,) * 3}))
+    )
+    assert ds.mrc.voxel_size == pytest.approx({"x": 4, "y": 4})
+
+
+def test_pixel_size_in_diffraction() -> None:
+    table = fei(Pixel_size_X=2.5e7, Pixel_size_Y=5e7, Projection_mode=1, Instrument_mode=2)
+    for options in ({}, {"units": "nm"}):
+        ds = of_bytes(fei_file(table, cella=(0, 0, 0)), **options)
+        assert ds.data.dims == ("image", "y", "x")
+        for dim, step in (("x", 2.5e7), ("y", 5e7)):
+            np.testing.assert_allclose(ds[dim], np.arange(ds.sizes[dim]) * step)
+            assert (ds[dim].attrs["units"], ds[dim].attrs["spacing"]) == ("1/m", step)
+        assert ds.mrc.voxel_size == {}
+    ds = of_bytes(fei_file(table, cella=(0, 0, 0)), scan_shape=(2, 2))
+    assert ds.data.dims == ("scan_y", "scan_x", "y", "x")
+    assert ds.x.attrs["units"] == "1/m"
+    assert ds.tilt_angle.values.tolist() == [TILTS[:2], TILTS[2:]]
+
+
+# layouts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [FEI1, FEI2])
+def test_image_has_scalars(path: Path, dtype: np.dtype[Any]) -> None:
+    path.write_bytes(fei_file(fei(dtype, 1, Alpha_tilt=7.0), PIXELS[:1]))
+    ds = opened(path)
+    assert ds.data.dims == ("y", "x")
+    assert ds.tilt_angle.dims == ()
+    assert ds.tilt_angle == 7
+    assert ds.tilt_angle.attrs["units"] == "degree"
+    assert ds.time == TIMES[0]
+    assert ds.mrc.extended_fields.tilt_angle == 7
+    np.testing.assert_array_equal(ds.data, PIXELS[0])
+
+
+@pytest.mark.parametrize("kind", ["FEI2", "SERI", "AGAR"])
+def test_volume_has_them_along_z(kind: str) -> None:
+    extended, fields = KINDS[kind]
+    raw = by_hand.mrc(PIXELS, extended=extended, **fields)
+    for options, dims in (
+        ({"layout": "volume"}, ("z",)),
+        ({"layout": "image_stack"}, ("image",)),
+        ({"layout": "image_stack", "sections_per_frame": 2}, ("image", "channel")),
+        ({"layout": "volume_stack", "sections_per_frame": 2}, ("volume", "z")),
+        ({"scan_shape": (2, 2)}, ("scan_y", "scan_x")),
+        ({"dims": ("angle", "row", "column")}, ("angle",)),
+    ):
+        ds = of_bytes(raw, **options)
+        assert ds.tilt_angle.dims == dims
+        assert ds.tilt_angle.values.ravel().tolist() == TILTS
+        assert ds.data.isel({dims[0]: -1, dims[-1]: -1}).tilt_angle == TILTS[-1]
+
+
+def test_records_make_a_stack_of_what_looks_like_a_volume() -> None:
+    ds = of_bytes(fei_file(fei(), ispg=1, mz=N))
+    assert ds.data.attrs["mrc_layout"] == "image_stack"
+    assert ds.data.attrs["mrc_layout_rule"].startswith("4: the extended header")
+
+
+def test_mdoc_makes_a_stack_of_what_looks_like_a_volume(path: Path) -> None:
+    other = path.with_name("series.mrc")
+    other.write_bytes(by_hand.mrc(PIXELS))
+    assert opened(other).data.dims == ("z", "y", "x")
+    other.with_name("series.mrc.mdoc").write_text(mdoc())
+    ds = opened(other)
+    assert ds.data.attrs["mrc_layout_rule"].startswith("4: an .mdoc")
+    assert ds.tilt_angle.dims == ("image",)
+    assert opened(other, metadata_file=None).data.dims == ("z", "y", "x")
+    assert opened(other, layout="volume").tilt_angle.dims == ("z",)
+
+
+def test_rule_names_what_decided(path: Path) -> None:
+    other = path.with_name("other.mrc")
+    other.write_bytes(by_hand.mrc(PIXELS))
+    tilts = path.with_name("angles.tlt")
+    tilts.write_text("\n".join(map(str, TILTS)))
+    ds = opened(other, metadata_file=tilts)
+    assert ds.tilt_angle.values.tolist() == TILTS
+    # not an .mdoc, and not beside the file
+    assert ".mdoc is beside" not in ds.data.attrs["mrc_layout_rule"]
+
+
+def test_volume_takes_no_list_of_tilts(path: Path) -> None:
+    """A reconstruction of `series` is no series."""
+    path.with_name("series.rawtlt").write_text("\n".join(map(str, TILTS)))
+    for name in ("series.rec", "series.mrc"):
+        path.with_name(name).write_bytes(by_hand.mrc(PIXELS))
+        ds = opened(path.with_name(name))
+        assert ds.data.dims == ("z", "y", "x")
+        assert "tilt_angle" not in ds.coords
+
+
+@pytest.mark.parametrize("kind", ["FEI2", "SERI", "mdoc", "rawtlt"])
+def test_trimmed_file(tmp_path: Path, kind: str) -> None:
+    """NZ sections were promised, and told of; two of them are there."""
+    path = written(tmp_path, kind)
+    path.write_bytes(path.read_bytes()[: -2 * 15 * 2 + 7])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        ds = opened(path, truncated="trim")
+    assert ds.data.shape == (2, 3, 5)
+    assert ds.tilt_angle.values.tolist() == TILTS[:2]
+    np.testing.assert_array_equal(ds.data, PIXELS[:2])
+    if kind in KINDS:
+        assert ds.mrc.extended_fields.tilt_angle.values.tolist() == TILTS[:2]
+
+
+def test_records_missing_at_the_end() -> None:
+    with pytest.warns(MrcWarning, match="without a record for 1 of 4 sections"):
+        ds = of_bytes(fei_file(fei(n=3)))
+    np.testing.assert_array_equal(ds.tilt_angle, [*TILTS[:3], np.nan])
+    assert np.isnat(ds.time[3])
+
+
+# using them -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["FEI2", "SERI", "mdoc", "rawtlt"])
+def test_selection_by_tilt(tmp_path: Path, kind: str) -> None:
+    ds = opened(written(tmp_path, kind)).swap_dims(image="tilt_angle")
+    one = ds.sel(tilt_angle=20)
+    assert one.section == 2
+    np.testing.assert_array_equal(one.data, PIXELS[2])
+    np.testing.assert_array_equal(ds.data.sel(tilt_angle=slice(-30, 30)), PIXELS[1:3])
+    np.testing.assert_array_equal(ds.data.sel(tilt_angle=55, method="nearest"), PIXELS[3])
+    shuffled = opened(written(tmp_path, kind)).isel(image=[3, 0, 2]).sortby("tilt_angle")
+    assert shuffled.section.values.tolist() == [0, 2, 3]
+
+
+def test_tilt_angle_by_name_of_the_dimension(tmp_path: Path) -> None:
+    ds = opened(written(tmp_path, "FEI2"), dims=("tilt_angle", "y", "x"))
+    assert ds.sel(tilt_angle=20).section == 2
+
+
+def test_groups_and_arithmetic(tmp_path: Path) -> None:
+    data = opened(written(tmp_path, "FEI2")).data
+    means = data.groupby(np.abs(data.tilt_angle)).mean()
+    assert means.tilt_angle.values.tolist() == [20, 60]
+    np.testing.assert_array_equal(means.sel(tilt_angle=20), PIXELS[1:3].mean(0))
+    scaled = (data - 1) / data.dose
+    np.testing.assert_allclose(scaled, (PIXELS - 1) / 2)
+    assert set(data.coords) <= set(scaled.coords)
+    assert scaled.attrs["voltage_kV"] == 200
+    later = data.swap_dims(image="time").sel(time=slice("2022-12-05T18", None))
+    assert later.section.values.tolist() == [1, 2, 3]
+    rates = data.mean(("y", "x")) / data.exposure_time
+    np.testing.assert_allclose(rates, PIXELS.mean((1, 2)) / 0.25)
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_netcdf_and_zarr(tmp_path: Path, kind: str) -> None:
+    ds = opened(written(tmp_path, kind), chunks={})
+    ds.to_netcdf(tmp_path / "stack.nc")
+    ds.to_zarr(tmp_path / "stack.zarr", consolidated=False)
+    for name, options in (
+        ("stack.nc", {}), ("stack.zarr", {"engine": "zarr", "consolidated": False}),
+    ):  # fmt: skip
+        with xr.open_dataset(tmp_path / name, **options) as again:
+            xr.testing.assert_equal(again, ds)
+            assert again.data.attrs == ds.data.attrs
+            assert set(again.coords) == set(ds.coords)
+            assert again.tilt_angle.attrs["units"] == "degree"
+            # which neither has; see test_provenance
+            if ds.mrc.extended_header:
+                with pytest.raises(MrcError, match="is not stored with the data"):
+                    _ = again.mrc.extended_header
+
+
+# precedence: argument > sidecar > header --------------------------------------------------------
+
+
+def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
+    path = written(tmp_path, "FEI2")
+    tilts = {"TiltAngle": lambda i: i, "Defocus": lambda i: -3 - i}
+    path.with_name("series.st.mdoc").write_text(mdoc(keys=tilts, head="Voltage = 120\n"))
+    ds = opened(path)
+    assert ds.tilt_angle.values.tolist() == [0, 1, 2, 3]
+    assert ds.defocus.values.tolist() == [-3, -4, -5, -6]
+    assert ds.data.attrs["voltage_kV"] == 120
+    # and what it does not tell, the records do
+    np.testing.assert_allclose(ds.dose, 2)
+    np.testing.assert_allclose(ds.mrc.extended_fields.tilt_angle, TILTS)
+    assert opened(path, metadata_file=None).tilt_angle.values.tolist() == TILTS
+
+    path.with_name("series.st.mdoc").unlink()
+    path.with_name("series.rawtlt").write_text("5\n6\n7\n8\n")
+    assert opened(path).tilt_angle.values.tolist() == [5, 6, 7, 8]
+
+
+def test_argument_goes_before_what_is_beside(with_mdoc: Path) -> None:
+    other = with_mdoc.with_name("other.mdoc")
+    other.write_text(mdoc(keys={"TiltAngle": lambda i: -i}))
+    ds = opened(with_mdoc, metadata_file=other)
+    assert ds.tilt_angle.values.tolist() == [0, -1, -2, -3]
+    assert "dose" not in ds.coords
+    assert opened(with_mdoc, layout="volume").tilt_angle.dims == ("z",)
+
+
+def test_sidecar_goes_before_mrczs_fields(tmp_path: Path) -> None:
+    path = tmp_path / "file.mrcz"
+    mrcz.writeMRC(PIXELS, str(path), voltage=300, pixelsize=(1, 1, 1))
+    assert opened(path).data.attrs["voltage_kV"] == 300
+    path.with_name("file.mrcz.mdoc").write_text(mdoc())
+    assert opened(path).data.attrs["voltage_kV"] == 200
+
+
+def test_mdoc_goes_before_a_list_of_tilts(with_mdoc: Path) -> None:
+    with_mdoc.with_name("series.rawtlt").write_text("5\n6\n7\n8\n")
+    assert opened(with_mdoc).tilt_angle.values.tolist() == TILTS
+
+
+# .mdoc ------------------------------------------------------------------------------------------
+
+
+def test_order_of_keys_does_not_matter(path: Path, with_mdoc: Path) -> None:
+    expected = opened(with_mdoc)
+    reverse = dict(reversed(MDOC_KEYS.items()))
+    text = mdoc(keys=reverse)
+    path.with_name("series.st.mdoc").write_text(text)
+    xr.testing.assert_equal(opened(path), expected)
+    head, *entries = text.split("\n[ZValue")
+    turned = head + "".join(f"\n[ZValue{entry}" for entry in reversed(entries))
+    path.with_name("series.st.mdoc").write_text(turned.replace("\n", "\r\n"))
+    xr.testing.assert_equal(opened(path), expected)
+
+
+def test_keys_of_an_mdoc_are_kept(with_mdoc: Path) -> None:
+    ds = opened(with_mdoc)
+    kept = ds.mrc.metadata
+    assert (kept["Voltage"], kept["PixelSpacing"]) == ("200", "2")
+    assert "Tilt axis angle = 84.5" in kept["titles"][0]
+    assert json.loads(ds.data.attrs["mrc_metadata"]) == kept
+    assert ds.data.attrs["tilt_axis_angle"] == 84.5
+    assert ds.data.attrs["tilt_axis_angle_units"] == "degree"
+
+
+def test_frames_of_one_tilt(tmp_path: Path) -> None:
+    path = tmp_path / "tilt_-20.mrc"
+    path.write_bytes(by_hand.mrc(PIXELS, **STACK))
+    text = "[FrameSet = 0]\n" + "".join(f"{key} = {of(1)}\n" for key, of in MDOC_KEYS.items())
+    path.with_name("tilt_-20.mrc.mdoc").write_text("Voltage = 200\n" + text)
+    ds = opened(path)
+    assert ds.data.dims == ("image", "y", "x")
+    assert sorted(ds.coords) == ["section", "x", "y"]
+    attrs = ds.data.attrs
+    assert (attrs["tilt_angle"], attrs["tilt_angle_units"]) == (-20, "degree")
+    assert (attrs["dose"], attrs["dose_units"]) == (2, "e/angstrom^2")
+    assert attrs["time"].startswith("2022-12-05T18:00")
+    ds.to_netcdf(tmp_path / "frames.nc")
+
+
+HOSTILE = {
+    name: lambda i: i
+    for name in (
+        "Data", "Section", "X", "Y", "Z", "FrameIndex", "Image", "Channel", "Units", "ScaleFactor",
+        "AddOffset", "Calendar", "Coordinates", "Dtype", "MrcHeader", "MrcSource", "_FillValue",
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"sections_per_frame": 2}, {"layout": "volume"}], ids=str)
+def test_keys_with_names_of_ours(path: Path, options: dict[str, Any]) -> None:
+    path.with_name("series.st.mdoc").write_text(mdoc(keys=HOSTILE))
+    ds = opened(path, **options)
+    np.testing.assert_array_equal(ds.data.values.ravel(), PIXELS.ravel())
+    assert ds.mrc.header.nz == N
+    assert set(ds.coords) <= {"section", "y", "x", "z"}
+    assert ds.mrc.metadata["sections"] == {key: list("0123") for key in HOSTILE}
+    ds.to_netcdf(path.with_suffix(".nc"))
+
+
+def test_single_values_with_names_of_ours(path: Path) -> None:
+    """Attributes that tell xarray and netCDF how to decode pixels are not a sidecar's to set."""
+    same = {key: lambda i: 3 for key in HOSTILE}
+    path.with_name("series.st.mdoc").write_text(mdoc(keys=same))
+    ds = opened(path)
+    assert ds.mrc.header.nz == N
+    assert ds.data.attrs["mrc_source"] == str(path)
+    assert ds.mrc.metadata["sections"] == dict.fromkeys(HOSTILE, "3")
+    ds.to_netcdf(path.with_suffix(".nc"))
+    with xr.open_dataset(path.with_suffix(".nc")) as again:
+        np.testing.assert_array_equal(again.data, PIXELS)
+
+
+WARNINGS: dict[str, tuple[str, str, str]] = {
+    "value": (".st.mdoc", mdoc().replace("Defocus = -1.5", "Defocus = up", 1),
+              r"series\.st\.mdoc, line \d+: Defocus is 'up'"),
+    "line": (".st.mdoc", mdoc() + "nonsense\n", r"series\.st\.mdoc, line \d+: the line is 'nonse"),
+    "missing entry": (".st.mdoc", mdoc(3), r"\[ZValue = 3\] is missing"),
+    "entry too many": (".st.mdoc", mdoc(4).replace("[ZValue = 3]", "[ZValue = 9]"),
+                       r"line \d+: ZValue is '9'"),
+    "tilt": (".rawtlt", "1\n2\nthree\n4", r"series\.rawtlt, line 3: the tilt angle is 'three'"),
+    "count": (".tlt", "1\n2\n3", r"series\.tlt: the number of tilt angles is 3; .* 4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WARNINGS)
+def test_warning_names_line_and_key(path: Path, case: str) -> None:
+    suffix, text, message = WARNINGS[case]
+    path.with_name("series" + suffix).write_text(text)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ds = opened(path)
+    assert any(re.search(message, str(one.message)) for one in told)
+    for one in told:
+        assert one.category is MrcWarning
+        assert str(path) in str(one.message)
+        assert one.filename == __file__
+    np.testing.assert_array_equal(ds.data, PIXELS)
+    if case == "value":
+        np.testing.assert_array_equal(ds.defocus, [np.nan, -1.5, -1.5, -1.5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        xr.testing.assert_identical(opened(path, strict=True), ds)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\0" * 300, bytes(range(256)) * 9, b"\xff\xfe[\0Z\0"])
+@pytest.mark.parametrize("suffix", [".st.mdoc", ".rawtlt", ".tlt"])
+def test_garbage_beside_leaves_the_pixels(path: Path, suffix: str, raw: bytes) -> None:
+    path.with_name("series" + suffix).write_bytes(raw)
+    with pytest.warns(MrcWarning, match="series"):
+        ds = opened(path)
+    np.testing.assert_array_equal(ds.data, PIXELS)
+
+
+def test_folder_with_the_name_of_a_sidecar(path: Path) -> None:
+    path.with_name("series.st.mdoc").mkdir()
+    assert "tilt_angle" not in opened(path).coords
+
+
+# metadata_file= ---------------------------------------------------------------------------------
+
+
+def test_metadata_file_by_path_and_object(with_mdoc: Path) -> None:
+    expected = opened(with_mdoc)
+    sidecar = with_mdoc.with_name("series.st.mdoc")
+    other = sidecar.with_name("elsewhere.mdoc")
+    sidecar.rename(other)
+    assert "tilt_angle" not in opened(with_mdoc).coords
+    for target in (other, str(other), f"file://{other}", io.BytesIO(other.read_bytes())):
+        xr.testing.assert_identical(opened(with_mdoc, metadata_file=target), expected)
+    with other.open("rb") as file:
+        xr.testing.assert_identical(opened(with_mdoc, metadata_file=file), expected)
+    # the same for bytes, which have nothing beside them
+    raw = io.BytesIO(with_mdoc.read_bytes())
+    xr.testing.assert_equal(opened(raw, metadata_file=other, layout="image_stack"), expected)
+    with pytest.raises(FileNotFoundError):
+        opened(with_mdoc, metadata_file=sidecar)
+    with pytest.raises(TypeError):
+        opened(with_mdoc, metadata_file=3)
+
+
+def test_no_metadata_file(with_mdoc: Path) -> None:
+    ds = opened(with_mdoc, metadata_file=None)
+    assert sorted(ds.coords) == ["section", "x", "y"]
+    assert not {"mrc_metadata", "voltage_kV"} & set(ds.data.attrs)
+    with_mdoc.with_name("series.st.mdoc").unlink()
+    with_mdoc.with_name("series.rawtlt").write_text("1\n2\n3\n4")
+    assert "tilt_angle" not in opened(with_mdoc, metadata_file=None).coords
+
+
+@pytest.fixture
+def memory(with_mdoc: Path) -> Iterator[str]:
+    fs = fsspec.filesystem("memory")
+    fs.pipe({f"/meta/{file.name}": file.read_bytes() for file in with_mdoc.parent.iterdir()})
+    yield "memory://meta/series.st"
+    fs.rm("/meta", recursive=True)
+
+
+def test_metadata_file_by_url(with_mdoc: Path, memory: str) -> None:
+    expected = opened(with_mdoc)
+    xr.testing.assert_equal(opened(memory, metadata_file=f"{memory}.mdoc"), expected)
+    xr.testing.assert_equal(opened(with_mdoc, metadata_file=f"{memory}.mdoc"), expected)
+    # a store is not asked for what is seldom there
+    assert sorted(opened(memory).coords) == ["section", "x", "y"]
+    with servers.http_server(with_mdoc.parent) as server:
+        url = server.url("series.st")
+        assert "tilt_angle" not in opened(url).coords
+        assert server.methods() == ["HEAD", "GET"]
+        server.requests.clear()
+        ds = opened(url, metadata_file=f"{url}.mdoc")
+        assert sorted(server.methods()) == ["GET", "GET", "HEAD", "HEAD"]
+        xr.testing.assert_equal(ds, expected)
+        query = opened(url, metadata_file=with_mdoc.with_name("series.st.mdoc"))
+        xr.testing.assert_equal(query, expected)
+
+
+# the records again ------------------------------------------------------------------------------
+
+
+def test_extended_fields_follow_the_sections(tmp_path: Path) -> None:
+    path = written(tmp_path, "FEI2")
+    ds = opened(path)
+    raw = KINDS["FEI2"][0]
+    chosen = ds.isel(image=[3, 1])
+    for obj in (chosen, chosen.data, chosen.data * 2, chosen.data.mean(("y", "x"))):
+        fields = obj.mrc.extended_fields
+        assert fields.tilt_angle.dims == ("image",)
+        assert fields.tilt_angle.values.tolist() == [60, -20]
+        assert fields.section.values.tolist() == [3, 1]
+        assert obj.mrc.extended_header == raw
+    # as in the file
+    assert fields.dose.attrs["units"] == "e/m^2"
+    assert fields.dose.values.tolist() == [2e20, 2e20]
+    assert (fields.voltage, fields.voltage.attrs["units"]) == (200000, "V")
+    assert fields.application == "Velox"
+    assert ds.isel(image=2).mrc.extended_fields.tilt_angle == 20
+    pairs = opened(path, sections_per_frame=2).isel(channel=1).mrc.extended_fields
+    assert pairs.tilt_angle.values.tolist() == [-20, 60]
+    volume = opened(path, layout="volume").mrc.extended_fields
+    assert volume.tilt_angle.values.tolist() == TILTS
+    relative = opened(path.relative_to(path.anchor) if path.is_relative_to(Path.cwd()) else path)
+    assert relative.mrc.extended_header == raw
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        fei_file(fei(), PIXELS[:, :2]),
+        fei_file(fei(), PIXELS[:3], nz=3),
+        b"",
+        b"no MRC at all",
+        fei_file(fei())[:2000],
+    ],
+    ids=["rows", "sections", "empty", "text", "cut"],
+)
+def test_file_that_changed(tmp_path: Path, changed: bytes) -> None:
+    path = written(tmp_path, "FEI2")
+    ds = opened(path)
+    path.write_bytes(changed)
+    with pytest.raises(MrcError, match=r"series\.st: the file changed since it was opened"):
+        _ = ds.mrc.extended_header
+    with pytest.raises(MrcError, match="changed since it was opened"):
+        _ = ds.mrc.extended_fields
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        _ = ds.mrc.extended_header
+    with pytest.raises(FileNotFoundError):
+        _ = ds.mrc.extended_fields
+    # what was told at opening is still there
+    assert ds.tilt_angle.values.tolist() == TILTS
+
+
+def test_records_of_a_store(memory: str) -> None:
+    fsspec.filesystem("memory").pipe("/meta/fei.mrc", fei_file(fei()))
+    ds = opened("memory://meta/fei.mrc")
+    assert ds.mrc.extended_header == KINDS["FEI2"][0]
+    assert ds.isel(image=[2]).mrc.extended_fields.tilt_angle.values.tolist() == [20]
+
+
+def test_records_of_a_store_with_options() -> None:
+    with servers.s3_server() as s3:
+        url = s3.put("fei.mrc", fei_file(fei()))
+        ds = opened(url, storage_options=s3.storage_options)
+        assert ds.tilt_angle.values.tolist() == TILTS
+
+
+# what is read at opening ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    asked = []
+    real = LocalSource.read
+
+    def read(self: LocalSource, offset: int, nbytes: int) -> bytes:
+        asked.append((offset, nbytes))
+        return real(self, offset, nbytes)
+
+    monkeypatch.setattr(LocalSource, "read", read)
+    return asked
+
+
+HEAD = (0, 64 * 1024)
+# records, sections, bytes behind the records → reads
+READS: dict[str, tuple[bytes, dict[str, Any], int, list[tuple[int, int]]]] = {
+    "few": (fei(FEI1, 3).tobytes().ljust(1024 * 768, b"\0"), {"exttyp": b"FEI1"}, 3, [HEAD]),
+    "many": (fei(FEI1, 200).tobytes(), {"exttyp": b"FEI1"}, 200, [HEAD, (1024, 200 * 768)]),
+    "many, padded": (
+        fei(FEI2, 200).tobytes() + bytes(8 * 1024**2), {"exttyp": b"FEI2"}, 200,
+        [HEAD, (1024, 200 * 888)],
+    ),
+    "legacy": (legacy(100), {"nint": 0, "nreal": 32}, 100, [HEAD]),
+    "legacy, many": (legacy(600), {"nint": 0, "nreal": 32}, 600, [HEAD, (1024, 600 * 128)]),
+    "SERI": (seri(5000), {"exttyp": b"SERI", "nint": 16, "nreal": 31}, 5000,
+             [HEAD, (1024, 5000 * 16)]),
+    "symmetry": (SYMMETRY, {"exttyp": b"CCP4"}, 3, [HEAD]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READS)
+def test_opening_reads_the_records_of_its_sections(
+    tmp_path: Path, reads: list[tuple[int, int]], case: str
+) -> None:
+    extended, fields, n, expected = READS[case]
+    path = tmp_path / "file.mrc"
+    pixels = np.zeros((n, 40, 40), "i2")
+    path.write_bytes(by_hand.mrc(pixels, extended=extended, **(STACK | fields)))
+    size = path.stat().st_size
+    ds = opened(path, chunks={})
+    assert reads == [(offset, min(nbytes, size - offset)) for offset, nbytes in expected]
+    if case != "symmetry":
+        assert ds.tilt_angle.values.tolist() == np.resize(TILTS, n).tolist()
+
+
+def test_unknown_records_are_not_read(tmp_path: Path, reads: list[tuple[int, int]]) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(by_hand.mrc(PIXELS, extended=bytes(5 * 1024**2), exttyp=b"HDF5"))
+    with pytest.warns(MrcWarning, match="HDF5"):
+        opened(path)
+    assert sum(nbytes for _, nbytes in reads) <= 64 * 1024 + 1024**2
+    assert len(reads) <= 2
+
+
+@pytest.mark.parametrize("kind", ["SERI", "AGAR"])
+def test_a_million_sections(tmp_path: Path, kind: str) -> None:
+    n = 1_000_000
+    if kind == "SERI":
+        extended = np.tile(100 * np.array(TILTS), n // 4).astype("<i2").tobytes()
+        fields: dict[str, Any] = {"exttyp": b"SERI", "nint": 2, "nreal": 1}
+    else:
+        extended = np.tile(TILTS, n // 4).astype("<f4").tobytes()
+        fields = {"exttyp": b"AGAR", "nint": 0, "nreal": 1}
+    path = tmp_path / "file.mrc"
+    raw = by_hand.mrc(np.zeros((1, 8, 8), "i1"), extended=extended, **(STACK | fields | {"nz": n}))
+    with path.open("wb") as file:
+        file.write(raw)
+        file.truncate(len(raw) + 64 * (n - 1))
+    opened(path)
+    before = time.perf_counter()
+    ds = opened(path, chunks={})
+    assert time.perf_counter() - before < 1
+    assert ds.tilt_angle[-2:].values.tolist() == TILTS[-2:]
+    np.testing.assert_array_equal(ds.mrc.extended_fields.tilt_angle[5:9], np.roll(TILTS, -1))
+
+
+# writing ----------------------------------------------------------------------------------------
+
+
+def copied(data: Any, path: Path) -> tuple[xr.Dataset, list[str]]:
+    """Write and open again; return also what the writer warned of."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", MrcWarning)
+        mrc_xarray.to_mrc(data, path)
+    return opened(path), [str(one.message) for one in told if one.category is MrcWarning]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_writer_carries_records(tmp_path: Path, kind: str) -> None:
+    ds = opened(written(tmp_path, kind))
+    again, told = copied(ds.isel(image=[2, 0]), tmp_path / "out.mrcs")
+    assert not any("coordinates" in message for message in told)
+    for name in TOLD[kind][0]:
+        np.testing.assert_array_equal(again[name], ds[name][[2, 0]])
+        assert again[name].attrs == ds[name].attrs
+    np.testing.assert_array_equal(again.data, PIXELS[[2, 0]])
+
+
+def test_writer_does_not_call_lost_what_the_records_tell(tmp_path: Path) -> None:
+    ds = opened(written(tmp_path, "FEI2"))
+    again, told = copied(ds, tmp_path / "out.mrcs")
+    assert {k: v for k, v in ds.data.attrs.items() if not k.startswith("mrc_")} == {
+        k: v for k, v in again.data.attrs.items() if not k.startswith("mrc_")
+    }
+    assert told == []
+
+
+def test_writer_drops_records_that_no_longer_fit(tmp_path: Path) -> None:
+    data = opened(written(tmp_path, "FEI2")).data
+    again, told = copied(data.mean("image").astype("f4"), tmp_path / "mean.mrc")
+    assert again.mrc.extended_header == b""
+    assert "tilt_angle" not in again.coords
+    assert any("the extended header (FEI2)" in message for message in told)
+
+
+@pytest.mark.parametrize("kind", ["FEI2", "SERI", "AGAR"])
+def test_writer_keeps_no_record_that_contradicts_its_coordinate(tmp_path: Path, kind: str) -> None:
+    """Corrected tilt angles are written, or said to be lost; the old ones are not in silence."""
+    ds = opened(written(tmp_path, kind))
+    corrected = ds.assign_coords(tilt_angle=ds.tilt_angle + 1.5)
+    again, told = copied(corrected, tmp_path / "out.mrcs")
+    is_told = any("tilt_angle" in message or "extended header" in message for message in told)
+    is_written = "tilt_angle" in again.coords and again.tilt_angle[0] == -58.5
+    assert is_told or is_written
+
+
+def test_writer_lists_what_only_a_sidecar_told(tmp_path: Path, with_mdoc: Path) -> None:
+    ds = opened(with_mdoc)
+    again, told = copied(ds, tmp_path / "out.mrcs")
+    (message,) = told
+    assert "the coordinates" in message
+    assert "tilt_angle" in message
+    assert "tilt_angle" not in again.coords
+    again, told = copied(ds, tmp_path / "out.mrcz")
+    np.testing.assert_array_equal(again.tilt_angle, TILTS)
+    np.testing.assert_array_equal(again.time, ds.time)

@@ -1,0 +1,607 @@
+"""The lazy array: every indexing gives what numpy gives, and reads no more than it must."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from dask.base import tokenize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from indexings import TRANSFORMS, VECTORISED, indices
+from xarray.core import indexing
+
+from mrc_xarray import MrcError
+from mrc_xarray.pixels.array import StackArray
+from mrc_xarray.storage import LocalSource
+from mrc_xarray.storage.base import Access
+
+Array = np.ndarray[Any, Any]
+MiB = 1024**2
+SHAPE = (6, 5, 9)
+
+
+def noise(shape: tuple[int, ...], dtype: str) -> Array:
+    n = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.random.default_rng(0).integers(0, 120, n, np.uint8).view(dtype).reshape(shape)
+
+
+def complex_integers() -> tuple[bytes, Array]:
+    pairs = noise((*SHAPE, 2), "i2")
+    return by_hand.mrc(pairs, 3, shape=SHAPE), (pairs[..., 0] + 1j * pairs[..., 1]).astype("c8")
+
+
+def four_bits() -> tuple[bytes, Array]:
+    pixels = noise(SHAPE, "u1") & 15
+    return by_hand.mrc(by_hand.pack_4bit(pixels), 101, shape=SHAPE), pixels
+
+
+def plain(dtype: str = "f4", shape: tuple[int, ...] = SHAPE, **fields: Any) -> tuple[bytes, Array]:
+    data = noise(shape, dtype)
+    return by_hand.mrc(data, **fields), data
+
+
+def rgb() -> tuple[bytes, Array]:
+    pixels = noise((*SHAPE, 3), "u1")
+    return by_hand.mrc(pixels, 16, shape=SHAPE), pixels
+
+
+# kind of file → bytes and pixels, arguments, whether it is given as a file on disk
+KINDS: dict[str, tuple[tuple[bytes, Array], dict[str, Any], bool]] = {
+    "float32": (plain(), {}, True),
+    "int8": (plain("i1"), {}, True),
+    "big-endian": (plain(byteorder=">"), {}, True),
+    "unaligned": (plain("i2", extended=b"{} ", exttyp=b"json"), {}, True),
+    "4-bit": (four_bits(), {}, True),
+    "rgb": (rgb(), {}, True),
+    "complex integers": (complex_integers(), {}, True),
+    "one image": (plain(shape=(1, 5, 9), ispg=0), {}, True),
+    "mmap": (plain("u2"), {"mmap": True}, True),
+    "mmap, unaligned": (plain("f4", extended=b"{} ", exttyp=b"json"), {"mmap": True}, True),
+    "mmap, big-endian": (plain(byteorder=">"), {"mmap": True}, True),
+    "mmap, 4-bit": (four_bits(), {"mmap": True}, True),
+    "mmap, rgb": (rgb(), {"mmap": True}, True),
+    "BytesIO": (plain(), {}, False),
+    "BytesIO, 4-bit": (four_bits(), {"mmap": True}, False),
+    "scan": (plain("u2"), {"scan_shape": (2, 3)}, True),
+    "scan, mmap": (plain("u2"), {"scan_shape": (3, 2), "mmap": True}, True),
+    "channels": (plain(), {"sections_per_frame": 2}, True),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What to open, for each of KINDS."""
+    folder = tmp_path_factory.mktemp("kinds")
+    files: dict[str, Any] = {}
+    for i, (kind, ((raw, _), _, on_disk)) in enumerate(KINDS.items()):
+        files[kind] = folder / f"{i}.mrc" if on_disk else raw
+        if on_disk:
+            files[kind].write_bytes(raw)
+    return files
+
+
+def lazy_and_eager(files: dict[str, Any], kind: str) -> tuple[xr.Variable, xr.Variable]:
+    """Return the pixels as the engine has them, and as numpy has them, without coordinates."""
+    target = files[kind]
+    ds = xr.open_dataset(
+        io.BytesIO(target) if isinstance(target, bytes) else target,
+        engine="mrc", cache=False, **KINDS[kind][1],
+    )  # fmt: skip
+    lazy = ds.data.variable
+    return lazy, xr.Variable(lazy.dims, KINDS[kind][0][1].reshape(lazy.shape))
+
+
+def same(lazy: xr.Variable, eager: xr.Variable) -> None:
+    assert lazy.dims == eager.dims
+    found = lazy.values
+    assert found.dtype == eager.dtype.newbyteorder("=")
+    assert found.dtype.isnative
+    np.testing.assert_array_equal(found, eager.values)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_transform(files: dict[str, Any], kind: str, transform: str) -> None:
+    lazy, eager = lazy_and_eager(files, kind)
+    keys = TRANSFORMS[transform]
+    n_leading = eager.ndim - 2 - (eager.shape[-1] == 3)
+    # the first index is the sections', the second and third those of rows and columns
+    leading = [keys[0]] * n_leading if n_leading else []
+    behind = [*keys[1:], *[slice(None)] * eager.ndim][: eager.ndim - n_leading]
+    sizes = dict(zip(eager.dims, eager.shape, strict=True))
+    key = dict(zip(eager.dims, leading + behind, strict=True))
+    for dim, k in key.items():
+        if isinstance(k, int | np.integer):
+            key[dim] = min(k, sizes[dim] - 1)
+    same(lazy.isel(key), eager.isel(key))
+
+
+@pytest.mark.parametrize("transform", VECTORISED)
+@pytest.mark.parametrize(
+    "kind", ["float32", "big-endian", "4-bit", "rgb", "complex integers", "mmap", "BytesIO"]
+)
+def test_vectorised(files: dict[str, Any], kind: str, transform: str) -> None:
+    lazy, eager = lazy_and_eager(files, kind)
+    key = {
+        dim: xr.Variable(*k) if isinstance(k, tuple) else k
+        for dim, k in VECTORISED[transform].items()
+    }
+    same(lazy.isel(key), eager.isel(key))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_selections_of_selections(files: dict[str, Any], kind: str) -> None:
+    lazy, eager = lazy_and_eager(files, kind)
+    first = {dim: slice(None, None, -1) for dim in lazy.dims}
+    second = {dim: [0, -1] for dim in lazy.dims[-2:]}
+    same(lazy.isel(first).isel(second), eager.isel(first).isel(second))
+    third = {lazy.dims[-1]: -1}
+    same(lazy.isel(second).isel(third).T, eager.isel(second).isel(third).T)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("BytesIO")])
+def test_chunked_is_equal(files: dict[str, Any], kind: str) -> None:
+    _, eager = lazy_and_eager(files, kind)
+    with xr.open_dataset(files[kind], engine="mrc", chunks={}, **KINDS[kind][1]) as ds:
+        cut = ds.data.chunk(dict.fromkeys(ds.data.dims, 2))
+        same(ds.data.variable, eager)
+        same(cut[..., ::-2].variable, eager[..., ::-2])
+
+
+@pytest.mark.parametrize(
+    "key", [{"z": 6}, {"y": 5}, {"x": 9}, {"z": [0, 6]}, {"y": [5]}, {"x": [0, 9]}]
+)
+def test_index_beyond_the_end(files: dict[str, Any], key: dict[str, Any]) -> None:
+    lazy, _ = lazy_and_eager(files, "float32")
+    with pytest.raises(IndexError):
+        np.asarray(lazy.isel(key))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    kind=st.sampled_from(["float32", "big-endian", "4-bit", "mmap", "BytesIO"]),
+    keys=st.tuples(*map(indices, SHAPE)),
+)
+def test_any_orthogonal_indexing(files: dict[str, Any], kind: str, keys: tuple[Any, ...]) -> None:
+    lazy, eager = lazy_and_eager(files, kind)
+    key = dict(zip(eager.dims, keys, strict=True))
+    same(lazy.isel(key), eager.isel(key))
+
+
+def opened(path: Path, raw: bytes, **options: Any) -> xr.Dataset:
+    path.write_bytes(raw)
+    return xr.open_dataset(path, engine="mrc", **options)
+
+
+class Counting:
+    """Another source, which adds up what is asked of it."""
+
+    def __init__(self, inner: LocalSource) -> None:
+        self.inner, self.ranges = inner, list[tuple[int, int]]()
+        self.access = inner.access
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def map(self, *, writable: bool) -> None:
+        return None
+
+    def read_into(self, requests: Any) -> None:
+        self.ranges += [(offset, len(buffer)) for offset, buffer in requests]
+        self.inner.read_into(requests)
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Iterator[tuple[xr.Variable, Array, Counting]]:
+    """A lazy float32 variable of (20, 30, 40), the same of numpy's, and its counting source."""
+    data = noise((20, 30, 40), "f4")
+    with opened(tmp_path / "file.mrc", by_hand.mrc(data), cache=False) as ds:
+        array = ds.data.variable._data
+        while not isinstance(array, StackArray):
+            array = array.array
+        source = Counting(array.source)
+        array = StackArray(source, array.sections, array.leading)
+        yield xr.Variable(("z", "y", "x"), indexing.LazilyIndexedArray(array)), data, source
+
+
+SECTION, ROW = 30 * 40 * 4, 40 * 4
+# selection → the byte ranges that it reads, from the first pixel
+READS: dict[str, tuple[tuple[Any, ...], list[tuple[int, int]]]] = {
+    "window": ((5, slice(10, 20), slice(10, 20)), [(5 * SECTION + 10 * ROW, 10 * ROW)]),
+    "scalar": ((19, 29, 39), [(20 * SECTION - ROW, ROW)]),
+    "section": ((7,), [(7 * SECTION, SECTION)]),
+    "sections": (([0, 9],), [(0, SECTION), (9 * SECTION, SECTION)]),
+    "runs of sections": (([3, 4, 5, 9],), [(3 * SECTION, 3 * SECTION), (9 * SECTION, SECTION)]),
+    "every fifth": ((slice(None, None, 5),), [(i * SECTION, SECTION) for i in (0, 5, 10, 15)]),
+    "reversed": ((slice(None, None, -1),), [(0, 20 * SECTION)]),
+    "rows of two sections": (
+        (slice(1, 3), slice(2, 5)), [(i * SECTION + 2 * ROW, 3 * ROW) for i in (1, 2)],
+    ),
+    "two rows apart": ((0, [3, 20]), [(3 * ROW, ROW), (20 * ROW, ROW)]),
+    "nothing": ((slice(0, 0),), []),
+    "no columns": ((slice(None), slice(None), []), []),
+    "all": ((), [(0, 20 * SECTION)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("selection", READS)
+def test_bytes_read(counted: tuple[xr.Variable, Array, Counting], selection: str) -> None:
+    variable, data, source = counted
+    key, ranges = READS[selection]
+    found = variable[key].values
+    assert [(offset - 1024, n) for offset, n in sorted(source.ranges)] == ranges
+    np.testing.assert_array_equal(found, xr.Variable(variable.dims, data)[key])
+
+
+def test_a_selection_of_points_reads_their_rows(
+    counted: tuple[xr.Variable, Array, Counting],
+) -> None:
+    variable, data, source = counted
+    points = xr.Variable("p", [2, 2])
+    np.testing.assert_array_equal(variable[points, points, points], data[[2, 2], [2, 2], [2, 2]])
+    assert source.ranges == [(1024 + 2 * SECTION + 2 * ROW, ROW)]
+
+
+def test_opening_reads_no_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        LocalSource, "read", lambda self, offset, n, read=LocalSource.read: (
+            asked.append((offset, n)) or read(self, offset, n)
+        ),
+    )  # fmt: skip
+    with opened(tmp_path / "file.mrc", by_hand.mrc(noise((4, 100, 100), "f4"))) as ds:
+        assert asked == [(0, 64 * 1024)]
+        repr(ds)
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["float32", "big-endian", "4-bit", "scan"])
+@pytest.mark.parametrize("window", [slice(None), slice(3, 4)])
+def test_result_owns_its_memory(tmp_path: Path, kind: str, window: slice) -> None:
+    (raw, data), options, _ = KINDS[kind]
+    path = tmp_path / "file.mrc"
+    with opened(path, raw, **options) as ds:
+        found = ds.data[..., window].load().values
+        path.write_bytes(bytes(len(raw)))
+        path.unlink()
+        np.testing.assert_array_equal(found, data[..., window].reshape(found.shape))
+        assert found.flags.writeable
+        found[:] = 0
+
+
+def mapped_memory(array: Array) -> bool:
+    """Tell whether an array is a view of a map."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8", "rgb", "scan", "unaligned"])
+def test_mmap_gives_writable_views(tmp_path: Path, kind: str) -> None:
+    (raw, data), options, _ = KINDS[kind]
+    path = tmp_path / "file.mrc"
+    with opened(path, raw, mmap=True, cache=False, **options) as ds:
+        found = ds.data.variable[..., 1:].values
+        assert mapped_memory(found)
+        assert found.flags.writeable
+        found[:] = 0
+        assert path.read_bytes() == raw
+        np.testing.assert_array_equal(ds.data.values.ravel(), data.ravel())
+    del found
+
+
+@pytest.mark.parametrize("kind", ["big-endian", "4-bit", "complex integers"])
+def test_mmap_reads_where_it_can_not_map(tmp_path: Path, kind: str) -> None:
+    (raw, data), _, _ = KINDS[kind]
+    with opened(tmp_path / "file.mrc", raw, mmap=True) as ds:
+        assert not mapped_memory(ds.data.values)
+        np.testing.assert_array_equal(ds.data, data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pickling(files: dict[str, Any], kind: str) -> None:
+    lazy, eager = lazy_and_eager(files, kind)
+    again = pickle.loads(pickle.dumps(lazy))
+    assert len(pickle.dumps(lazy)) < 8192
+    same(again, eager)
+    same(pickle.loads(pickle.dumps(lazy[..., 1:]))[..., ::-1], eager[..., 1:][..., ::-1])
+
+
+def test_pickled_data_are_still_lazy(tmp_path: Path) -> None:
+    with opened(tmp_path / "file.mrc", by_hand.mrc(noise((50, 100, 100), "f4"))) as ds:
+        assert len(pickle.dumps(ds)) < 64 * 1024
+
+
+def test_file_object_can_not_be_pickled() -> None:
+    class Unnamed(io.RawIOBase):
+        """A file without a name, such as a member of an archive."""
+
+        inner = io.BytesIO(KINDS["float32"][0][0])
+
+        def seekable(self) -> bool:
+            return True
+
+        def readable(self) -> bool:
+            return True
+
+        def seek(self, *at: int) -> int:
+            return self.inner.seek(*at)
+
+        def tell(self) -> int:
+            return self.inner.tell()
+
+        def readinto(self, buffer: Any) -> int:
+            return self.inner.readinto(buffer)
+
+    ds = xr.open_dataset(Unnamed(), engine="mrc", cache=False)
+    np.testing.assert_array_equal(ds.data, KINDS["float32"][0][1])
+    with pytest.raises(TypeError, match="can't be sent to another process; open the file by"):
+        pickle.dumps(ds.data.variable)
+
+
+def test_tokens(tmp_path: Path) -> None:
+    raw = plain()[0]
+    names = []
+    for name in ("a.mrc", "a.mrc", "b.mrc"):
+        if not (tmp_path / name).exists():
+            (tmp_path / name).write_bytes(raw)
+        ds = xr.open_dataset(tmp_path / name, engine="mrc", chunks={})
+        names.append((tokenize(ds), ds.data.data.name))
+    assert names[0] == names[1]
+    assert names[0][0] != names[2][0]
+    assert names[0][1] != names[2][1]
+
+
+@pytest.mark.parametrize("options", [{"mmap": True}, {"mode0": "uint8"}, {"scan_shape": (2, 3)}])
+def test_token_depends_on_the_arguments(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(plain("i1")[0])
+    names = {
+        xr.open_dataset(path, engine="mrc", chunks={}, **opts).data.data.name
+        for opts in ({}, options)
+    }
+    assert len(names) == 2
+
+
+def test_token_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.mrc"
+    path.write_bytes(plain()[0])
+    before = xr.open_dataset(path, engine="mrc", chunks={}).data.data.name
+    touch(path)
+    assert xr.open_dataset(path, engine="mrc", chunks={}).data.data.name != before
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("shape", [(80, 300, 1000), (2, 5000, 2000)])
+def test_load_in_threads(tmp_path: Path, shape: tuple[int, int, int], byteorder: str) -> None:
+    """Above 32 MiB, with sections below and above the length of a request."""
+    data = np.arange(np.prod(shape), dtype="u2").reshape(shape)
+    raw = by_hand.mrc(data, byteorder=byteorder)
+    assert len(raw) > 32 * MiB
+    with opened(tmp_path / "file.mrc", raw, cache=False) as ds:
+        np.testing.assert_array_equal(ds.data, data)
+        np.testing.assert_array_equal(ds.data[::-1, 1:, :-1], data[::-1, 1:, :-1])
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+CHANGES = {
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "shorter": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "empty": lambda path: path.write_bytes(b""),
+    "touched": touch,
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"mmap": True}, {"chunks": {}}])
+@pytest.mark.parametrize("change", CHANGES)
+def test_file_changed_since_it_was_opened(
+    tmp_path: Path, change: str, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "file.mrc"
+    ds = opened(path, plain()[0], **options)
+    CHANGES[change](path)
+    for selected in (ds.data, ds.data[0, :, 3:4]):
+        with pytest.raises(MrcError, match=r"file\.mrc: the file changed since it was opened"):
+            selected.compute()
+
+
+def test_file_removed_since_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "file.mrc"
+    ds = opened(path, plain()[0])
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        ds.data.load()
+
+
+def sparse(path: Path, shape: tuple[int, int, int], mode: int, itemsize: int) -> Path:
+    with path.open("wb") as file:
+        file.write(by_hand.header(shape, mode))
+        file.truncate(1024 + int(np.prod(shape) * itemsize))
+    return path
+
+
+# shape, mode, item size, mmap → preferred chunks
+PREFERRED = {
+    "as many as fit": ((1000, 1024, 1024), 2, 4, False, {"z": 4}),
+    "as many as fit, rounded down": ((1000, 1000, 1000), 2, 4, False, {"z": 4}),
+    "all that there are": ((3, 10, 10), 2, 4, False, {"z": 3}),
+    "one above 16 MiB": ((10, 3000, 3000), 2, 4, False, {"z": 1}),
+    "decoded size counts": ((100, 2048, 2048), 101, 0.5, False, {"z": 4}),
+    "samples count": ((100, 1024, 1024), 16, 3, False, {"z": 5}),
+    "tiny sections": ((16_384, 128, 128), 6, 2, False, {"z": 512}),
+    "64 MiB of a map": ((1000, 1024, 1024), 2, 4, True, {"z": 16}),
+    "bands of a montage": ((3, 8000, 8000), 2, 4, False, {"z": 1, "y": 524}),
+    "bands of a mapped montage": ((3, 8000, 8000), 2, 4, True, {"z": 1, "y": 2097}),
+    "no bands at 128 MiB": ((3, 8192, 4096), 2, 4, False, {"z": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PREFERRED)
+def test_preferred_chunks(tmp_path: Path, case: str) -> None:
+    shape, mode, itemsize, mapped, chunks = PREFERRED[case]
+    path = sparse(tmp_path / "sparse.mrc", shape, mode, itemsize)
+    with xr.open_dataset(path, engine="mrc", chunks={}, mmap=mapped) as ds:
+        assert ds.data.encoding["preferred_chunks"] == chunks
+        for dim, n in ds.data.sizes.items():
+            assert ds.data.chunksizes[dim][0] == chunks.get(dim, n)
+        assert dask.is_dask_collection(ds.data)
+
+
+def test_preferred_chunks_of_a_scan(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "scan.mrc", (40_000, 64, 64), 6, 2)
+    with xr.open_dataset(path, engine="mrc", scan_shape=(200, 200), chunks={}) as ds:
+        assert ds.data.encoding["preferred_chunks"] == {"scan_y": 10, "scan_x": 200}
+    with xr.open_dataset(path, engine="mrc", scan_shape=(2, 20_000), chunks={}) as ds:
+        assert ds.data.encoding["preferred_chunks"] == {"scan_y": 1, "scan_x": 2048}
+
+
+def test_preferred_chunks_of_an_image(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "image.mrc", (1, 100, 100), 2, 4)
+    with xr.open_dataset(path, engine="mrc", layout="image", chunks={}) as ds:
+        assert ds.data.encoding["preferred_chunks"] == {}
+        assert ds.data.chunks == ((100,), (100,))
+    path = sparse(tmp_path / "montage.mrc", (1, 8000, 8000), 2, 4)
+    with xr.open_dataset(path, engine="mrc", layout="image", chunks={}) as ds:
+        assert ds.data.encoding["preferred_chunks"] == {"y": 524}
+
+
+@pytest.mark.parametrize("chunks", [{"y": 1024}, {"x": 100, "y": 7}, {"z": 3}, {"z": 1}, 512])
+def test_own_chunks_are_silent(tmp_path: Path, chunks: Any) -> None:
+    path = sparse(tmp_path / "sparse.mrc", (12, 4096, 4096), 0, 1)
+    with xr.open_dataset(path, engine="mrc", chunks=chunks) as ds:
+        wanted = chunks if isinstance(chunks, dict) else {"y": chunks}
+        assert {dim: ds.data.chunksizes[dim][0] for dim in wanted} == wanted
+
+
+def test_auto_chunks_keep_whole_sections(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "sparse.mrc", (1000, 4096, 4096), 0, 1)
+    with xr.open_dataset(path, engine="mrc", chunks="auto") as ds:
+        assert ds.data.chunksizes["y"] == ds.data.chunksizes["x"] == (4096,)
+        assert ds.data.chunksizes["z"][0] < 20
+
+
+@pytest.mark.filterwarnings("ignore:The specified chunks separate")
+def test_many_chunks_are_a_small_graph(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "sparse.mrc", (100_000, 16, 16), 1, 2)
+    with xr.open_dataset(path, engine="mrc", chunks={"z": 1}) as ds:
+        assert ds.data.data.npartitions == 100_000
+        assert len(pickle.dumps(ds.data.data.dask)) < 2 * MiB
+
+
+@pytest.mark.filterwarnings("ignore:The specified chunks separate")
+def test_graph_has_no_map_and_no_handle(tmp_path: Path) -> None:
+    with opened(tmp_path / "file.mrc", plain()[0], mmap=True, chunks={"z": 1}) as ds:
+        again = pickle.loads(pickle.dumps(ds))
+        np.testing.assert_array_equal(again.data.compute(), plain()[1])
+
+
+WIDE = (64, 256, 4096)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sparse float32 file of 256 MiB."""
+    path = tmp_path_factory.mktemp("wide") / "wide.mrc"
+    with path.open("wb") as file:
+        file.write(by_hand.header(WIDE, 2))
+        file.truncate(1024 + 4 * int(np.prod(WIDE)))
+    return path
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"z": [0, 63], "x": slice(0, 100)},
+        {"y": [0, 255], "x": slice(0, 100)},
+        {"z": [0, 63], "y": slice(0, 10)},
+        {"x": 100},
+        {dim: xr.DataArray([0, 30, 60], dims="point") for dim in "zyx"},
+    ],
+    ids=["sections", "rows", "rows of sections", "column", "points"],
+)
+def test_sparse_selection_takes_little_memory(wide: Path, selection: Any, mmap: bool) -> None:
+    data = xr.open_dataset(wide, engine="mrc", mmap=mmap, cache=False)["data"].isel(selection)
+    tracemalloc.start()
+    try:
+        nbytes = data.values.nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # a batch of rows for each of the threads, at the most
+    assert peak < 3 * nbytes + 8 * 2**20 * (os.cpu_count() or 1) + 2**20
+
+
+def test_rows_of_many_small_frames_are_read_together(tmp_path: Path) -> None:
+    frames = np.arange(5000 * 6 * 4, dtype="u2").reshape(5000, 6, 4)
+    path = tmp_path / "frames.mrcs"
+    path.write_bytes(by_hand.mrc(frames, ispg=0, mz=1))
+    data = xr.open_dataset(path, engine="mrc", cache=False)["data"]
+    np.testing.assert_array_equal(data.isel(y=slice(1, 3)), frames[:, 1:3])
+    np.testing.assert_array_equal(data.isel(y=[0, 5], image=slice(7, None)), frames[7:, [0, 5]])
+
+
+# rows that are longer than a request -------------------------------------------------------------
+
+COLUMNS: dict[str, tuple[Any, ...]] = {
+    "pixel": (1, 2, 2_900),
+    "band": (slice(None), slice(None), slice(1_000, 1_050)),
+    "every hundredth": (1, slice(None), slice(10, None, 100)),
+    "gathered": ([0, 1], [0, 2], [5, 7, 2_999]),
+    "reversed": (slice(None, None, -1), 0, slice(2_000, 1_990, -1)),
+    "most": (0, 1, slice(3, None)),
+    "all": (0,),
+}
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("mode", ["f4", "i2 pairs", "rgb"])
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_of_very_long_rows_the_wanted_pixels_are_read(
+    tmp_path: Path, columns: str, mode: str, byteorder: str
+) -> None:
+    rng = np.random.default_rng(3)
+    n, path = 3_000, tmp_path / "file.mrc"
+    if mode == "f4":
+        data = rng.random((2, 3, n), "f4")
+        raw, nbytes = by_hand.mrc(data, byteorder=byteorder), 4
+    elif mode == "rgb":
+        data = rng.integers(0, 256, (2, 3, n, 3), "u1")
+        raw, nbytes = by_hand.mrc(data, 16, shape=(2, 3, n), byteorder=byteorder), 3
+    else:
+        pairs = rng.integers(-999, 999, (2, 3, n, 2), "i2")
+        raw, nbytes = by_hand.mrc(pairs, 3, shape=(2, 3, n), byteorder=byteorder), 4
+        data = pairs[..., 0] + 1j * pairs[..., 1]
+    with opened(path, raw, cache=False) as ds:
+        lazy = ds.data
+        array = lazy.variable._data
+        while not isinstance(array, StackArray):
+            array = array.array
+        source = Counting(array.source)
+        source.access = Access(gap=0, skip=1024, piece=4096, batch=65536)
+        variable = xr.Variable(
+            lazy.dims,
+            indexing.LazilyIndexedArray(StackArray(source, array.sections, array.leading)),
+        )
+        found = variable[COLUMNS[columns]].values
+    oracle = xr.Variable(lazy.dims, data)[COLUMNS[columns]].values
+    np.testing.assert_array_equal(found, oracle)
+    if columns in ("pixel", "gathered", "reversed", "every hundredth"):
+        n_pixels = oracle.size // (3 if mode == "rgb" else 1)
+        assert sum(length for _, length in source.ranges) <= n_pixels * nbytes * 2

@@ -1,0 +1,376 @@
+"""All decoded streams of a process share one limit in memory and one on disk."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gc
+import gzip
+import lzma
+import os
+import pickle
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import by_hand
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, Worker
+
+from mrc_xarray import MrcError
+from mrc_xarray.storage import budget as module
+from mrc_xarray.storage.budget import budget
+
+MiB = 1024**2
+# 10 sections of 1 MiB: two pieces and a half
+SHAPE = (10, 512, 1024)
+CODECS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": lambda raw: gzip.compress(raw, 1),
+    "bz2": lambda raw: bz2.compress(raw, 1),
+    "xz": lambda raw: lzma.compress(raw, preset=0),
+}
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks into /proc")
+
+
+@pytest.fixture(autouse=True)
+def nothing_held() -> None:
+    """Collect what errors and cycles of other tests still hold."""
+    gc.collect()
+
+
+def pixels(stream: int) -> np.ndarray[Any, Any]:
+    """Return sections that differ between streams, and between the pieces of a stream."""
+    z, y, x = np.ogrid[tuple(map(slice, SHAPE))]
+    return (1000 * stream + 90 * z + y // 16 + x // 64).astype("i2")
+
+
+def streams(folder: Path, n: int, suffix: str = "gz") -> list[Path]:
+    paths = [folder / f"{i}.mrc.{suffix}" for i in range(n)]
+    for i, path in enumerate(paths):
+        path.write_bytes(CODECS[suffix](by_hand.mrc(pixels(i))))
+    return paths
+
+
+@contextlib.contextmanager
+def limits(folder: Path, memory: str, disk: str = "1 GiB") -> Iterator[None]:
+    with dask.config.set(
+        {
+            "mrc-xarray.decoded-memory": memory,
+            "mrc-xarray.decoded-disk": disk,
+            "temporary-directory": str(folder),
+        }
+    ):
+        yield
+
+
+def opened(path: Path) -> xr.DataArray:
+    return xr.open_dataarray(path, engine="mrc", cache=False)
+
+
+def in_memory() -> int:
+    return sum(pieces.in_memory for pieces in budget._pieces)
+
+
+def on_disk() -> int:
+    return sum(pieces.on_disk for pieces in budget._pieces)
+
+
+def spilled(folder: Path) -> list[os.stat_result]:
+    """Return the status of the open files in a folder that have no name."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+            if target.startswith(str(folder)) and target.endswith("(deleted)"):
+                found.append(os.fstat(int(descriptor)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("suffix", "n_mib"),
+    [*(("gz", n_mib) for n_mib in (0, 1, 4, 5, 13, 23, 64)), ("bz2", 5), ("xz", 5)],
+)
+def test_streams_share_the_memory(tmp_path: Path, suffix: str, n_mib: int) -> None:
+    with limits(tmp_path, f"{n_mib} MiB"):
+        arrays = [opened(path) for path in streams(tmp_path, 3, suffix)]
+    expected = [pixels(i) for i in range(3)]
+    # forwards and backwards, in turn, and across the ends of pieces
+    for z in (0, 9, 4, 3, 8, 1):
+        for array, right in zip(arrays, expected, strict=True):
+            np.testing.assert_array_equal(array[z], right[z])
+            assert in_memory() <= n_mib * MiB
+    for array, right in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(array[2:9, 100:300, 7], right[2:9, 100:300, 7])
+    # everything is held, and only once
+    assert in_memory() + on_disk() == 3 * (1024 + expected[0].nbytes)
+    if n_mib >= 4:
+        assert in_memory() > (n_mib - 4) * MiB or on_disk() == 0
+
+
+@pytest.mark.parametrize("n_mib", [1, 5, 13])
+def test_threads_read_right(tmp_path: Path, n_mib: int) -> None:
+    with limits(tmp_path, f"{n_mib} MiB"):
+        arrays = [opened(path) for path in streams(tmp_path, 4)]
+    expected = [pixels(i) for i in range(4)]
+    order = np.random.default_rng(0).permutation([(i, z) for i in range(4) for z in range(10)])
+
+    def read(which: Any) -> bool:
+        i, z = which
+        return np.array_equal(arrays[i][int(z)], expected[i][z])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, [*order, *order[::-1]]))
+    assert in_memory() <= n_mib * MiB
+    assert in_memory() + on_disk() == 4 * (1024 + expected[0].nbytes)
+
+
+@linux
+def test_what_nobody_refers_to_is_given_back_at_once(tmp_path: Path) -> None:
+    with limits(tmp_path, "5 MiB"):
+        arrays = [opened(path) for path in streams(tmp_path, 2)]
+    for array in arrays:
+        array[9].load()
+    copy = pickle.loads(pickle.dumps(arrays[0]))
+    del array
+    assert 4 * MiB <= in_memory() <= 5 * MiB
+    arrays.pop(0)
+    # the copy of the first still exists
+    copy[3].load()
+    assert in_memory() >= 4 * MiB
+    del copy
+    assert in_memory() == 0
+    assert len(spilled(tmp_path)) == 1
+    np.testing.assert_array_equal(arrays[0][9], pixels(1)[9])
+    arrays.clear()
+    assert in_memory() == on_disk() == 0
+    assert spilled(tmp_path) == []
+
+
+@linux
+def test_temporary_files_have_no_name_and_are_the_owners(tmp_path: Path) -> None:
+    with limits(tmp_path, "0"):
+        array = opened(streams(tmp_path, 1)[0])
+    array[9].load()
+    before = os.umask(0)
+    try:
+        again = opened(tmp_path / "0.mrc.gz")
+        again[9].load()
+    finally:
+        os.umask(before)
+    for status in spilled(tmp_path):
+        assert stat.S_IMODE(status.st_mode) == 0o600
+        assert status.st_nlink == 0
+    assert len(spilled(tmp_path)) >= 1
+
+
+def test_without_a_disk_one_stream_makes_room_for_the_next(tmp_path: Path) -> None:
+    with limits(tmp_path, "11 MiB", "0"):
+        arrays = [opened(path) for path in streams(tmp_path, 3)]
+    for _ in range(2):
+        for i, array in enumerate(arrays):
+            np.testing.assert_array_equal(array[9], pixels(i)[9])
+            assert in_memory() <= 11 * MiB
+    # a stream that does not fit alone
+    with limits(tmp_path, "7 MiB", "0"):
+        array = opened(tmp_path / "0.mrc.gz")
+    with pytest.raises(MrcError, match=r"0\.mrc\.gz.*7340032 bytes.*mrc-xarray\.decoded-memory"):
+        array[9].load()
+
+
+def test_one_that_is_read_while_it_is_forgotten_goes_on(tmp_path: Path) -> None:
+    with limits(tmp_path, "11 MiB", "11 MiB"):
+        arrays = [opened(path) for path in streams(tmp_path, 6)]
+    expected = [pixels(i) for i in range(6)]
+    stop = threading.Event()
+    wrong = []
+
+    def read() -> None:
+        rng = np.random.default_rng(threading.get_ident() % 1000)
+        while not stop.is_set():
+            z = int(rng.integers(10))
+            if not np.array_equal(arrays[0][z], expected[0][z]):
+                wrong.append(z)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for _ in range(2):
+            for array, right in zip(arrays, expected, strict=True):
+                np.testing.assert_array_equal(array[9], right[9])
+    finally:
+        stop.set()
+        thread.join()
+    assert wrong == []
+
+
+@linux
+def test_many_streams_have_few_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_FILES", 5)
+    sections = np.arange(12, dtype="i2")[:, None, None] + np.zeros((12, 16, 3000), "i2")
+    paths = [tmp_path / f"{i}.mrc.gz" for i in range(12)]
+    for i, path in enumerate(paths):
+        path.write_bytes(gzip.compress(by_hand.mrc(sections + np.int16(100 * i)), 1))
+    with limits(tmp_path, "0"):
+        arrays = [opened(path) for path in paths]
+    for z in (11, 2):
+        for i, array in enumerate(arrays):
+            assert np.unique(array[z]).tolist() == [100 * i + z]
+            assert len(spilled(tmp_path)) <= 5
+
+
+def test_decoders_at_rest_are_closed(tmp_path: Path) -> None:
+    with limits(tmp_path, "16 MiB"):
+        arrays = [opened(path) for path in streams(tmp_path, 8, "xz")]
+    for z in (0, 5):
+        for i, array in enumerate(arrays):
+            np.testing.assert_array_equal(array[z], pixels(i)[z])
+            working = [stream for stream in budget._streams if stream.working]
+            assert len(working) <= module._FEW_DECODERS + 1
+
+
+def test_disk_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with limits(tmp_path, "5 MiB"):
+        arrays = [opened(path) for path in streams(tmp_path, 2)]
+    arrays[0][9].load()
+    write, tried = module._TemporaryFile.write, []
+
+    def is_full(self: Any, offset: int, piece: bytes) -> None:
+        tried.append(offset)
+        if on_disk() or len(tried) > 2:
+            raise OSError(28, "No space left on device")
+        write(self, offset, piece)
+
+    monkeypatch.setattr(module._TemporaryFile, "write", is_full)
+    # the other stream makes room
+    np.testing.assert_array_equal(arrays[1][5], pixels(1)[5])
+    assert tried == [0, 0]
+    with pytest.raises(OSError, match="No space") as failure:
+        arrays[1][9].load()
+    assert "1.mrc.gz" in failure.value.__notes__[0]
+    assert "temporary-directory" in failure.value.__notes__[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_child_of_a_fork_has_a_budget_of_its_own(tmp_path: Path) -> None:
+    with limits(tmp_path, "9 MiB"):
+        arrays = [opened(path) for path in streams(tmp_path, 2)]
+    for array in arrays:
+        array[9].load()
+    forked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with budget.lock:
+            forked.set()
+            done.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    forked.wait()
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        answer = "no answer"
+        try:
+            signal.alarm(20)
+            before = in_memory() + on_disk()
+            right = [bool((arrays[i][9] == pixels(i)[9]).all()) for i in range(2)]
+            answer = repr((before, right, in_memory() <= 9 * MiB))
+        except BaseException as error:
+            answer = repr(error)
+        finally:
+            os.write(write_end, answer.encode())
+            os._exit(0)
+    done.set()
+    holder.join()
+    os.close(write_end)
+    # both at the same time, from the same temporary file
+    for i in range(2):
+        np.testing.assert_array_equal(arrays[i][8], pixels(i)[8])
+    os.waitpid(child, 0)
+    with open(read_end) as file:
+        assert file.read() == "(0, [True, True], True)"
+
+
+# workers of a cluster ----------------------------------------------------------------------------
+
+
+def held_on(client: Client) -> dict[int, int]:
+    """Return by a worker's process how many bytes its streams hold in memory."""
+
+    # a function of this module could not be imported there
+    def held() -> tuple[int, int]:
+        from mrc_xarray.storage.budget import budget
+
+        return os.getpid(), sum(pieces.in_memory for pieces in budget._pieces)
+
+    return dict(client.run(held).values())
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lambda raw: gzip.compress(raw, 1)])
+def test_large_streams_in_turn_do_not_end_a_worker(
+    client: Client, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    # 320 MiB decoded, which compress well and differ between sections
+    shape, n_files = (40, 2048, 2048), 3
+    header = pack(by_hand.header(shape, 1))
+    zeros = pack(bytes(2 * shape[2] * (shape[1] - 1)))
+    worker = min(client.run(os.getpid))
+    before = held_on(client)
+    for i in range(n_files):
+        rows = [np.full(shape[2], 100 * i + z, "i2").tobytes() for z in range(shape[0])]
+        path = tmp_path / f"{i}.mrc"
+        path.write_bytes(header + b"".join(pack(row) + zeros for row in rows))
+        # a chunk is read by a pool of threads
+        array = xr.open_dataarray(path, engine="mrc", chunks={"z": 8})
+        means = client.compute(array.mean(("y", "x")), workers=[worker]).result()
+        assert means.values.tolist() == [(100 * i + z) / shape[1] for z in range(shape[0])]
+        # a quarter of 1 GB
+        assert max(held_on(client).values()) <= 250_000_000
+    after = held_on(client)
+    assert set(before) == set(after)
+    assert max(after.values()) > 100_000_000
+
+
+def test_configured_limit_bounds_a_workers(client: Client, tmp_path: Path) -> None:
+    with limits(tmp_path, "5 MiB"):
+        array = xr.open_dataarray(streams(tmp_path, 1)[0], engine="mrc", chunks={})
+    # streams of earlier tests are discarded first
+    client.run(lambda dask_worker: vars(dask_worker).pop("_mrc_streams", []).clear())
+    np.testing.assert_array_equal(array.compute(scheduler=client), pixels(0))
+    assert max(held_on(client).values()) <= 5 * MiB
+
+
+class StandIn:
+    """The part of a worker that the budget uses."""
+
+    def __init__(self, memory_limit: int | None, status: str = "running") -> None:
+        self.memory_manager = SimpleNamespace(memory_limit=memory_limit)
+        self.status = SimpleNamespace(name=status)
+
+
+def test_workers_in_one_process_share_the_smallest_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = opened(streams(tmp_path, 1)[0])
+    workers = [StandIn(40 * MiB), StandIn(36 * MiB), StandIn(None), StandIn(MiB, "closed")]
+    monkeypatch.setattr(Worker, "_instances", workers)
+    np.testing.assert_array_equal(array[9], pixels(0)[9])
+    assert in_memory() == 8 * MiB
+    # workers that are closed do not count
+    workers.clear()
+    again = opened(tmp_path / "0.mrc.gz")
+    del array
+    np.testing.assert_array_equal(again[9], pixels(0)[9])
+    assert in_memory() == 1024 + pixels(0).nbytes

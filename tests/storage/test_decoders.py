@@ -1,0 +1,417 @@
+"""Decoders return and raise what the standard library does, with limited size and memory."""
+
+from __future__ import annotations
+
+import bz2
+import functools
+import gzip
+import io
+import lzma
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import numpy as np
+import pytest
+import servers
+import xarray as xr
+
+from mrc_xarray import MrcError, MrcWarning
+from mrc_xarray.storage import codecs
+from mrc_xarray.storage.decoders import GzipDecoder, XzDecoder, open_member
+
+MiB = 1024**2
+NOISE = np.random.default_rng(1).poisson(0.5, 300_000).astype("u1").tobytes()
+
+
+@pytest.fixture(params=["zlib", "isal"])
+def inflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Choose which of the two libraries inflates."""
+    name: str = request.param
+    if name == "isal":
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setitem(sys.modules, "isal", None)
+    return name
+
+
+def outcome(file: Any, nbytes: int) -> tuple[bytes, type[Exception] | None]:
+    """Return the decoded bytes, and the class of the error that ended decoding."""
+    found = []
+    try:
+        while part := file.read1(nbytes):
+            assert len(part) <= nbytes
+            found.append(part)
+    except Exception as error:
+        return b"".join(found), type(error)
+    return b"".join(found), None
+
+
+# gzip --------------------------------------------------------------------------------------------
+
+MEMBER = gzip.compress(NOISE, 1, mtime=0)
+BGZF = b"\x1f\x8b\x08\x04" + bytes(6) + b"\6\0BC\2\0\0\0" + MEMBER[10:]
+GZIPS = {
+    "one member": MEMBER,
+    "two": MEMBER * 2,
+    "empty members": gzip.compress(b"", mtime=0) * 50 + MEMBER,
+    "zeros between": MEMBER + bytes(20_000) + MEMBER + bytes(3),
+    "extra field": BGZF,
+    "all fields": b"\x1f\x8b\x08\x1e" + bytes(6) + b"\2\0xxname\0" + b"c" * 40_000 + b"\0hc"
+    + MEMBER[10:],
+    "stored": gzip.compress(NOISE, 0),
+    "nothing": b"",
+    "text follows": MEMBER + b"and so on",
+    "one byte follows": MEMBER + b"x",
+    "zeros and text follow": MEMBER + bytes(1000) + b"abc",
+    "half a header follows": MEMBER + MEMBER[:6],
+    "another method follows": MEMBER + b"\x1f\x8b\x07" + bytes(20),
+    "no gzip": b"PK" + MEMBER,
+    "wrong checksum": MEMBER[:-8] + bytes([MEMBER[-8] ^ 1]) + MEMBER[-7:],
+    "wrong length": MEMBER[:-1] + b"\7",
+    "without its last byte": MEMBER[:-1],
+    "without its trailer": MEMBER[:-8],
+    "name without an end": b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("nbytes", [1000, 70_000, 4 * MiB])
+@pytest.mark.parametrize("case", GZIPS)
+def test_gzip_as_the_standard_library(inflate: str, case: str, nbytes: int) -> None:
+    raw = GZIPS[case]
+    expected = outcome(gzip.GzipFile(fileobj=io.BytesIO(raw)), 1000)
+    assert outcome(GzipDecoder(io.BytesIO(raw)), nbytes) == expected
+
+
+@pytest.mark.parametrize("case", ["cut", "zeroed", "bad block"])
+def test_damaged_deflate_gives_what_is_before(inflate: str, case: str) -> None:
+    middle = len(MEMBER) // 2
+    raw = {
+        "cut": MEMBER[:middle],
+        "zeroed": MEMBER[:middle] + bytes(64) + MEMBER[middle + 64 :],
+        "bad block": MEMBER + MEMBER[:10] + b"\7" + MEMBER[11:],
+    }[case]
+    found, error = outcome(GzipDecoder(io.BytesIO(raw)), 4 * MiB)
+    assert error is not None
+    # up to one compressed block may be lost
+    least = len(NOISE) if case == "bad block" else len(NOISE) // 2 - 100_000
+    assert len(found) >= least
+    assert found[:least] == NOISE[:least]
+
+
+# how much a stream may hold ----------------------------------------------------------------------
+
+
+def lzma_zip(dictionary: int | None = None, data: bytes = NOISE) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.mrc", data)
+    raw = bytearray(file.getvalue())
+    if dictionary is not None:
+        # the properties follow the name
+        start = 30 + len("a.mrc") + 5
+        raw[start : start + 4] = struct.pack("<I", dictionary)
+    return bytes(raw)
+
+
+def zipped(data: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("a.mrc", data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("codec", "pack", "nbytes", "least"),
+    [
+        ("gzip", functools.partial(gzip.compress, compresslevel=9), 16 * MiB, 900),
+        ("xz", functools.partial(lzma.compress, preset=9), 64 * MiB, 6000),
+        # all that a block can hold
+        ("bz2", bz2.compress, 45_899_235, 900_000),
+    ],
+)
+def test_zeros_reach_the_bound_and_not_beyond(
+    codec: str, pack: Callable[[bytes], bytes], nbytes: int, least: int
+) -> None:
+    packed = pack(bytes(nbytes))
+    assert least * len(packed) <= nbytes <= codecs._EXPANSION[codec] * len(packed)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "xz", "bz2", "zip", "stored", "lzma-zip", "bz2-zip"])
+def test_header_that_promises_more_than_any_stream_of_its_length(
+    tmp_path: Path, suffix: str
+) -> None:
+    raw = by_hand.header((2**31 - 1, 2**10, 2**10), 0) + bytes(200_000)
+    pack: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "xz": lzma.compress,
+        "bz2": bz2.compress,
+        "zip": zipped,
+        "stored": lambda data: zipped(data, zipfile.ZIP_STORED),
+        "lzma-zip": lambda data: zipped(data, zipfile.ZIP_LZMA),
+        "bz2-zip": lambda data: zipped(data, zipfile.ZIP_BZIP2),
+    }
+    path = tmp_path / "claims.mrc"
+    path.write_bytes(pack[suffix](raw))
+    with pytest.raises(MrcError, match=r"claims\.mrc: the header promises .* at most"):
+        xr.open_dataset(path, engine="mrc")
+
+
+@pytest.mark.parametrize("shape", [(2**23, 8, 8), (8, 8, 2**23), (8, 2**23, 8)])
+def test_more_sections_than_a_stream_is_evidence_of(
+    tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
+    path = tmp_path / "claims.mrc.bz2"
+    path.write_bytes(bz2.compress(by_hand.header(shape, 0) + NOISE))
+    with pytest.raises(MrcError, match=r"promises 8388608 sections, rows or columns.*2097152"):
+        xr.open_dataset(path, engine="mrc")
+
+
+def test_that_many_in_a_stream_that_has_them_open(tmp_path: Path) -> None:
+    path = tmp_path / "line.mrc.gz"
+    pixels = np.random.default_rng(2).integers(-128, 128, (2**21 + 100_000, 1, 1), "i1")
+    path.write_bytes(gzip.compress(by_hand.mrc(pixels, ispg=1), 1))
+    with pytest.warns(MrcWarning, match="z has no coordinates"):
+        array = xr.open_dataarray(path, engine="mrc")
+    np.testing.assert_array_equal(array[-3:], pixels[-3:])
+
+
+# dictionaries ------------------------------------------------------------------------------------
+
+
+def xz_with_dictionary(code: int, raw: bytes) -> bytes:
+    """Return an .xz file whose block header is changed to ask for another dictionary."""
+    packed = bytearray(lzma.compress(raw, preset=0))
+    end = 12 + 4 * (packed[12] + 1)
+    header = packed[12:end]
+    header[header.index(b"\x21\x01") + 2] = code
+    header[-4:] = struct.pack("<I", zlib.crc32(bytes(header[:-4])))
+    packed[12:end] = header
+    return bytes(packed)
+
+
+@pytest.mark.parametrize(
+    ("code", "nbytes"),
+    [(31, 192 * MiB), (37, 1536 * MiB), (38, 2048 * MiB), (39, 3072 * MiB), (40, 2**32 - 1)],
+)
+def test_huge_dictionary_of_xz_is_named_and_not_allocated(
+    tmp_path: Path, code: int, nbytes: int
+) -> None:
+    path = tmp_path / "dictionary.mrc.xz"
+    path.write_bytes(xz_with_dictionary(code, by_hand.mrc(np.zeros((2, 4, 4), "i2"))))
+    with pytest.raises(MrcError, match=rf"dictionary\.mrc\.xz: .* dictionary of {nbytes} bytes"):
+        xr.open_dataset(path, engine="mrc")
+
+
+def test_huge_dictionary_of_a_later_stream(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 9, (8, 128, 128), "i2")
+    raw = by_hand.mrc(pixels)
+    path = tmp_path / "later.mrc.xz"
+    path.write_bytes(lzma.compress(raw[:150_000]) + xz_with_dictionary(40, raw[150_000:]))
+    with pytest.raises(MrcError, match=rf"dictionary of {2**32 - 1} bytes"):
+        xr.open_dataarray(path, engine="mrc")[7].load()
+
+
+def test_largest_presets_open(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 9, (8, 64, 64), "i2")
+    for preset in (9, 9 | lzma.PRESET_EXTREME):
+        path = tmp_path / f"{preset}.mrc.xz"
+        path.write_bytes(lzma.compress(by_hand.mrc(pixels), preset=preset))
+        np.testing.assert_array_equal(xr.open_dataarray(path, engine="mrc"), pixels)
+
+
+def test_lzma_alone_is_bounded_too() -> None:
+    raw = lzma.compress(NOISE, format=lzma.FORMAT_ALONE)
+    assert outcome(XzDecoder(io.BytesIO(raw), "a.lzma"), 70_000) == (NOISE, None)
+    huge = raw[:1] + b"\0\0\0\x60" + raw[5:]
+    with pytest.raises(MrcError, match=r"a\.lzma: .* dictionary of 1610612736 bytes"):
+        XzDecoder(io.BytesIO(huge), "a.lzma").read1(10)
+
+
+def test_huge_dictionary_in_a_zip_archive() -> None:
+    assert outcome(open_member(io.BytesIO(lzma_zip()), "a.zip"), 70_000) == (NOISE, None)
+    with pytest.raises(MrcError, match=r"a\.zip: .* dictionary of 3221225472 bytes"):
+        open_member(io.BytesIO(lzma_zip(3 * 2**30)), "a.zip")
+
+
+def test_xz_as_the_standard_library() -> None:
+    one, two = lzma.compress(NOISE), lzma.compress(NOISE[::-1], preset=0)
+    for raw in (
+        one,
+        one + two,
+        one + bytes(8) + two,
+        one + b"text",
+        one[:-1],
+        one[: len(one) // 2],
+    ):
+        with lzma.LZMAFile(io.BytesIO(raw)) as file:
+            expected = outcome(file, 70_000)
+        found = outcome(XzDecoder(io.BytesIO(raw), ""), 70_000)
+        assert found[1] == expected[1]
+        assert found[0] == expected[0] or raw == one[: len(one) // 2]
+
+
+# zip archives ------------------------------------------------------------------------------------
+
+
+def directory(n: int, **fields: int) -> bytes:
+    """Return a zip archive of one member, whose directory lists it `n` times."""
+    raw = zipped(by_hand.mrc(np.zeros((2, 300, 300), "i2")))
+    start = raw.index(b"PK\1\2")
+    entry = bytearray(raw[start : raw.index(b"PK\5\6")])
+    places = {"compress_size": 20, "file_size": 24}
+    for name, value in fields.items():
+        struct.pack_into("<I", entry, places[name], value)
+    many = bytes(entry) * n
+    end = b"PK\5\6" + struct.pack(
+        "<4H2IH", 0, 0, min(n, 65535), min(n, 65535), len(many), start, 0
+    )
+    return raw[:start] + many + end
+
+
+def test_directory_of_a_million_members(tmp_path: Path) -> None:
+    path = tmp_path / "many.zip"
+    path.write_bytes(directory(1_000_000))
+    refusal = r"many\.zip: .* directory has \d{8} bytes"
+    with servers.http_server(tmp_path) as server:
+        with pytest.raises(MrcError, match=refusal):
+            xr.open_dataset(server.url("many.zip"), engine="mrc")
+        assert server.nbytes() < 2 * MiB
+    tracemalloc.start()
+    try:
+        with pytest.raises(MrcError, match=refusal):
+            xr.open_dataset(path, engine="mrc")
+        assert tracemalloc.get_traced_memory()[1] < 8 * MiB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"file_size": 2**32 - 2},
+        {"compress_size": 2**32 - 2},
+        {"file_size": 2**32 - 2, "compress_size": 2**32 - 2},
+        {"file_size": 0},
+        {"compress_size": 0},
+    ],
+    ids=str,
+)
+def test_directory_that_gives_other_sizes(tmp_path: Path, fields: dict[str, int]) -> None:
+    path = tmp_path / "lies.zip"
+    path.write_bytes(directory(1, **fields))
+
+    def load() -> np.ndarray[Any, Any]:
+        return xr.open_dataarray(path, engine="mrc").load().values
+
+    tracemalloc.start()
+    try:
+        if min(fields.values()):
+            # the file has the length that the header promises
+            assert not load().any()
+        else:
+            with pytest.raises(MrcError, match=r"lies\.zip"):
+                load()
+        assert tracemalloc.get_traced_memory()[1] < 32 * MiB
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_of_members_are_short_and_have_no_control_characters(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a\x1b[31m.mrc", b"")
+        archive.writestr("b" * 60_000, b"")
+    path = tmp_path / "names.zip"
+    path.write_bytes(file.getvalue())
+    with pytest.raises(MrcError, match=r"names\.zip") as refused:
+        xr.open_dataset(path, engine="mrc")
+    assert "\x1b" not in str(refused.value)
+    assert len(str(refused.value)) < 2000
+
+
+def test_method_that_is_not_known(tmp_path: Path) -> None:
+    raw = bytearray(zipped(NOISE))
+    raw[raw.index(b"PK\1\2") + 10] = 93
+    path = tmp_path / "method.zip"
+    path.write_bytes(raw)
+    with pytest.raises(MrcError, match=r"method\.zip: .* method 93; accepted: 0, 8, 12, 14"):
+        xr.open_dataset(path, engine="mrc")
+
+
+# bombs -------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def bombs() -> dict[str, bytes]:
+    """Return short streams that decode to gigabytes, after a header that promises as much."""
+    header = by_hand.header((100, 8192, 8192), 0)
+    block = bz2.compress(bytes(45_000_000))
+    bz2_bomb = bz2.compress(header) + block * 150
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a.mrc", bz2_bomb)
+    zip_bomb = file.getvalue()
+    # change the member's method to bzip2, and its size to a large one
+    for magic, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        at = zip_bomb.index(magic) + place
+        zip_bomb = zip_bomb[:at] + b"\x0c\0" + zip_bomb[at + 2 :]
+    at = zip_bomb.index(b"PK\1\2") + 24
+    zip_bomb = zip_bomb[:at] + struct.pack("<I", 2**32 - 2) + zip_bomb[at + 4 :]
+    xz = lzma.compress(header) + lzma.compress(bytes(64 * MiB)) * 100
+    gz = gzip.compress(header) + gzip.compress(bytes(64 * MiB)) * 100
+    name = b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * (64 * MiB)
+    return {
+        "bz2": bz2_bomb,
+        "zip": zip_bomb,
+        "xz": xz,
+        "gz": gz,
+        "empty gzip members": gzip.compress(b"") * 3_000_000,
+        "empty bz2 streams": bz2.compress(b"") * 3_000_000,
+        "empty xz streams": lzma.compress(b"") * 1_000_000,
+        "name of a gzip": name,
+    }
+
+
+OPEN = """
+import sys, time, warnings, xarray, mrc_xarray, mrc_xarray.storage.stream, bz2, lzma, dask
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+
+warnings.simplefilter("ignore")
+before, start = peak(), time.perf_counter()
+try:
+    data = xarray.open_dataarray(sys.argv[1], engine="mrc")
+    data[0, 0, 0].load()
+    result = "opened"
+except mrc_xarray.MrcError as error:
+    result = "refused"
+print(result, time.perf_counter() - start, peak() - before)
+"""
+
+
+OPENED = ["bz2", "zip", "xz", "gz"]
+REFUSED = ["empty gzip members", "empty bz2 streams", "empty xz streams", "name of a gzip"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+@pytest.mark.parametrize("name", OPENED + REFUSED)
+def test_bomb_costs_little(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "bomb.mrc"
+    path.write_bytes(bombs()[name])
+    command = [sys.executable, "-c", OPEN, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result, seconds, mib = done.stdout.split()
+    print(name, path.stat().st_size, done.stdout)
+    assert result == ("opened" if name in OPENED else "refused")
+    assert float(mib) < 64
+    assert float(seconds) < 10
