@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import mrc_xarray
-from mrc_xarray.errors import Finding, Problem
+from mrc_xarray.errors import Problem
 from mrc_xarray.storage import redacted
 from mrc_xarray.text import json_text, printable, printable_lines
 
@@ -120,13 +120,13 @@ def _info(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     reports: list[dict[str, Any]] = []
     for file in arguments.files:
-        problems: list[Finding]
+        problems: list[Problem]
         try:
             problems = mrc_xarray.validate(file, data=arguments.data)
         except Exception as error:
             _complain(error, file)
             accepted = "a file that can be read"
-            problems = [Problem("unreadable", "the file", None, 0, str(error), accepted, "")]
+            problems = [Problem("unreadable", "the file", str(error), accepted, "")]
         else:
             if not arguments.json:
                 lines = [f"  {problem}" for problem in problems]

@@ -11,12 +11,10 @@ from mrc_xarray.text import printable, printable_lines
 
 __all__ = [
     "RULES",
-    "Finding",
     "MrcError",
     "MrcWarning",
     "Problem",
     "Rule",
-    "SidecarProblem",
     "warn",
 ]
 
@@ -95,11 +93,11 @@ class MrcError(ValueError):
         # the message may quote a file that contains control characters
         super().__init__(printable_lines(message))
 
-    #: What is wrong, where it is known to be one thing in the file.
-    problem: Finding | None = None
+    #: What is wrong, if it is one thing in the file.
+    problem: Problem | None = None
 
     @classmethod
-    def of(cls, name: str, problem: Finding, message: str = "") -> MrcError:
+    def of(cls, name: str, problem: Problem, message: str = "") -> MrcError:
         """Return the error for a problem of the file `name`, by default with its own message."""
         error = cls(printable(f"{name}: {message}") if message else problem.message(name))
         error.problem = problem
@@ -113,36 +111,41 @@ class MrcWarning(UserWarning):
         super().__init__(printable_lines(message))
 
 
-class Finding:
-    """One thing that is wrong, and what was done about it: in the image, or beside it.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with an image or a file next to it, and what was done about it.
 
     Attributes
     ----------
     code : str
-        Which of `RULES` is broken.
+        The rule that is broken; see `RULES`.
     field : str
-        The header's field, by its name in the MRC2014 standard, or what else it is about.
-    offset : int or None
-        Its first byte in the file; None where there is no one place.
+        The header field, as the MRC2014 standard names it, or another part of the file.
     found : str
-        What is there.
+        The value in the file.
     accepted : str
         What a correct file has there.
     action : str
         What is assumed instead, and what the user can do.
+    offset : int or None
+        The first byte of the field or the line; None if the problem is not in one place.
+    nbytes : int
+        The length of the field in bytes; 0 if it is not about bytes that are in the file.
     file : str
-        The name of a file beside the image; empty for the image.
+        The name of a file next to the image; empty for the image itself.
+    line : int
+        The line in a text file, from 1; 0 for the whole file.
     """
-
-    __slots__ = ()
 
     code: str
     field: str
-    offset: int | None
     found: str
     accepted: str
     action: str
-    file: str
+    offset: int | None = None
+    nbytes: int = 0
+    file: str = ""
+    line: int = 0
 
     @property
     def severity(self) -> Severity:
@@ -155,11 +158,11 @@ class Finding:
         return RULES[self.code].strict
 
     def message(self, name: str) -> str:
-        """Return what a user of the file `name` is told of a repair or an assumption."""
+        """Return the text of the warning about this repair or assumption in the file `name`."""
         return printable(f"{name}: {self._finding()}. {self.action}")
 
     def refusal(self, name: str) -> str:
-        """Return what a user is told who wants no repair."""
+        """Return the text of the error that ``strict=True`` makes of this problem."""
         finding = f"{self._finding()}; strict=True refuses it. Without strict: {self.action}"
         return printable(f"{name}: {finding}")
 
@@ -167,68 +170,14 @@ class Finding:
         return printable(f"{self.severity} {self.code}: {self._finding()}. {self.action}")
 
     def _finding(self) -> str:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class Problem(Finding):
-    """One thing that is wrong with an image; see `Finding`.
-
-    Attributes
-    ----------
-    nbytes : int
-        The field's length in bytes; 0 where it is not about bytes that are there.
-    """
-
-    code: str
-    field: str
-    offset: int | None
-    nbytes: int
-    found: str
-    accepted: str
-    action: str
-    file: str = ""
-
-    __str__ = Finding.__str__
-
-    def _finding(self) -> str:
+        if self.file:
+            place = f"{self.file}, line {self.line}" if self.line else self.file
+            return f"{place}: {self.field} is {self.found}; accepted: {self.accepted}"
         where = ""
         if self.offset is not None and self.nbytes:
             where = f" (bytes {self.offset}–{self.offset + self.nbytes - 1})"
         verb = "are" if ", " in self.field else "is"
         return f"{self.field}{where} {verb} {self.found}; accepted: {self.accepted}"
-
-
-@dataclass(frozen=True, slots=True)
-class SidecarProblem(Finding):
-    """One thing that is wrong with a file beside the image; see `Finding`.
-
-    Attributes
-    ----------
-    file : str
-        The name of the file beside the image.
-    line : int
-        The line, from 1 on; 0 for the whole file.
-    field : str
-        The key on that line, or what stands there in a file without keys.
-    offset : int or None
-        The line's first byte.
-    """
-
-    file: str
-    line: int
-    field: str
-    found: str
-    accepted: str
-    action: str
-    code: str = "sidecar"
-    offset: int | None = None
-
-    __str__ = Finding.__str__
-
-    def _finding(self) -> str:
-        place = f"{self.file}, line {self.line}" if self.line else self.file
-        return f"{place}: {self.field} is {self.found}; accepted: {self.accepted}"
 
 
 def warn(message: str) -> None:

@@ -643,7 +643,7 @@ def test_compressed_zeros_behind_the_pixels_take_little_memory(
 # mutations --------------------------------------------------------------------------------------
 
 
-@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations(kind: str, real_file: Callable[[str], Path]) -> None:
     if KINDS[kind]:

@@ -19,7 +19,7 @@ import xarray as xr
 import mrc_xarray
 from mrc_xarray import MrcError, MrcWarning
 from mrc_xarray.cli import main
-from mrc_xarray.errors import Problem, SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.text import json_text, printable, printable_lines
 
@@ -76,8 +76,8 @@ def test_errors_and_warnings(kind: Callable[[str], Exception]) -> None:
 
 
 def test_findings() -> None:
-    problem = Problem("mode", HOSTILE, 0, 4, HOSTILE, HOSTILE, HOSTILE)
-    beside = SidecarProblem(HOSTILE, 1, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    problem = Problem("mode", HOSTILE, HOSTILE, HOSTILE, HOSTILE, offset=0, nbytes=4)
+    beside = Problem("sidecar", HOSTILE, HOSTILE, HOSTILE, HOSTILE, file=HOSTILE, line=1)
     for one in (problem, beside):
         for text in (str(one), repr(one), one.message(HOSTILE), one.refusal(HOSTILE)):
             assert text.isprintable()

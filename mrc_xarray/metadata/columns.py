@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrc_xarray.errors import Finding
+from mrc_xarray.errors import Problem
 
 __all__ = [
     "PER_SECTION",
@@ -73,24 +73,24 @@ class Metadata:
         One value for the whole file: str, bool, int or float.
     keys : mapping of str
         A sidecar's own keys and their values, as JSON can store them.
-    problems : tuple of Finding
+    problems : tuple of Problem
         What could not be read, or was assumed.
     """
 
     columns: tuple[Column, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
-    problems: tuple[Finding, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
 
-def gather(columns: Iterable[Column], problems: Iterable[Finding] = ()) -> Metadata:
+def gather(columns: Iterable[Column], problems: Iterable[Problem] = ()) -> Metadata:
     """Tell columns from what is one value for the whole file.
 
     Parameters
     ----------
     columns : iterable of Column
         Those whose values are all equal become one value, but for times and `PER_SECTION`.
-    problems : iterable of Finding
+    problems : iterable of Problem
 
     Returns
     -------

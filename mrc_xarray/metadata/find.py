@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from mrc_xarray.errors import Finding, SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata import scan
 from mrc_xarray.metadata.columns import Column, Metadata, Value
 from mrc_xarray.metadata.sidecar import SIDECARS, Sidecar, direct_electron_names, sidecar_named
@@ -68,9 +68,9 @@ class Beside:
         Whether the sections are diffraction patterns.
     steps : mapping of str to Step
         By dimension.
-    problems : tuple of Finding
+    problems : tuple of Problem
         Of the scan, apart, since they do not matter where the user says what the sections are.
-    scan_problems : tuple of SidecarProblem
+    scan_problems : tuple of Problem
     evidence : str
         How a sidecar tells that the sections are images of a stack; empty if none does.
     """
@@ -81,8 +81,8 @@ class Beside:
     scan: scan.Scan | None = None
     is_diffraction: bool = False
     steps: Mapping[str, Step] = field(default_factory=dict)
-    problems: tuple[Finding, ...] = ()
-    scan_problems: tuple[SidecarProblem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    scan_problems: tuple[Problem, ...] = ()
     evidence: str = ""
 
     @property
@@ -121,7 +121,7 @@ def read_sidecar(
     Beside
     """
     image = image_name(source)
-    problems: list[SidecarProblem] = []
+    problems: list[Problem] = []
     kind, found = _find(source, choice, image, problems)
     if kind is None or found is None:
         if not isinstance(scan_choice, NamedBytes):
@@ -151,7 +151,7 @@ def read_sidecar(
 def read_tilt_list(source: Bytes, n_sections: int) -> Metadata:
     """Read the list of tilt angles beside a stack, if there is one."""
     kind = next(sidecar for sidecar in SIDECARS if sidecar.kind == _TILT_LIST)
-    image, problems = image_name(source), list[SidecarProblem]()
+    image, problems = image_name(source), list[Problem]()
     found = _look(source, kind.names(image), problems)
     if found is None:
         return Metadata(problems=tuple(problems))
@@ -169,7 +169,7 @@ def image_name(source: Bytes) -> str:
 
 
 def _find(
-    source: Bytes, choice: SidecarChoice, image: str, problems: list[SidecarProblem]
+    source: Bytes, choice: SidecarChoice, image: str, problems: list[Problem]
 ) -> tuple[Sidecar | None, NamedBytes | None]:
     """Return a sidecar and its kind, if there is one."""
     if isinstance(choice, NamedBytes):
@@ -185,9 +185,7 @@ def _find(
     return None, None
 
 
-def _look(
-    source: Bytes, names: tuple[str, ...], problems: list[SidecarProblem]
-) -> NamedBytes | None:
+def _look(source: Bytes, names: tuple[str, ...], problems: list[Problem]) -> NamedBytes | None:
     """Return the first of some files that is beside the image."""
     for name in names:
         try:
@@ -196,7 +194,9 @@ def _look(
             # some stores say so of what is not there, too
             found = f"not to be read: {error}"
             action = "It is left out; metadata_file=None does not look for it."
-            problems.append(SidecarProblem(name, 0, "the file", found, "a text file", action))
+            problems.append(
+                Problem("sidecar", "the file", found, "a text file", action, file=name)
+            )
             break
         if raw is not None:
             return NamedBytes(name, raw)
@@ -220,7 +220,7 @@ def _direct_electron(
     metadata = info.metadata()
     coordinates: de.Coordinates | None = None
     beside: NamedBytes | None = None
-    scan_problems: list[SidecarProblem] = []
+    scan_problems: list[Problem] = []
     if scan_choice == "auto" and info.is_scan:
         beside = _look(source, direct_electron_names.coordinates_names(image), scan_problems)
     elif isinstance(scan_choice, NamedBytes):
@@ -253,8 +253,8 @@ def _direct_electron(
 
 
 def _placed(
-    problems: Iterable[Finding], *files: NamedBytes | None, code: str | None = None
-) -> tuple[SidecarProblem, ...]:
+    problems: Iterable[Problem], *files: NamedBytes | None, code: str | None = None
+) -> tuple[Problem, ...]:
     """Say where in a sidecar the lines begin that something is wrong with."""
     raw = {file.name: file.raw for file in files if file is not None}
     return tuple(
@@ -264,5 +264,5 @@ def _placed(
             offset=line_start(raw[problem.file], problem.line) if problem.line else None,
         )
         for problem in problems
-        if isinstance(problem, SidecarProblem)
+        if isinstance(problem, Problem)
     )

@@ -58,11 +58,11 @@ def without_coordinate(sizes: Mapping[str, int], dims: Iterable[str]) -> Problem
     return Problem(
         "long-dimension",
         "NX, NY, NZ",
-        0,
-        12,
         listed,
         f"for coordinates, up to {MOST_POSITIONS} sections, and up to {_MOST_PROMISED} rows, "
         "columns and sections of a stream together",
         f"{', '.join(dims)} {'has' if len(dims) == 1 else 'have'} no coordinates; "
         "select with isel.",
+        offset=0,
+        nbytes=12,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mrc_xarray.errors import SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.sidecar.direct_electron import Coordinates, Info
 from mrc_xarray.metadata.sidecar.lines import clip, number
 
@@ -61,7 +61,7 @@ class Scan:
 
 def arrange(
     info: Info, coordinates: Coordinates | None, n_frames: int
-) -> tuple[Scan | None, list[SidecarProblem]]:
+) -> tuple[Scan | None, list[Problem]]:
     """Tell how the frames of a movie lie in its scan.
 
     Parameters
@@ -76,7 +76,7 @@ def arrange(
     -------
     scan : Scan or None
         None where the beam was not scanned, and where the sidecars do not fit the movie.
-    problems : list of SidecarProblem
+    problems : list of Problem
     """
     if not info.is_scan:
         return None, []
@@ -96,7 +96,7 @@ def arrange(
     ]
 
 
-def raster(info: Info, n_frames: int) -> tuple[Scan | None, list[SidecarProblem]]:
+def raster(info: Info, n_frames: int) -> tuple[Scan | None, list[Problem]]:
     """Tell how the frames of a raster lie.
 
     The scan repeats as a whole, so that `repeat` is slowest; a point repeats before the beam
@@ -112,7 +112,7 @@ def raster(info: Info, n_frames: int) -> tuple[Scan | None, list[SidecarProblem]
     -------
     scan : Scan or None
         None where the scan's sizes do not make `n_frames`.
-    problems : list of SidecarProblem
+    problems : list of Problem
     """
     point_key = next((key for key in _POINT_REPEATS if info.values.get(key)), _POINT_REPEATS[0])
     keys = (_REPEATS, *_size_keys(info), point_key)
@@ -131,13 +131,14 @@ def raster(info: Info, n_frames: int) -> tuple[Scan | None, list[SidecarProblem]
         sizes[-1] //= n_summed
     elif total != n_frames:
         product = " × ".join(map(str, sizes))
-        problem = SidecarProblem(
-            info.name,
-            info.lines.get(keys[1], 0),
+        problem = Problem(
+            "sidecar",
             " × ".join(keys),
             f"{product} = {total}",
             f"the number of frames in the movie, {n_frames}",
             _PLAIN,
+            file=info.name,
+            line=info.lines.get(keys[1], 0),
         )
         return None, [problem]
     return Scan(_dims(sizes)), []
@@ -145,7 +146,7 @@ def raster(info: Info, n_frames: int) -> tuple[Scan | None, list[SidecarProblem]
 
 def custom(
     coordinates: Coordinates, info: Info | None, n_frames: int
-) -> tuple[Scan | None, list[SidecarProblem]]:
+) -> tuple[Scan | None, list[Problem]]:
     """Place the frames of a scan that went in any order, and perhaps not everywhere.
 
     The scan is as large as the info file says, and holds all positions. A position's first frame
@@ -163,23 +164,23 @@ def custom(
     -------
     scan : Scan or None
         None where there is not one row of coordinates for each frame.
-    problems : list of SidecarProblem
+    problems : list of Problem
     """
     positions = coordinates.positions
     if info is not None and (merged := _merged_points(info)):
         return None, merged
     if len(positions) != n_frames:
-        problem = SidecarProblem(
-            coordinates.name,
-            0,
+        problem = Problem(
+            "sidecar",
             "the number of positions",
             str(len(positions)),
             f"the number of frames in the movie, {n_frames}",
             _PLAIN,
+            file=coordinates.name,
         )
         return None, [problem]
 
-    problems: list[SidecarProblem] = []
+    problems: list[Problem] = []
     sizes = [int(last) + 1 for last in positions.max(axis=0, initial=0)[::-1]]
     if info is not None:
         sizes, problems = _with_unvisited(info, sizes, coordinates.name)
@@ -197,7 +198,7 @@ def custom(
     return Scan(dims, frame_index.reshape([size for _, size in dims])), problems
 
 
-def _merged_points(info: Info) -> list[SidecarProblem]:
+def _merged_points(info: Info) -> list[Problem]:
     """Return what is wrong where a frame saw several points, which can't be told apart."""
     n_points, problem = _count(info, _POINTS_PER_FRAME, default=1)
     if n_points > 1:
@@ -207,7 +208,7 @@ def _merged_points(info: Info) -> list[SidecarProblem]:
 
 def _with_unvisited(
     info: Info, visited: list[int], coordinates: str
-) -> tuple[list[int], list[SidecarProblem]]:
+) -> tuple[list[int], list[Problem]]:
     """Return the scan's rows and columns by the info file, but no fewer than were visited."""
     sizes, problems = [], []
     for key, extent in zip(_size_keys(info), visited, strict=True):
@@ -241,7 +242,7 @@ def _dims(sizes: list[int]) -> tuple[tuple[str, int], ...]:
     return tuple((name, size) for name, size in zip(names, sizes, strict=True) if size != 1)
 
 
-def _count(info: Info, key: str, default: int | None) -> tuple[int, SidecarProblem | None]:
+def _count(info: Info, key: str, default: int | None) -> tuple[int, Problem | None]:
     """Return a number of something; `default` where it is unknown, which None forbids."""
     value = number(info.values.get(key, ""))
     if default is not None and (value == -1 or not info.values.get(key)):
@@ -251,24 +252,25 @@ def _count(info: Info, key: str, default: int | None) -> tuple[int, SidecarProbl
     return int(value), None
 
 
-def _problem(info: Info, key: str, *, accepted: str, action: str) -> SidecarProblem:
+def _problem(info: Info, key: str, *, accepted: str, action: str) -> Problem:
     value = info.values.get(key)
-    return SidecarProblem(
-        info.name,
-        info.lines.get(key, 0),
+    return Problem(
+        "sidecar",
         key,
         "missing" if value is None else clip(value),
         accepted,
         action,
+        file=info.name,
+        line=info.lines.get(key, 0),
     )
 
 
-def _too_large(coordinates: Coordinates, sizes: list[int], most: int) -> SidecarProblem:
-    return SidecarProblem(
-        coordinates.name,
-        0,
+def _too_large(coordinates: Coordinates, sizes: list[int], most: int) -> Problem:
+    return Problem(
+        "sidecar",
         "the size of the scan",
         " × ".join(map(str, sizes)),
         f"up to {most} positions of {len(coordinates.positions)} frames",
         _PLAIN,
+        file=coordinates.name,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from mrc_xarray.errors import RULES, Problem
-from mrc_xarray.mrc.header import N_LABELS, PLACES, Header
+from mrc_xarray.mrc.header import N_LABELS, PLACES, Header, header_problem
 from mrc_xarray.pixels.modes import PER_CODEC, STANDARD
 
 __all__ = ["CHECKS", "STANDARD_EXTTYPS", "check"]
@@ -47,7 +47,7 @@ def _map_padding(header: Header) -> Iterator[Problem]:
 
 def _map(header: Header, code: str, action: str) -> Problem:
     found = repr(header.map.ljust(4, "\0"))
-    return Problem(code, "MAP", *PLACES["MAP"], found, "'MAP '", action)
+    return header_problem(code, "MAP", found, "'MAP '", action)
 
 
 def _machine_stamp(header: Header) -> Iterator[Problem]:
@@ -55,10 +55,9 @@ def _machine_stamp(header: Header) -> Iterator[Problem]:
     if stamped != header.byteorder:
         orders = {"<": "little-endian", ">": "big-endian"}
         says = f"It says {orders[stamped]}, but the" if stamped else "The"
-        yield Problem(
+        yield header_problem(
             "machine-stamp",
             "MACHST",
-            *PLACES["MACHST"],
             header.machst.hex(" "),
             "44 44 00 00 or 44 41 00 00 (little-endian), 11 11 00 00 (big-endian)",
             f"{says} header makes sense as {orders[header.byteorder]}; byteorder= overrides.",
@@ -71,11 +70,11 @@ def _axes(header: Header) -> Iterator[Problem]:
         yield Problem(
             "axes",
             "MAPC, MAPR, MAPS",
-            PLACES["MAPC"][0],
-            12,
             ", ".join(map(str, numbers)),
             "a permutation of 1, 2, 3",
             "1, 2, 3 are assumed: columns along x, rows along y, sections along z.",
+            offset=PLACES["MAPC"][0],
+            nbytes=12,
         )
 
 
@@ -83,7 +82,7 @@ def _mode(header: Header) -> Iterator[Problem]:
     if header.mode not in STANDARD and header.mode < PER_CODEC:
         known = ", ".join(map(str, sorted(STANDARD)))
         action = "Not all programs can read it."
-        yield Problem("mode", "MODE", *PLACES["MODE"], str(header.mode), known, action)
+        yield header_problem("mode", "MODE", str(header.mode), known, action)
 
 
 def _dimensions(header: Header) -> Iterator[Problem]:
@@ -92,11 +91,11 @@ def _dimensions(header: Header) -> Iterator[Problem]:
         yield Problem(
             "dimensions",
             "NX, NY, NZ",
-            0,
-            12,
             ", ".join(map(str, sizes)),
             "1 or more each",
             "The file has no data, or its header is damaged.",
+            offset=0,
+            nbytes=12,
         )
 
 
@@ -104,9 +103,7 @@ def _negative_fields(header: Header) -> Iterator[Problem]:
     for field in ("MX", "MY", "MZ", "ISPG", "NLABL"):
         if header[field] < 0:
             found = str(header[field])
-            yield Problem(
-                "negative-field", field, *PLACES[field], found, "0 or more", _READ_ALL_THE_SAME
-            )
+            yield header_problem("negative-field", field, found, "0 or more", _READ_ALL_THE_SAME)
 
 
 def _negative_cell(header: Header) -> Iterator[Problem]:
@@ -115,20 +112,19 @@ def _negative_cell(header: Header) -> Iterator[Problem]:
             yield Problem(
                 "negative-cell",
                 f"CELLA.{axis}",
-                PLACES["CELLA"][0] + 4 * i,
-                4,
                 f"{edge:g}",
                 "a finite length in Å, 0 if unknown",
                 f"The voxel size along {axis} is unknown, and {axis} has no coordinate.",
+                offset=PLACES["CELLA"][0] + 4 * i,
+                nbytes=4,
             )
 
 
 def _volume_stack(header: Header) -> Iterator[Problem]:
     if 401 <= header.ispg <= 630 and (header.mz <= 0 or header.nz % header.mz):
-        yield Problem(
+        yield header_problem(
             "volume-stack",
             "MZ",
-            *PLACES["MZ"],
             str(header.mz),
             f"what divides NZ = {header.nz}, as ISPG {header.ispg} says that it is a volume stack",
             "It is no volume stack then; layout= says what it is.",
@@ -147,21 +143,20 @@ def _label_gap(header: Header) -> Iterator[Problem]:
         yield Problem(
             "label-gap",
             f"label {after + 1}",
-            PLACES["LABEL"][0] + 80 * after,
-            80,
             repr(header.label[after][:20]),
             f"blank, as label {first + 1} is",
             _READ_ALL_THE_SAME,
+            offset=PLACES["LABEL"][0] + 80 * after,
+            nbytes=80,
         )
 
 
 def _label_count(header: Header) -> Iterator[Problem]:
     n = sum(_labels(header))
     if n != header.nlabl:
-        yield Problem(
+        yield header_problem(
             "label-count",
             "NLABL",
-            *PLACES["NLABL"],
             str(header.nlabl),
             f"{n}, the number of labels with text",
             "The labels are read all the same.",
@@ -173,18 +168,15 @@ def _version(header: Header) -> Iterator[Problem]:
     if header.nversion not in _VERSIONS and header.mode < PER_CODEC:
         accepted = " or ".join(map(str, _VERSIONS))
         found = str(header.nversion)
-        yield Problem(
-            "version", "NVERSION", *PLACES["NVERSION"], found, accepted, _READ_ALL_THE_SAME
-        )
+        yield header_problem("version", "NVERSION", found, accepted, _READ_ALL_THE_SAME)
 
 
 def _exttyp(header: Header) -> Iterator[Problem]:
     known = (*STANDARD_EXTTYPS, "json") if header.mode >= PER_CODEC else STANDARD_EXTTYPS
     if header.nsymbt > 0 and header.exttyp not in known:
-        yield Problem(
+        yield header_problem(
             "exttyp",
             "EXTTYP",
-            *PLACES["EXTTYP"],
             repr(header.exttyp),
             ", ".join(STANDARD_EXTTYPS),
             "What is known is decoded all the same; the bytes are at ds.mrc.extended_header.",

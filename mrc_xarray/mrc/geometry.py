@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.mrc.header import PLACES, Header
+from mrc_xarray.mrc.header import PLACES, Header, header_problem
 
 __all__ = ["FARTHEST", "axis_names", "is_of", "origin", "voxel_size"]
 
@@ -78,11 +78,11 @@ def voxel_size(
             Problem(
                 code,
                 field,
-                offset,
-                4,
                 found,
                 accepted,
                 f"The voxel size along {axis} is unknown, and {axis} has no coordinate.",
+                offset=offset,
+                nbytes=4,
             )
         )
     return voxel, problems
@@ -129,10 +129,9 @@ def origin(
         usable = all(abs(value) < FARTHEST for value in header.origin)
         if not usable and voxel:
             problems.append(
-                Problem(
+                header_problem(
                     "origin",
                     "ORIGIN",
-                    *PLACES["ORIGIN"],
                     ", ".join(f"{value:g}" for value in header.origin),
                     "finite positions in Å, below 10 cm",
                     "It is taken as unset; origin= chooses another source.",
@@ -152,10 +151,9 @@ def origin(
         field, start = starts[axis]
         if abs(start) > 10 * max(sizes[axis], intervals[axis]):
             problems.append(
-                Problem(
+                header_problem(
                     "start",
                     field,
-                    *PLACES[field],
                     str(start),
                     "a start within ten times the size of the map",
                     f"It is taken as 0 along {axis}; origin= chooses another source.",

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from mrc_xarray.errors import Problem
 from mrc_xarray.pixels.modes import ByteOrder
 from mrc_xarray.pixels.statistics import UNDETERMINED
 from mrc_xarray.text import json_text
@@ -23,6 +24,7 @@ __all__ = [
     "PLACES",
     "XYZ",
     "Header",
+    "header_problem",
     "stamped_byteorder",
 ]
 
@@ -346,6 +348,12 @@ _FIELDS = [
 PLACES: dict[str, tuple[int, int]] = {
     place.name.upper(): (place.offset, struct.calcsize("<" + place.code)) for place in _FIELDS
 }
+
+
+def header_problem(code: str, field: str, found: object, accepted: str, action: str) -> Problem:
+    """Return the problem that a header field has, with the place of the field."""
+    offset, nbytes = PLACES[field]
+    return Problem(code, field, str(found), accepted, action, offset=offset, nbytes=nbytes)
 
 
 class _Run(NamedTuple):

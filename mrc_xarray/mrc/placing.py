@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.mrc import extended
-from mrc_xarray.mrc.header import HEADER_SIZE, PLACES, Header
+from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
 from mrc_xarray.pixels.blocks import BlockIndex, walk
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, CODECS, LARGEST_BLOCK
 from mrc_xarray.pixels.modes import PER_CODEC, Mode
@@ -86,7 +86,7 @@ def place_blocks(
             "decoding it all: decompress it once, as an MRCZ is compressed already"
         )
         found, action = str(header.mode), message
-        problem = Problem("stream", "MODE", *PLACES["MODE"], found, "no MRCZ", action)
+        problem = header_problem("stream", "MODE", found, "no MRCZ", action)
         raise MrcError.of(name, problem, message)
     size = source.known_size
     offset = HEADER_SIZE + header.nsymbt
@@ -112,7 +112,9 @@ def place_blocks(
             f"no block that decodes to {section_bytes} bytes, as NX, NY and MODE promise, "
             f"can be found from byte {offset} on. The file is damaged."
         )
-        problem = Problem("blocks", "blocks", offset, size - offset, "none", accepted, message)
+        problem = Problem(
+            "blocks", "blocks", "none", accepted, message, offset=offset, nbytes=size - offset
+        )
         raise MrcError.of(name, problem, message)
     if index.starts[0] > offset:
         accepted = "the length of the extended header in bytes"
@@ -124,11 +126,11 @@ def place_blocks(
             Problem(
                 "blocks",
                 "blocks",
-                offset,
-                size - offset,
                 f"damaged in {len(index.damaged)} of {len(index.starts)} sections ({listed})",
                 f"chunks of blosc that decode to {section_bytes} bytes",
                 "The other sections can be read.",
+                offset=offset,
+                nbytes=size - offset,
             )
         )
     shape = (len(index.starts), *shape[1:])
@@ -137,7 +139,7 @@ def place_blocks(
 
 def _too_wide(header: Header, accepted: str) -> Problem:
     found, action = f"{header.nx}, {header.ny}", "The header is damaged."
-    return Problem("dimensions", "NX, NY", 0, 8, found, accepted, action)
+    return Problem("dimensions", "NX, NY", found, accepted, action, offset=0, nbytes=8)
 
 
 def _index(
@@ -191,7 +193,7 @@ def _promised_size(name: str, header: Header, data_size: int) -> int:
 
 def _nsymbt(header: Header, accepted: str, action: str) -> Problem:
     found = str(header.nsymbt)
-    return Problem("nsymbt", "NSYMBT", *PLACES["NSYMBT"], found, accepted, action)
+    return header_problem("nsymbt", "NSYMBT", found, accepted, action)
 
 
 def _complete(
@@ -231,21 +233,20 @@ def _complete(
             Problem(
                 "extra-bytes",
                 "NX, NY, NZ, MODE",
-                0,
-                16,
                 f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
                 f"what fills the file of {size} bytes",
                 f"The data end at byte {end}, and the {size - end} bytes after them are ignored. "
                 f"If they are from an append that was killed, and none is running, "
                 f"os.truncate({name!r}, {end}) removes them.",
+                offset=0,
+                nbytes=16,
             )
         ]
     if truncated == "trim" and whole:
         return [
-            Problem(
+            header_problem(
                 "truncated",
                 "NZ",
-                *PLACES["NZ"],
                 str(header.nz),
                 f"the number of sections; the file of {size} bytes has {whole} whole ones",
                 "They are opened, as truncated='trim' asks; of volumes and frames, whole ones.",
@@ -259,5 +260,5 @@ def _complete(
     accepted = (
         f"{whole}: the file has {size} bytes, and its header promises {bytes_and}{header.nz}"
     )
-    problem = Problem("truncated", "NZ", *PLACES["NZ"], str(header.nz), accepted, hint)
+    problem = header_problem("truncated", "NZ", str(header.nz), accepted, hint)
     raise MrcError.of(name, problem, message)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrc_xarray.errors import Finding, MrcError, MrcWarning, Problem
+from mrc_xarray.errors import MrcError, MrcWarning, Problem
 from mrc_xarray.metadata import limits
 from mrc_xarray.metadata.columns import Column, Value
 from mrc_xarray.metadata.find import (
@@ -23,7 +23,7 @@ from mrc_xarray.mrc import extended, geometry
 from mrc_xarray.mrc.checks import CHECKS, check
 from mrc_xarray.mrc.extended import mrcz
 from mrc_xarray.mrc.extended.opening import read_records
-from mrc_xarray.mrc.header import HEADER_SIZE, PLACES, Header
+from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
 from mrc_xarray.mrc.layout import Layout, arrange
 from mrc_xarray.mrc.placing import place_blocks, place_rows
 from mrc_xarray.mrc.recognition import (
@@ -95,7 +95,7 @@ class MrcFile:
         all sections.
     values : mapping of str to Value
         One value for the file.
-    problems : tuple of Finding
+    problems : tuple of Problem
         What was repaired or assumed.
     """
 
@@ -114,7 +114,7 @@ class MrcFile:
     columns: tuple[Column, ...]
     too_long: frozenset[str]
     values: Mapping[str, Value]
-    problems: tuple[Finding, ...]
+    problems: tuple[Problem, ...]
 
 
 def read(
@@ -167,7 +167,7 @@ def read(
     modes = EMAN2_MODES if convention == "eman2" else MODES
     order = BYTE_ORDERS.get(byteorder) or guess_byteorder(head, source.known_size, modes)
     header = Header.parse(head, order)
-    problems: list[Finding] = [*check(header, repaired=True)]
+    problems: list[Problem] = [*check(header, repaired=True)]
     if byteorder != "auto" and header.stamped_byteorder:
         problems = [problem for problem in problems if problem.code != "machine-stamp"]
     mode = _mode(header, name, modes)
@@ -277,10 +277,9 @@ def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
     if mode is not None and not (codec and number == 101):
         return mode
     known = ", ".join(map(str, modes))
-    problem = Problem(
+    problem = header_problem(
         "mode",
         "MODE",
-        *PLACES["MODE"],
         str(header.mode),
         f"{known}, and these with 1000 to {max(CODECS)}000 added in an MRCZ",
         "The file may be damaged, or not MRC.",

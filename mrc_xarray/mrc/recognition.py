@@ -90,7 +90,7 @@ def refuse_foreign(name: str, head: bytes) -> None:
 
 def _whole_file(code: str, found: str, action: str) -> Problem:
     return Problem(
-        code, "the file", 0, 0, found, f"{HEADER_SIZE} bytes of header, and pixels", action
+        code, "the file", found, f"{HEADER_SIZE} bytes of header, and pixels", action, offset=0
     )
 
 

@@ -223,7 +223,7 @@ def damage(codec: str, fault: str) -> Problem:
     """Return the problem that a stream is damaged."""
     action = "What is before can be read; truncated='trim' opens what could be decoded."
     found = f"damaged or truncated: {fault}"
-    return Problem("stream", "the stream", 0, 0, found, f"a sound stream of {codec}", action)
+    return Problem("stream", "the stream", found, f"a sound stream of {codec}", action, offset=0)
 
 
 def _expensive(inner: ByteSource, codec: str) -> str:

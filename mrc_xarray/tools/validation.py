@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mrc_xarray.errors import Finding, MrcError, MrcWarning, Problem
+from mrc_xarray.errors import MrcError, MrcWarning, Problem
 from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.checks import check
-from mrc_xarray.mrc.header import PLACES, Header
+from mrc_xarray.mrc.header import Header, header_problem
 from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.mrc.recognition import guess_byteorder
 from mrc_xarray.pixels.array import StackArray
@@ -35,7 +35,7 @@ _TOLERANCE = 0.01
 
 def validate(
     target: Target, *, data: bool = False, storage_options: dict[str, Any] | None = None
-) -> list[Finding]:
+) -> list[Problem]:
     """Tell what is wrong with a file.
 
     Looks at the main header, as mrcfile's validator does, save that modes 3 and 101 are valid,
@@ -73,7 +73,7 @@ def validate(
         # what they tell is in the list
         warnings.simplefilter("ignore", MrcWarning)
         found = _until_refused(_findings(target, data, storage_options))
-        problems: dict[tuple[str, str, str], Finding] = {}
+        problems: dict[tuple[str, str, str], Problem] = {}
         for problem in found:
             # the header's own check, and the reader that had to repair it, may tell the same
             problems.setdefault((problem.code, problem.field, problem.file), problem)
@@ -81,22 +81,22 @@ def validate(
     return sorted(told, key=lambda problem: (problem.file, problem.offset or 0))
 
 
-def _until_refused(found: Iterator[Finding]) -> Iterator[Finding]:
+def _until_refused(found: Iterator[Problem]) -> Iterator[Problem]:
     try:
         yield from found
     except MrcError as error:
         yield _problem(error)
 
 
-def _problem(error: MrcError) -> Finding:
+def _problem(error: MrcError) -> Problem:
     return error.problem or Problem(
-        "unreadable", "the file", None, 0, str(error), "what can be read", "It is not opened."
+        "unreadable", "the file", str(error), "what can be read", "It is not opened."
     )
 
 
 def _findings(
     target: Target, data: bool, storage_options: dict[str, Any] | None
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     source, head = open_decoded(target, storage_options, salvages=True)
     if source.stream is not None:
         from mrc_xarray.storage.stream import StreamSource, damage
@@ -129,17 +129,16 @@ def _header(head: bytes, size: int) -> Header:
 def _of_blocks(file: MrcFile, blocks: Blocks) -> Iterator[Problem]:
     told, there = file.header.packed_bytes, blocks.index.end - blocks.offset
     if file.header.has_mrcz_fields and told and told != there:
-        yield Problem(
+        yield header_problem(
             "packed-bytes",
             "PACKED_BYTES",
-            *PLACES["PACKED_BYTES"],
             str(told),
             f"{there}, the size of the blocks",
             "The blocks are found without it.",
         )
 
 
-def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Finding]:
+def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
     blocks = file.sections if isinstance(file.sections, Blocks) else None
     measured = Measured()
     # the file's own order, whatever the layout
@@ -157,11 +156,10 @@ def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Finding]:
             yield Problem(
                 "block",
                 f"section {section}",
-                int(blocks.index.starts[section]),
-                0,
                 str(error).removeprefix(f"{file.name}: "),
                 "a chunk of blosc that decodes",
                 "The other sections can be read.",
+                offset=int(blocks.index.starts[section]),
             )
             continue
         measured.add(pixels, section)
@@ -169,8 +167,6 @@ def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Finding]:
         yield Problem(
             "not-finite",
             "the pixels",
-            None,
-            0,
             f"NaN or infinite in {measured.n_wild} places, the first in section {measured.first}",
             "finite numbers",
             "They are read as they are.",
@@ -269,10 +265,9 @@ def _of_statistics(header: Header, measured: Measured) -> Iterator[Problem]:
         is_exact = name in ("DMIN", "DMAX")
         is_same = told == found if is_exact else bool(np.isclose(found, told, rtol=_TOLERANCE))
         if is_determined and not is_same:
-            yield Problem(
+            yield header_problem(
                 code,
                 name,
-                *PLACES[name],
                 f"{told:.9g}",
                 f"{found:.9g}, as the pixels are",
                 "The pixels are read as they are; to_mrc measures them anew.",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrc_xarray.errors import SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.scan import Scan, arrange, custom, raster
 from mrc_xarray.metadata.sidecar.direct_electron import (
     Coordinates,
@@ -43,7 +43,7 @@ def at(*positions: tuple[int, int]) -> Coordinates:
     return Coordinates("a.csv", np.array(positions, np.int64).reshape(-1, 2))
 
 
-def only(problems: list[SidecarProblem]) -> str:
+def only(problems: list[Problem]) -> str:
     assert len(problems) == 1
     return problems[0].message("a_movie.mrc")
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mrc_xarray.errors import Finding, Problem, SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
 from mrc_xarray.metadata.scan import arrange
 from mrc_xarray.metadata.sidecar import (
@@ -39,7 +39,7 @@ INFO_FILES = [
 ]
 
 
-def only(problems: tuple[Finding, ...]) -> str:
+def only(problems: tuple[Problem, ...]) -> str:
     assert len(problems) == 1
     return problems[0].message("a.mrc")
 
@@ -61,7 +61,9 @@ def units(metadata: Metadata) -> dict[str, str]:
 
 
 def test_problem_names_file_line_and_key() -> None:
-    problem = SidecarProblem("a.mdoc", 7, "Defocus", "'?'", "a number", "It is unknown.")
+    problem = Problem(
+        "sidecar", "Defocus", "'?'", "a number", "It is unknown.", file="a.mdoc", line=7
+    )
     assert problem.message("a.st") == (
         "a.st: a.mdoc, line 7: Defocus is '?'; accepted: a number. It is unknown."
     )
@@ -70,16 +72,16 @@ def test_problem_names_file_line_and_key() -> None:
 
 
 def test_problem_with_the_whole_file() -> None:
-    problem = SidecarProblem("a.tlt", 0, "the number of tilt angles", "3", "4", "Left out.")
+    problem = Problem("sidecar", "the number of tilt angles", "3", "4", "Left out.", file="a.tlt")
     assert problem.message("a.st").startswith("a.st: a.tlt: the number of tilt angles is 3")
 
 
 def test_problem_of_the_header_is_told_as_before() -> None:
-    problem = Problem("mode", "MODE", 12, 4, "9", "0 or 1", "It is taken for 1.")
+    problem = Problem("mode", "MODE", "9", "0 or 1", "It is taken for 1.", offset=12, nbytes=4)
     assert problem.message("a.mrc") == (
         "a.mrc: MODE (bytes 12–15) is 9; accepted: 0 or 1. It is taken for 1."
     )
-    assert isinstance(problem, Finding)
+    assert isinstance(problem, Problem)
 
 
 def test_lines_end_in_any_way() -> None:

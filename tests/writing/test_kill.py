@@ -21,7 +21,7 @@ import xarray as xr
 
 from mrc_xarray import MrcError, MrcWarning, edit_header, to_mrc, validate
 
-pytestmark = pytest.mark.kill
+pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("MRC_XARRAY_KILLS", "30"))
 N = 48

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mrc_xarray.errors import SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.sidecar.lines import clip, decode, lines, more, too_long
 
 __all__ = ["Autodoc", "Entry", "parse"]
@@ -50,7 +50,7 @@ class Autodoc:
         Free text, from ``[T = ...]``, or ``T = ...`` in files for one exposure.
     entries : tuple of Entry
         In the file's order.
-    problems : tuple of SidecarProblem
+    problems : tuple of Problem
         Lines that could not be read.
     """
 
@@ -58,7 +58,7 @@ class Autodoc:
     globals: Entry
     titles: tuple[str, ...]
     entries: tuple[Entry, ...]
-    problems: tuple[SidecarProblem, ...]
+    problems: tuple[Problem, ...]
 
 
 def parse(raw: bytes, name: str) -> Autodoc:
@@ -103,5 +103,9 @@ def parse(raw: bytes, name: str) -> Autodoc:
         line, text = malformed[0]
         found = clip(text) + more(malformed)
         accepted = "key = value, or [key = value]"
-        problems.append(SidecarProblem(name, line, "the line", found, accepted, "It is left out."))
+        problems.append(
+            Problem(
+                "sidecar", "the line", found, accepted, "It is left out.", file=name, line=line
+            )
+        )
     return Autodoc(name, first, tuple(titles), tuple(entries), tuple(problems))

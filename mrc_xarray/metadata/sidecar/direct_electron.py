@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrc_xarray.errors import SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Metadata, Value
 from mrc_xarray.metadata.sidecar.lines import Room, clip, decode, lines, more, number, too_long
 
@@ -42,14 +42,14 @@ class Info:
         All keys in the file's order; empty text where the file has none.
     lines : mapping of str to int
         The line of each key, from 1 on.
-    problems : tuple of SidecarProblem
+    problems : tuple of Problem
         Lines that are no ``key = value``, and known keys whose value is no number.
     """
 
     name: str
     values: Mapping[str, str]
     lines: Mapping[str, int]
-    problems: tuple[SidecarProblem, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     @property
     def is_scan(self) -> bool:
@@ -169,11 +169,25 @@ def parse_info(raw: bytes, name: str) -> Info:
         line, text = malformed[0]
         found = clip(text) + more(malformed)
         problems.append(
-            SidecarProblem(name, line, "the line", found, "key = value", "It is left out.")
+            Problem(
+                "sidecar",
+                "the line",
+                found,
+                "key = value",
+                "It is left out.",
+                file=name,
+                line=line,
+            )
         )
     problems += [
-        SidecarProblem(
-            name, places[key], key, clip(values[key]), "a number", "It is taken as unknown."
+        Problem(
+            "sidecar",
+            key,
+            clip(values[key]),
+            "a number",
+            "It is taken as unknown.",
+            file=name,
+            line=places[key],
         )
         for key in _NUMERIC
         if values.get(key) and number(values[key]) is None
@@ -191,7 +205,7 @@ _POSITIONS = re.compile(rb"(?:[ \t]*[0-9]{1,18}[ \t]*,[ \t]*[0-9]{1,18}[ \t]*\r?
 _X, _Y = (re.compile(rb"(?:\b|_)" + axis, re.IGNORECASE) for axis in (b"x", b"y"))
 
 
-def parse_coordinates(raw: bytes, name: str) -> tuple[Coordinates | None, list[SidecarProblem]]:
+def parse_coordinates(raw: bytes, name: str) -> tuple[Coordinates | None, list[Problem]]:
     """Read the positions of a custom scan.
 
     Parameters
@@ -205,7 +219,7 @@ def parse_coordinates(raw: bytes, name: str) -> tuple[Coordinates | None, list[S
     -------
     coordinates : Coordinates or None
         None where a line could not be read: all later frames would be misplaced.
-    problems : list of SidecarProblem
+    problems : list of Problem
     """
     body = raw.removeprefix(b"\xef\xbb\xbf") + b"\n"
     start, end = 0, _end_of_positions(body, 0)
@@ -216,13 +230,14 @@ def parse_coordinates(raw: bytes, name: str) -> tuple[Coordinates | None, list[S
     if end < len(body) or is_empty:
         line = 0 if is_empty else body.count(b"\n", 0, end) + 1
         text = decode(_line_at(body, end)).strip(" \t\r")
-        problem = SidecarProblem(
-            name,
-            line,
+        problem = Problem(
+            "sidecar",
             "the position",
             "missing: the file has none" if is_empty else clip(text),
             "x,y as two whole numbers from 0 on, one line a frame",
             "The frames stay a plain stack.",
+            file=name,
+            line=line,
         )
         return None, [problem]
     numbers = np.fromstring(body[start:].replace(b",", b" "), dtype=np.int64, sep=" ")

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence, Sized
 
-from mrc_xarray.errors import SidecarProblem
+from mrc_xarray.errors import Problem
 
 __all__ = [
     "LONGEST_LINE",
@@ -81,14 +81,16 @@ def more(group: Sized) -> str:
     return f" (and {len(group) - 1} more)" if len(group) > 1 else ""
 
 
-def too_long(name: str, long: Sequence[tuple[int, int]]) -> list[SidecarProblem]:
+def too_long(name: str, long: Sequence[tuple[int, int]]) -> list[Problem]:
     """Return the problem, if any, of the lines of the file `name` that `lines` cut off."""
     if not long:
         return []
     line, length = long[0]
     found = f"{length} characters long{more(long)}"
     accepted = f"up to {LONGEST_LINE} characters"
-    return [SidecarProblem(name, line, "the line", found, accepted, "It is cut off.")]
+    return [
+        Problem("sidecar", "the line", found, accepted, "It is cut off.", file=name, line=line)
+    ]
 
 
 class Room:
@@ -108,10 +110,10 @@ class Room:
         self._letters -= letters
         return True
 
-    def problems(self, name: str) -> list[SidecarProblem]:
+    def problems(self, name: str) -> list[Problem]:
         """Return the problem of the keys of the file `name` that had no room; empty if all had."""
         if not self._left_out:
             return []
         found = clip(self._left_out[0]) + more(self._left_out)
         accepted = f"up to {_MOST_VALUES} values and {_MOST_LETTERS} characters in the metadata"
-        return [SidecarProblem(name, 0, "the key", found, accepted, "It is left out.")]
+        return [Problem("sidecar", "the key", found, accepted, "It is left out.", file=name)]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrc_xarray.errors import SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata, Value, gather
 from mrc_xarray.metadata.limits import are_worthwhile
 from mrc_xarray.metadata.sidecar.autodoc import Autodoc, Entry, parse
@@ -81,7 +81,7 @@ def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
 
 
 def _entries_of(
-    doc: Autodoc, image: str, n_sections: int, problems: list[SidecarProblem]
+    doc: Autodoc, image: str, n_sections: int, problems: list[Problem]
 ) -> tuple[Mapping[int, Entry], bool]:
     """Return a mapping of section to entry, and whether a single entry is for all sections."""
     sections = [entry for entry in doc.entries if entry.kind == _SECTION]
@@ -98,20 +98,21 @@ def _entries_of(
         f"there {len(exposures)} times, none of them for this image" if exposures else "missing"
     )
     problems.append(
-        SidecarProblem(
-            doc.name,
-            exposures[0].line if exposures else 0,
+        Problem(
+            "sidecar",
             _FRAMES if exposures else _SECTION,
             found,
             f"[{_SECTION} = n] for each section, or one [{_FRAMES} = 0] with its SubFramePath",
             "What is known of single sections is left out.",
+            file=doc.name,
+            line=exposures[0].line if exposures else 0,
         )
     )
     return {}, True
 
 
 def _in_order(
-    name: str, sections: Sequence[Entry], n_sections: int, problems: list[SidecarProblem]
+    name: str, sections: Sequence[Entry], n_sections: int, problems: list[Problem]
 ) -> dict[int, Entry]:
     """Return a mapping of the image's sections to their entries."""
     ordered: dict[int, Entry] = {}
@@ -130,26 +131,30 @@ def _in_order(
     ):
         if group:
             found = clip(group[0].title) + more(group)
-            problems.append(SidecarProblem(name, group[0].line, _SECTION, found, accepted, action))
+            problems.append(
+                Problem(
+                    "sidecar", _SECTION, found, accepted, action, file=name, line=group[0].line
+                )
+            )
     if n_missing := n_sections - len(ordered):
         first = next(section for section in range(n_sections) if section not in ordered)
         problems.append(
-            SidecarProblem(
-                name,
-                0,
+            Problem(
+                "sidecar",
                 f"[{_SECTION} = {first}]",
                 "missing" + (f" (and {n_missing - 1} more)" if n_missing > 1 else ""),
                 "an entry for each section of the image",
                 "What it would say is unknown."
                 if are_worthwhile(len(ordered), n_sections)
                 else "The few entries are not worth a column, and are left out.",
+                file=name,
             )
         )
     return ordered
 
 
 def _columns(
-    name: str, entries: Mapping[int, Entry], n_places: int, problems: list[SidecarProblem]
+    name: str, entries: Mapping[int, Entry], n_places: int, problems: list[Problem]
 ) -> list[Column]:
     """Return the keys with a known meaning as columns, with one value for each of `n_places`."""
     columns: list[Column] = []
@@ -161,7 +166,15 @@ def _columns(
         if bad := [place for place, value in values.items() if value is None]:
             line, found = entries[bad[0]].lines[key], clip(texts[bad[0]]) + more(bad)
             problems.append(
-                SidecarProblem(name, line, key, found, row.accepted, "It is taken as unknown.")
+                Problem(
+                    "sidecar",
+                    key,
+                    found,
+                    row.accepted,
+                    "It is taken as unknown.",
+                    file=name,
+                    line=line,
+                )
             )
         known = {place: value for place, value in values.items() if value is not None}
         for part, column_name in enumerate(row.names if known else ()):

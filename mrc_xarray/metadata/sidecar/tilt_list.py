@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from mrc_xarray.errors import SidecarProblem
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
 from mrc_xarray.metadata.sidecar.lines import clip, decode, lines, number
 from mrc_xarray.suffixes import stem_and_suffix
@@ -56,25 +56,31 @@ def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
     most = _LONGEST_LINE * (n_sections + _OTHER_LINES)
     if len(raw) > most:
         found, accepted = f"{len(raw)} bytes long", f"up to {most} for {n_sections} sections"
-        problem = SidecarProblem(name, 0, "the list", found, accepted, _ACTION)
+        problem = Problem("sidecar", "the list", found, accepted, _ACTION, file=name)
         return Metadata(problems=(problem,))
     angles = []
     for line, text in lines(decode(raw)):
         angle = number(text)
         if angle is None:
-            problem = SidecarProblem(
-                name, line, "the tilt angle", clip(text), "a number of degrees", _ACTION
+            problem = Problem(
+                "sidecar",
+                "the tilt angle",
+                clip(text),
+                "a number of degrees",
+                _ACTION,
+                file=name,
+                line=line,
             )
             return Metadata(problems=(problem,))
         angles.append(angle)
     if len(angles) != n_sections:
-        problem = SidecarProblem(
-            name,
-            0,
+        problem = Problem(
+            "sidecar",
             "the number of tilt angles",
             str(len(angles)),
             f"one for each section of the image, {n_sections}",
             _ACTION,
+            file=name,
         )
         return Metadata(problems=(problem,))
     return Metadata((Column("tilt_angle", np.array(angles, np.float64), "degree"),))

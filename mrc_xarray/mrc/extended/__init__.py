@@ -14,7 +14,7 @@ from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.mrc.checks import STANDARD_EXTTYPS
 from mrc_xarray.mrc.extended import agar, ccp4, fei, mrcz, seri
-from mrc_xarray.mrc.header import PLACES, Header
+from mrc_xarray.mrc.header import PLACES, Header, header_problem
 
 __all__ = [
     "EXTENDED",
@@ -234,10 +234,9 @@ def _without_records(extended_size: int) -> str:
 
 def _unknown(header: Header) -> Problem:
     known = ", ".join(name for name in EXTENDED if name not in ("FEI", mrcz.KIND))
-    return Problem(
+    return header_problem(
         "not-decoded" if header.exttyp in STANDARD_EXTTYPS else "exttyp",
         "EXTTYP",
-        *PLACES["EXTTYP"],
         repr(header.exttyp),
         f"{known} or json, whose contents are known",
         "The extended header is not decoded; its bytes are at ds.mrc.extended_header.",

@@ -206,9 +206,9 @@ def _bad_counts(header: Header) -> Problem:
     return Problem(
         "extended-header",
         "NINT, NREAL",
-        PLACES["NINT"][0],
-        4,
         f"{header.nint}, {header.nreal}",
         f"the numbers of integers and floats a section, 1 to {_MOST_NUMBERS} in all",
         "They are not decoded; the bytes are at ds.mrc.extended_header.",
+        offset=PLACES["NINT"][0],
+        nbytes=4,
     )

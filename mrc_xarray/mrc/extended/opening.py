@@ -77,9 +77,9 @@ def _too_much(size: int, n_sections: int, most: int) -> Problem:
     return Problem(
         "extended-header",
         "extended header",
-        HEADER_SIZE,
-        size * n_sections,
         f"{n_sections} records of {size} bytes",
         f"up to {most} bytes, for up to {MOST_POSITIONS} sections, when a file is opened",
         "They are left out; ds.mrc.extended_fields decodes the records of a selection.",
+        offset=HEADER_SIZE,
+        nbytes=size * n_sections,
     )

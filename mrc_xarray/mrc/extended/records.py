@@ -171,5 +171,11 @@ def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
 def problem(size: int, found: str, accepted: str, action: str) -> Problem:
     """Return what is wrong with an extended header of `size` bytes."""
     return Problem(
-        "extended-header", "extended header", HEADER_SIZE, size, found, accepted, action
+        "extended-header",
+        "extended header",
+        found,
+        accepted,
+        action,
+        offset=HEADER_SIZE,
+        nbytes=size,
     )
