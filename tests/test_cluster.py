@@ -26,7 +26,7 @@ BYTES = by_hand.mrc(PIXELS)
 ROW = NX * 2
 SECTION = NY * ROW
 
-# chunks smaller than what is offered, so that there is work for everyone
+# chunks smaller than the preferred ones, so that every worker has work
 by_two = pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
 
 
@@ -50,7 +50,7 @@ def http(path: Path) -> Iterator[servers.HttpServer]:
 
 
 class Stored:
-    """A file that can be written again, somewhere."""
+    """A file that can be replaced, on a disk or in a store."""
 
     def __init__(self, put: Callable[[bytes], str], **options: Any) -> None:
         self.put = put
@@ -86,13 +86,15 @@ def on_processes(lazy: xr.DataArray) -> xr.DataArray:
 # equal numbers ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @by_two
-@pytest.mark.parametrize("chunks", [{}, "auto", {"z": 1}, {"z": 5, "y": 30, "x": 50}])
-def test_chunks_equal_numpy(client: Client, stored: Stored, chunks: Any) -> None:
-    ds = stored.open(chunks=chunks)
+@pytest.mark.parametrize("chunks", ["auto", {"z": 1}, {"z": 5, "y": 30, "x": 50}])
+def test_chunks_equal_numpy(client: Client, path: Path, chunks: Any) -> None:
+    ds = xr.open_dataset(path, engine="mrc", chunks=chunks)
     np.testing.assert_array_equal(ds.data.compute(scheduler=client), PIXELS)
 
 
+@pytest.mark.slow
 @by_two
 def test_same_computation_is_equal_everywhere(client: Client, stored: Stored) -> None:
     data = stored.open(chunks={"z": 2}).data
@@ -103,6 +105,7 @@ def test_same_computation_is_equal_everywhere(client: Client, stored: Stored) ->
     np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), expected)
 
 
+@pytest.mark.slow
 @by_two
 @pytest.mark.parametrize("mmap", [False, True])
 def test_map_is_equal_on_a_cluster(client: Client, path: Path, mmap: bool) -> None:
@@ -111,6 +114,7 @@ def test_map_is_equal_on_a_cluster(client: Client, path: Path, mmap: bool) -> No
     np.testing.assert_array_equal(data[:, 3:9, 2:5].compute(scheduler=client), PIXELS[:, 3:9, 2:5])
 
 
+@pytest.mark.slow
 @by_two
 def test_packed_and_foreign_bytes_are_equal_on_a_cluster(client: Client, path: Path) -> None:
     pixels = (PIXELS & 15).astype("u1")
@@ -121,12 +125,14 @@ def test_packed_and_foreign_bytes_are_equal_on_a_cluster(client: Client, path: P
         np.testing.assert_array_equal(ds.data.compute(scheduler=client), written)
 
 
+@pytest.mark.slow
 def test_pickled_dataset_is_read_by_a_worker(client: Client, stored: Stored) -> None:
     pickled = pickle.dumps(stored.open())
     found = client.submit(lambda: pickle.loads(pickled).data[3].values, pure=False).result()
     np.testing.assert_array_equal(found, PIXELS[3])
 
 
+@pytest.mark.slow
 def test_bytesio_goes_to_the_workers(client: Client) -> None:
     ds = xr.open_dataset(io.BytesIO(BYTES), engine="mrc", chunks={})
     np.testing.assert_array_equal(ds.data.compute(scheduler=client), PIXELS)
@@ -143,6 +149,7 @@ def test_many_threads_read_one_file_object(path: Path) -> None:
 # a file that changed ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @by_two
 def test_file_that_changed_before_computing_is_an_error(client: Client, stored: Stored) -> None:
     ds = stored.open(chunks={"z": 2})
@@ -154,8 +161,9 @@ def test_file_that_changed_before_computing_is_an_error(client: Client, stored: 
 # what goes to the workers, and what they read ---------------------------------------------------
 
 
+@pytest.mark.slow
 @by_two
-def test_array_is_unpickled_once_a_worker(client: Client, path: Path) -> None:
+def test_array_is_unpickled_once_per_worker(client: Client, path: Path) -> None:
     def count() -> None:
         from mrc_xarray.pixels.array import StackArray
 
@@ -192,7 +200,7 @@ def test_tasks_read_no_more_than_the_rows_of_a_window(
     np.testing.assert_array_equal(window.compute(scheduler=client), PIXELS[4:8, 20:50, 20:50])
     starts = [1024 + z * SECTION + 20 * ROW for z in range(4, 8)]
     assert http.gets() == [(start, start + 30 * ROW) for start in starts]
-    # once a worker
+    # once per worker
     assert http.methods().count("HEAD") <= 2
 
 
@@ -221,13 +229,14 @@ def write_sparse(path: Path, shape: tuple[int, int, int], sums: dict[int, float]
 
 @pytest.fixture
 def large_directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory if there is one: it gives the zeros of a sparse file for nothing."""
+    """A directory in memory if there is one, where sparse files cost nothing to read."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as directory:
         yield Path(directory)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells the peak there")
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak is read from /proc")
 def test_reduction_over_more_than_memory_runs_within_it(
     client: Client, large_directory: Path
 ) -> None:
@@ -250,7 +259,7 @@ def test_reduction_over_more_than_memory_runs_within_it(
     assert client.run(os.getpid) == processes
 
     def peak() -> int:
-        # ru_maxrss begins with that of the process that started it
+        # ru_maxrss starts at the value of the parent process
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 

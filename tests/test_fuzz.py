@@ -1,8 +1,8 @@
-"""Any bytes at all: they open, and load, or they are an MrcError; soon, and within little memory.
+"""Any bytes either open and load or raise MrcError, quickly and within little memory.
 
-Property tests of headers, records and sidecars are in the normal suite. ``pytest -m fuzz``
-mutates sound files, ``MRC_XARRAY_FUZZ`` times (20000), in processes of their own, since a crash of
-a C library would end pytest. Run some again with ``python tests/test_fuzz.py KIND SEED SEED+1``.
+Property tests of headers, records and sidecars are in the fast tier. ``pytest -m slow`` mutates
+valid files, ``MRC_XARRAY_FUZZ`` times (4000), in separate processes, since a crash of a C library
+would end pytest. To repeat one mutation, run ``python tests/test_fuzz.py KIND SEED SEED+1``.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from mrcfile.dtypes import fei1_dtype_big_endian, fei2_dtype_big_endian
 from mrc_xarray import MrcError, MrcWarning
 
 Array = np.ndarray[Any, Any]
-#: What is opened, by its name, and what stands beside it.
+#: Content by file name: the image first, then the files next to it.
 Files = Mapping[str, bytes]
 
-N_MUTATIONS = int(os.environ.get("MRC_XARRAY_FUZZ", "20000"))
+N_MUTATIONS = int(os.environ.get("MRC_XARRAY_FUZZ", "4000"))
 
 _MiB = 1024**2
 MOST_MEMORY = 50 * _MiB
-# for the file itself, which is opened at once; texts beside it are read line by line
-MOST_SECONDS, MOST_SECONDS_BESIDE = 0.05, 0.25
-# what is larger is lazy, and not loaded here
+# text files next to the image are read line by line
+MOST_SECONDS, MOST_SECONDS_SIDECAR = 0.05, 0.25
+# larger data stay lazy
 LOADED = 4 * _MiB
 NAN, INF = math.nan, math.inf
 
@@ -133,7 +133,7 @@ def check_time(files: Files, limit: float) -> None:
     assert best < limit, f"opening takes {best:.3f} s"
 
 
-# sound files ------------------------------------------------------------------------------------
+# valid files ------------------------------------------------------------------------------------
 
 FEI1, FEI2 = fei1_dtype_big_endian.newbyteorder("<"), fei2_dtype_big_endian.newbyteorder("<")
 STACK = {"ispg": 0, "mz": 1}
@@ -158,7 +158,7 @@ SubFramePath = C:\\frames\\a_000.tif
 TiltAngle = 3.5
 ExposureDose = 2
 """
-# what our writer keeps of labels that a header can't tell
+# labels that our writer stores because a header has no place for them
 LABELS = {
     "dims": ["t", "y", "x"],
     "shape": [2, 3, 4],
@@ -238,7 +238,7 @@ def movie(
 
 
 def seed_files(kind: str, real: Path) -> list[Files]:
-    """Return sound files of one kind; they are small, so that mutations find what matters."""
+    """Return valid files of one kind; they are small, so that mutations find what matters."""
     rng = np.random.default_rng(0)
     match kind:
         case "plain":
@@ -450,8 +450,8 @@ labels = {
 @few
 @given(changes(labels, 2) | anything)
 def test_any_labels_are_opened_or_refused(changed: Any) -> None:
-    kept = LABELS | changed if isinstance(changed, dict) else changed
-    check({"a.mrcz": mrcz(metadata={"mrc_xarray": kept})})
+    stored = LABELS | changed if isinstance(changed, dict) else changed
+    check({"a.mrcz": mrcz(metadata={"mrc_xarray": stored})})
 
 
 REALS = [0.0, -1.0, 1e-300, 1.7e308, -1.7e308, 43000.5, NAN, INF]
@@ -527,11 +527,11 @@ lines = st.sampled_from(HEADS) | st.tuples(st.sampled_from(KEYS), texts).map(" =
 
 @few
 @given(st.lists(lines, max_size=12).map("\n".join), st.sampled_from(["a.mrc.mdoc", "a.rawtlt"]))
-def test_any_text_beside_is_opened_or_refused(text: str, name: str) -> None:
+def test_any_sidecar_is_opened_or_refused(text: str, name: str) -> None:
     check({"a.mrc": by_hand.mrc(PIXELS, **STACK), name: text.encode(errors="replace")})
 
 
-# what once went wrong ---------------------------------------------------------------------------
+# regressions ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [2, 5])
@@ -568,8 +568,8 @@ def test_labels_that_no_writer_wrote_are_left_out(changed: dict[str, Any]) -> No
 
 
 def test_labels_with_negative_sizes_are_left_out() -> None:
-    kept = LABELS | {"dims": ["a", "b", "y", "x"], "shape": [-2, -3, 3, 4], "coords": {}}
-    ds = check({"a.mrcz": mrcz((6, 3, 4), {"mrc_xarray": kept})})
+    stored = LABELS | {"dims": ["a", "b", "y", "x"], "shape": [-2, -3, 3, 4], "coords": {}}
+    ds = check({"a.mrcz": mrcz((6, 3, 4), {"mrc_xarray": stored})})
     assert ds is not None
     assert ds.data.shape == (6, 3, 4)
 
@@ -577,12 +577,12 @@ def test_labels_with_negative_sizes_are_left_out() -> None:
 def test_long_text_among_labels_takes_little_memory() -> None:
     texts = ["x" * 100_000, *[""] * 199]
     sizes = {"dims": ["t", "y", "x"], "shape": [200, 2, 2]}
-    kept = LABELS | sizes | {"coords": {"t": coordinate(texts, "str", "t")}}
-    check({"a.mrcz": mrcz((200, 2, 2), {"mrc_xarray": kept})})
+    stored = LABELS | sizes | {"coords": {"t": coordinate(texts, "str", "t")}}
+    check({"a.mrcz": mrcz((200, 2, 2), {"mrc_xarray": stored})})
 
 
 def test_json_that_is_nested_deeply_is_opened_or_left_out() -> None:
-    """Where the parser just manages, the encoder may not."""
+    """The encoder may fail at a depth that the parser accepts."""
     for depth in [*range(880, 1000, 3), 100_000]:
         check({"a.mrcz": mrcz(metadata=b'{"a":' + b"[" * depth + b"]" * depth + b"}")})
 
@@ -611,10 +611,10 @@ def test_few_positions_far_apart_take_little_memory() -> None:
 
 def test_line_above_the_positions_is_read_once() -> None:
     raw = b"x " * 20_000 + b"," + b"z " * 2_000
-    check_time(movie(de_by_hand.XY_FILE, raw), MOST_SECONDS_BESIDE)
+    check_time(movie(de_by_hand.XY_FILE, raw), MOST_SECONDS_SIDECAR)
 
 
-def test_long_text_of_one_section_is_kept_once() -> None:
+def test_long_text_of_one_section_is_stored_once() -> None:
     image = by_hand.mrc(np.zeros((1000, 4, 4), "i1"), **STACK)
     text = b"[ZValue = 0]\nNote = " + b"x" * 100_000
     check({"a.mrc": image, "a.mrc.mdoc": text})
@@ -633,7 +633,7 @@ def test_two_records_do_not_multiply_by_the_sections() -> None:
 
 
 @pytest.mark.parametrize(("pack", "end"), PACKERS, ids=["gzip", "bzip2"])
-def test_compressed_zeros_behind_the_pixels_take_little_memory(
+def test_compressed_zeros_after_the_pixels_take_little_memory(
     pack: Callable[[bytes], bytes], end: str
 ) -> None:
     """80 MiB from some kB, in members of 1 MiB each."""
@@ -714,7 +714,7 @@ def mutated(seeds: list[Files], seed: int) -> Files:
     rng = np.random.default_rng(seed)
     files = dict(seeds[int(rng.integers(len(seeds)))])
     names = list(files)
-    # in half of the cases one that is beside the image
+    # in half of the cases a file next to the image
     name = names[int(rng.integers(len(names)))] if rng.random() < 0.7 else names[0]
     others = [raw for files in seeds for raw in files.values()]
     files[name] = mutate(files[name], others, rng)
@@ -722,8 +722,8 @@ def mutated(seeds: list[Files], seed: int) -> Files:
 
 
 def main(kind: str, start: str, stop: str) -> int:
-    """Check mutations, and print of each kind of failure how often it came, and the first seed."""
-    # conftest's; it can't be imported here without all that it brings
+    """Check mutations; print each kind of failure with its count and its first seed."""
+    # conftest is not imported, since it needs pytest
     seeds = seed_files(kind, Path(__file__).parents[2] / "shared" / "data")
     for files in seeds:
         check(files)
@@ -734,7 +734,7 @@ def main(kind: str, start: str, stop: str) -> int:
         faulthandler.dump_traceback_later(60, exit=True)
         files = mutated(seeds, seed)
         options = CHOICES[seed % len(CHOICES)]
-        limit = MOST_SECONDS if len(files) == 1 else MOST_SECONDS_BESIDE
+        limit = MOST_SECONDS if len(files) == 1 else MOST_SECONDS_SIDECAR
         # tracing takes ten times as long as opening: else the system refuses what is very large
         with contextlib.nullcontext() if seed % 10 == 0 else little_memory_left():
             began = time.process_time()
