@@ -22,9 +22,9 @@ import xarray as xr
 from distributed import Client
 
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray.labels import provenance
-from mrc_xarray.labels.provenance import SourceName
+from mrc_xarray.labels.source_name import SourceName
 from mrc_xarray.tools.convert import convert
+from mrc_xarray.writing.provenance import Provenance
 
 PIXELS = np.arange(2 * 4 * 5, dtype="f4").reshape(2, 4, 5)
 SECRET = b"SECRET  " * 128
@@ -331,5 +331,5 @@ def test_what_files_store_is_well_formed(path: Path, tmp_path: Path) -> None:
         again = stored(opened(path).load(), tmp_path, kind)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert provenance.well_formed(again) is again
+            assert Provenance.of(again).malformed == ()
             assert again.mrc.header.exttyp == "MRCO"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.options import OpenOptions
 
 ORDERS = ("<", ">")
 RAW = st.binary(min_size=1024, max_size=1024)
@@ -163,7 +164,7 @@ def test_byte_order_is_what_makes_sense(order: str, stamp: str) -> None:
         machst = by_hand.STAMPS[order if machst is None else "<>"[order == "<"]]
     data = np.arange(24, dtype="i2").reshape(2, 3, 4)
     raw = by_hand.mrc(data, byteorder=order, machst=machst)
-    file = reading.read(Claimed(raw, len(raw)))
+    file = reading.inspect(Claimed(raw, len(raw)))
     assert file.header.byteorder == order
     assert (file.header.nx, file.header.ny, file.header.nz) == (4, 3, 2)
     assert [p.field for p in file.problems] == ([] if stamp == "right" else ["MACHST"])
@@ -177,7 +178,7 @@ def test_stamp_decides_between_equally_plausible_orders(order: str) -> None:
         (n, n, n), 0, mapc=0, mapr=0, maps=0, mx=0, my=0, mz=0, cella=(0, 0, 0), ispg=0,
         nversion=0, machst=by_hand.STAMPS[order],
     )  # fmt: skip
-    file = reading.read(Claimed(raw, 1024 + n**3))
+    file = reading.inspect(Claimed(raw, 1024 + n**3))
     assert file.header.byteorder == order
 
 
@@ -186,7 +187,7 @@ def test_byteorder_argument_wins(order: str) -> None:
     n = 0x00010100
     raw = by_hand.header((n, n, n), 0, nversion=0, mapc=0, mapr=0, maps=0)
     name = {"<": "little", ">": "big"}[order]
-    file = reading.read(Claimed(raw, 1024 + n**3), byteorder=name)
+    file = reading.inspect(Claimed(raw, 1024 + n**3), options=OpenOptions(byteorder=name))
     assert file.header.byteorder == order
 
 
@@ -216,7 +217,7 @@ def test_header_is_a_mapping_too() -> None:
     header = Header.parse(by_hand.header((2, 3, 4), 2), "<")
     assert "NX" in header
     assert "nothing" not in header
-    assert list(header) == header.keys()
+    assert list(header) == list(header.keys())
     assert len(header) == len(dict(header))
 
 

@@ -242,8 +242,8 @@ def test_mrcz_before_0_5_wrote_the_shape_to_mz(tmp_path: Path) -> None:
         ({"scan_shape": (-2, -3)}, MrcError, r"scan_shape \(-2, -3\)"),
         ({"scan_shape": 6}, ValueError, "scan_shape is 6; accepted: two integers"),
         ({"scan_shape": (1, 2, 3)}, ValueError, r"scan_shape is \(1, 2, 3\); accepted: two"),
-        ({"scan_shape": (2, 3), "layout": "volume"}, ValueError, "scan_shape= goes with neither"),
-        ({"scan_shape": (2, 3), "sections_per_frame": 2}, ValueError, "goes with neither"),
+        ({"scan_shape": (2, 3), "layout": "volume"}, ValueError, "scan_shape= can be combined with neither"),
+        ({"scan_shape": (2, 3), "sections_per_frame": 2}, ValueError, "can be combined with neither"),
         ({"sections_per_frame": 4}, MrcError, "sections_per_frame is 4.*does not divide.* 6"),
         ({"sections_per_frame": 0}, ValueError, "sections_per_frame is 0; accepted: 1 or more"),
         (
@@ -292,5 +292,5 @@ def test_suffix_of_a_path_or_url(name: str, dims: tuple[str, ...]) -> None:
         def read_beside(self, name: str) -> None:
             return None
 
-    file = reading.read(Named())
+    file = reading.inspect(Named())
     assert tuple(role for role, _ in file.layout.leading) == dims[:-2]
