@@ -1,4 +1,4 @@
-"""A Direct Electron acquisition as a tree: the movie, and the images beside it."""
+"""A Direct Electron acquisition as a tree: the movie, and the images next to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import servers
 import xarray as xr
 
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray.backend import MrcBackendEntrypoint
 
 Array = np.ndarray[Any, Any]
 MOVIE = f"{de.STEM}_movie.mrc"
@@ -29,7 +28,7 @@ def image(number: int, shape: tuple[int, int], **fields: Any) -> tuple[bytes, Ar
     return de.movie(pixels[None], **fields), pixels
 
 
-# file's name behind the movie's stem → group, shape and dimensions
+# file's name after the movie's stem → group, shape and dimensions
 IMAGES: dict[str, tuple[str, tuple[int, int], tuple[str, str]]] = {
     "0_Virt #0_total_sum": ("virtual/Virt #0", SCAN, ("scan_y", "scan_x")),
     "1_ADF in_centroid_amplitude": ("virtual/ADF in", SCAN, ("scan_y", "scan_x")),
@@ -71,8 +70,8 @@ def check(tree: xr.DataTree, pixels: dict[str, Array]) -> None:
         np.testing.assert_array_equal(tree[group]["data"], expected)
 
 
-@pytest.mark.parametrize("chunks", [None, {}, "auto"], ids=str)
-@pytest.mark.parametrize("options", [{"engine": "mrc"}, {}, {"engine": MrcBackendEntrypoint}])
+@pytest.mark.parametrize("chunks", [None, {}], ids=str)
+@pytest.mark.parametrize("options", [{"engine": "mrc"}, {}])
 def test_tree(
     acquired: tuple[Path, dict[str, Array]], options: dict[str, Any], chunks: Any
 ) -> None:
@@ -88,17 +87,8 @@ def test_groups(acquired: tuple[Path, dict[str, Array]]) -> None:
     path, pixels = acquired
     groups = xr.open_groups(path, engine="mrc")
     assert list(groups) == ["/", *(f"/{group}" for group in pixels)]
-    for group, expected in pixels.items():
-        np.testing.assert_array_equal(groups[f"/{group}"].data, expected)
+    xr.testing.assert_identical(groups["/"], xr.open_dataset(path, engine="mrc"))
     check(xr.DataTree.from_dict(groups), pixels)
-
-
-def test_one_group(acquired: tuple[Path, dict[str, Array]]) -> None:
-    path, _ = acquired
-    ds = xr.open_dataset(path, engine="mrc")
-    assert list(ds.data_vars) == ["data"]
-    assert ds.data.dims == ("scan_y", "scan_x", "ky", "kx")
-    xr.testing.assert_identical(xr.open_datatree(path, engine="mrc").to_dataset(), ds)
 
 
 def test_children_have_the_movies_coordinates(acquired: tuple[Path, dict[str, Array]]) -> None:
@@ -177,20 +167,18 @@ def test_own_names_of_dimensions_are_shared(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tree["virtual/ADF in/data"], pixels["virtual/ADF in"])
 
 
-def test_units_are_of_all_coordinates(tmp_path: Path) -> None:
+def test_units_and_drop_variables_are_for_all_datasets(tmp_path: Path) -> None:
     write(tmp_path)
     raw, _ = image(1, (6, 8), cella=(80, 60, 0))
     (tmp_path / f"{de.STEM}_virt 2_wide_sum.mrc").write_bytes(raw)
-    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", units="nm")
+    tree = xr.open_datatree(
+        tmp_path / MOVIE, engine="mrc", units="nm", drop_variables=["scan_x", "y"]
+    )
+    assert "scan_x" not in tree.coords
+    assert "wide_y" not in tree["virtual/wide"].coords
     coordinate = tree["virtual/wide/wide_x"]
     assert (coordinate.attrs["units"], coordinate.attrs["spacing"]) == ("nm", 1)
     assert coordinate.values.tolist() == list(range(8))
-
-
-def test_drop_variables(acquired: tuple[Path, dict[str, Array]]) -> None:
-    tree = xr.open_datatree(acquired[0], engine="mrc", drop_variables=["scan_x"])
-    assert "scan_x" not in tree.coords
-    assert tree["virtual/ADF in/data"].dims == ("scan_y", "scan_x")
 
 
 def test_images_of_several_repeats(tmp_path: Path) -> None:
@@ -215,7 +203,7 @@ def test_image_that_is_damaged_is_named(tmp_path: Path) -> None:
             xr.open_datatree(tmp_path / MOVIE, engine="mrc")
 
 
-@pytest.mark.parametrize("name", ["data", "final", "scan_x", "a.b", "µ %20"])
+@pytest.mark.parametrize("name", ["data", "scan_x", "µ %20"])
 def test_any_name_of_a_detector(tmp_path: Path, name: str) -> None:
     de.write(tmp_path, de.frames(12))
     raw, pixels = image(1, (6, 8))
@@ -285,6 +273,7 @@ def test_close(tmp_path: Path) -> None:
     check(tree, pixels)
 
 
+@pytest.mark.slow
 def test_zarr(acquired: tuple[Path, dict[str, Array]], tmp_path: Path) -> None:
     path, pixels = acquired
     tree = xr.open_datatree(path, engine="mrc", chunks={})
@@ -306,10 +295,10 @@ def memory(acquired: tuple[Path, dict[str, Array]]) -> Iterator[str]:
 
 @pytest.mark.parametrize("prefix", ["", "simplecache::"])
 def test_memory(acquired: tuple[Path, dict[str, Array]], memory: str, prefix: str) -> None:
-    for chunks in (None, {}):
-        check(xr.open_datatree(prefix + memory, engine="mrc", chunks=chunks), acquired[1])
+    check(xr.open_datatree(prefix + memory, engine="mrc"), acquired[1])
 
 
+@pytest.mark.slow
 def test_s3(acquired: tuple[Path, dict[str, Array]]) -> None:
     path, pixels = acquired
     with servers.s3_server() as s3:
@@ -321,6 +310,7 @@ def test_s3(acquired: tuple[Path, dict[str, Array]]) -> None:
         assert xr.open_datatree(alone, engine="mrc", **options).groups == ("/",)
 
 
+@pytest.mark.slow
 def test_http_server_without_listing(acquired: tuple[Path, dict[str, Array]]) -> None:
     """Most servers list no folders: then the movie is all that can be found."""
     path, _ = acquired
