@@ -123,11 +123,6 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             ``external/<name>``, the sum of all frames at ``final``. An image shares the
             dimensions of the movie if it has their sizes, and otherwise has dimensions that
             begin with its own name.
-
-        Raises
-        ------
-        MrcError, OSError
-            As `open_dataset`.
         """
         return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
 

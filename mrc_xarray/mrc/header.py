@@ -170,11 +170,7 @@ class Header(Mapping[str, Any]):
     def blank(cls, byteorder: ByteOrder = "<", extra: bytes = bytes(52)) -> Self:
         """Return the header of a new file, without dimensions, cell or pixels.
 
-        Parameters
-        ----------
-        byteorder : {"<", ">"}
-        extra : bytes, length 52
-            Bytes 96 to 147, where CCP4 has a skew transformation. NVERSION is among them.
+        `extra` are bytes 96 to 147, with NVERSION, where CCP4 has a skew transformation.
         """
         header = cls.parse(bytes(96) + extra + bytes(HEADER_SIZE - 96 - len(extra)), byteorder)
         return header.replaced(
@@ -189,14 +185,12 @@ class Header(Mapping[str, Any]):
         )
 
     def replaced(self, **values: Any) -> Self:
-        """Return this header with other values in some fields.
-
-        All fields that share bytes with a new value change with it.
+        """Return this header with other values in some fields, and in those that share bytes.
 
         Raises
         ------
         MrcError
-            If two of the new values need the same bytes, or a value does not fit its bytes.
+            If two of the new values share bytes, or a value does not fit its bytes.
         """
         header = dataclasses.replace(self, **values)
         overlays = [field for field in _OVERLAYS if field.name in values]

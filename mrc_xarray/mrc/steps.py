@@ -286,18 +286,18 @@ def place(
     if too_long:
         problems.append(limits.without_coordinate(lengths, too_long))
 
-    dims = []
-    for dim, size in sizes.items():
-        if dim in geometry.voxel and dim not in too_long:
-            start, step = geometry.start[dim], geometry.voxel[dim]
-            dims.append(Dimension(name=dim, size=size, start=start, step=step))
-        elif dim in steps and dim not in too_long:
-            dims.append(
-                Dimension(name=dim, size=size, step=steps[dim].size, unit=steps[dim].units)
-            )
-        else:
-            dims.append(Dimension(name=dim, size=size))
+    positions: dict[str, dict[str, Any]] = {
+        **{dim: {"step": step.size, "unit": step.units} for dim, step in steps.items()},
+        **{dim: {"step": v, "start": geometry.start[dim]} for dim, v in geometry.voxel.items()},
+    }
+    dims = [
+        Dimension(name=dim, size=size, **({} if dim in too_long else positions.get(dim, {})))
+        for dim, size in sizes.items()
+    ]
     if arranged.sections.mode.samples:
         dims.append(Dimension(name="rgb", size=shape[-1]))
-    labels_sections = "section" not in too_long
-    return Placed(dims=tuple(dims), labels_sections=labels_sections, problems=tuple(problems))
+    return Placed(
+        dims=tuple(dims),
+        labels_sections="section" not in too_long,
+        problems=tuple(problems),
+    )

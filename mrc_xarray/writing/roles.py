@@ -146,10 +146,12 @@ def find_grids(
 
 
 def _grid(data: xr.DataArray, dim: str, step: float | None, header: Header | None) -> Grid:
-    # for a dimension without a coordinate, data[dim] would make one up
-    coord = data.coords.get(dim)
-    if coord is None or coord.dtype.kind not in "iuf":
-        return Grid(step, 0.0, is_stored=coord is None)
+    # xarray would make up a coordinate
+    if dim not in data.coords:
+        return Grid(step, 0.0)
+    coord = data.coords[dim]
+    if coord.dtype.kind not in "iuf":
+        return Grid(step, 0.0, is_stored=False)
     units = coord.attrs.get("units")
     unit = length_unit(units) if isinstance(units, str) else 1.0
     if unit is None:

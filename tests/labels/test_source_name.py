@@ -53,18 +53,14 @@ def opened(path: Any, **options: Any) -> xr.Dataset:
 
 DERIVED: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
     "itself": lambda data: data,
-    "loaded": lambda data: data.load(),
     "arithmetic": lambda data: (data - 1) / 2,
     "selection": lambda data: data[:, 1:3].sel(x=slice(1, 3)),
     "reduction": lambda data: data.mean("z"),
-    "copy": lambda data: data.copy(),
     "deep copy": lambda data: data.copy(deep=True),
     "copy by the module": copy.deepcopy,
     "pickle": lambda data: pickle.loads(pickle.dumps(data)),
     "computed by dask": lambda data: (data.chunk({"z": 1}) * 2).compute(scheduler="threads"),
-    "in a dataset": lambda data: data.to_dataset(name="other")["other"],
     "concatenated": lambda data: xr.concat([data, data + 1], "time"),
-    "by a function": lambda data: xr.apply_ufunc(np.negative, data, keep_attrs=True),
     "as a dictionary": lambda data: xr.DataArray.from_dict(data.load().to_dict()),
 }
 

@@ -15,7 +15,7 @@ import pytest
 import servers
 import xarray as xr
 
-from mrc_xarray import MrcError, MrcWarning
+from mrc_xarray import MrcWarning
 
 Array = np.ndarray[Any, Any]
 MOVIE = f"{de.STEM}_movie.mrc"
@@ -67,6 +67,7 @@ def check(tree: xr.DataTree, pixels: dict[str, Array]) -> None:
     dims = {group: dims for group, _, dims in IMAGES.values()}
     for group, expected in pixels.items():
         assert tree[group]["data"].dims == dims[group]
+        assert tree[group]["data"].attrs["mrc_layout"] == "image"
         np.testing.assert_array_equal(tree[group]["data"], expected)
 
 
@@ -110,33 +111,6 @@ def test_children_have_the_movies_coordinates(acquired: tuple[Path, dict[str, Ar
     np.testing.assert_array_equal(sums, expected)
 
 
-def test_children_keep_their_own_attributes(acquired: tuple[Path, dict[str, Array]]) -> None:
-    path, _ = acquired
-    tree = xr.open_datatree(path, engine="mrc")
-    for name, (group, shape, _) in IMAGES.items():
-        data = tree[group]["data"]
-        assert data.attrs["mrc_layout"] == "image"
-        assert data.attrs["mrc_source"].endswith(f"{de.STEM}_{name}.mrc")
-        assert (data.mrc.header.ny, data.mrc.header.nx) == shape
-
-
-def test_repeats_share_rows_and_columns(tmp_path: Path) -> None:
-    pixels = write(tmp_path, {"Scan - Repeats": 2}, 24)
-    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
-    assert tree["data"].dims == ("repeat", "scan_y", "scan_x", "ky", "kx")
-    assert tree["virtual/ADF in/data"].dims == ("scan_y", "scan_x")
-    np.testing.assert_array_equal(tree["virtual/ADF in/data"], pixels["virtual/ADF in"])
-
-
-def test_custom_scan(tmp_path: Path) -> None:
-    write(tmp_path)
-    path = de.write(tmp_path, de.frames(8), de.XY_FILE, de.POSITIONS)
-    tree = xr.open_datatree(path, engine="mrc", chunks={})
-    assert tree["frame_index"].dims == ("repeat", "scan_y", "scan_x")
-    assert tree["external/Ext #1/data"].dims == ("scan_y", "scan_x")
-    np.testing.assert_array_equal(tree["data"], de.dense(de.frames(8)))
-
-
 def test_movie_that_is_no_scan_shares_only_its_frame(tmp_path: Path) -> None:
     pixels = write(tmp_path)
     tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", metadata_file=None)
@@ -151,10 +125,6 @@ def test_arguments_are_the_movies(tmp_path: Path) -> None:
     tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", scan_shape=(6, 2), units="nm")
     assert tree["data"].sizes == {"scan_y": 6, "scan_x": 2, "ky": 5, "kx": 9}
     assert tree["virtual/ADF in/data"].dims == ("ADF in_y", "ADF in_x")
-    with pytest.raises(TypeError, match="unknown arguments: no_such"):
-        xr.open_datatree(tmp_path / MOVIE, engine="mrc", no_such=1)
-    with pytest.raises(TypeError, match=r"write scan_shape=\(y, x\)"):
-        xr.open_datatree(tmp_path / MOVIE, engine="mrc", navigation_shape=(2, 6))
 
 
 def test_own_names_of_dimensions_are_shared(tmp_path: Path) -> None:
@@ -193,16 +163,6 @@ def test_images_of_several_repeats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tree["virtual/ADF in/data"], pixels)
 
 
-def test_image_that_is_damaged_is_named(tmp_path: Path) -> None:
-    """An error or a warning, but never silence."""
-    write(tmp_path)
-    (tmp_path / f"{de.STEM}_ext2.mrc").write_bytes(b"")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", MrcWarning)
-        with pytest.raises((MrcError, MrcWarning), match="ext2"):
-            xr.open_datatree(tmp_path / MOVIE, engine="mrc")
-
-
 @pytest.mark.parametrize("name", ["data", "scan_x", "µ %20"])
 def test_any_name_of_a_detector(tmp_path: Path, name: str) -> None:
     de.write(tmp_path, de.frames(12))
@@ -212,18 +172,6 @@ def test_any_name_of_a_detector(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(tree["data"].values.reshape(12, *FRAME), de.frames(12))
     (child,) = [node for node in tree.subtree if node.path not in ("/", "/external")]
     np.testing.assert_array_equal(child["data"], pixels)
-
-
-def test_detectors_of_one_name(tmp_path: Path) -> None:
-    de.write(tmp_path, de.frames(12))
-    expected = []
-    for number, calculation in enumerate(("sum", "mean")):
-        raw, pixels = image(number, SCAN)
-        (tmp_path / f"{de.STEM}_{number}_BF_{calculation}.mrc").write_bytes(raw)
-        expected.append(pixels)
-    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
-    for child, pixels in zip(tree["virtual"].children.values(), expected, strict=True):
-        np.testing.assert_array_equal(child["data"], pixels)
 
 
 # a tree of one ----------------------------------------------------------------------------------
@@ -252,25 +200,7 @@ def test_file_objects(acquired: tuple[Path, dict[str, Array]], tmp_path: Path) -
         assert xr.open_datatree(file, engine="mrc").groups == ("/",)
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        xr.open_datatree(tmp_path / MOVIE, engine="mrc")
-
-
 # closing, and files -----------------------------------------------------------------------------
-
-
-def test_close(tmp_path: Path) -> None:
-    pixels = write(tmp_path)
-    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
-    tree.close()
-    # nothing was open: what is left of a closed tree still reads
-    np.testing.assert_array_equal(tree["final/data"], pixels["final"])
-    with xr.open_datatree(tmp_path / MOVIE, engine="mrc") as tree:
-        tree.load()
-    for file in tmp_path.iterdir():
-        file.unlink()
-    check(tree, pixels)
 
 
 @pytest.mark.slow
