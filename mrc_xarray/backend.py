@@ -17,6 +17,7 @@ from xarray.backends import BackendEntrypoint
 
 from mrc_xarray.errors import warn
 from mrc_xarray.labels.dataset import to_dataset
+from mrc_xarray.labels.tree import Image, tree_of
 from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.recognition import PLAUSIBLE_SIZE, looks_like_mrc
 from mrc_xarray.options import OpenOptions
@@ -86,22 +87,19 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         **options: Any,
     ) -> dict[str, xr.Dataset]:
         """Open a Direct Electron movie and the images next to it; see `open_datatree`."""
-        from mrc_xarray.labels.tree import tree_of
-
         chosen = OpenOptions.of(options)
         recording, source = _recording(filename_or_obj, chosen)
         movie = _dataset(recording, source, chosen, drop_variables)
-        images = {
-            group: self.open_dataset(
-                target,
-                drop_variables=drop_variables,
-                storage_options=chosen.storage_options,
-                units=chosen.units,
-                metadata_file=None,
-                strict=chosen.strict,
-            )
-            for group, target in _images(open_source(filename_or_obj, chosen.storage_options))
-        }
+        of_images = OpenOptions(
+            storage_options=chosen.storage_options,
+            units=chosen.units,
+            strict=chosen.strict,
+            metadata_file=None,
+        )
+        images = [
+            (image, _dataset(*_recording(file, of_images), of_images, drop_variables))
+            for image, file in _images(open_source(filename_or_obj, chosen.storage_options))
+        ]
         return tree_of(movie, recording.dims, images)
 
     def open_datatree(  # type: ignore[override]  # with our keywords, as open_dataset
@@ -188,17 +186,18 @@ def _dataset(
     return ds
 
 
-def _images(source: ByteSource) -> list[tuple[str, Any]]:
-    """Return the group and the target of each image next to a movie."""
+def _images(source: ByteSource) -> list[tuple[Image, Target]]:
+    """Return the images next to a movie."""
     from mrc_xarray.metadata.find import image_name
     from mrc_xarray.metadata.sidecar.direct_electron_names import neighbours
 
     found = neighbours(image_name(source), source.names_beside())
-    files = {f"virtual/{name}": file for name, file in found.virtual.items()}
-    files |= {f"external/{name}": file for name, file in found.external.items()}
-    if found.final is not None:
-        files["final"] = found.final
-    return [(group, source.beside(file)) for group, file in files.items()]
+    images = [
+        *((Image(name, "virtual", "scan"), file) for name, file in found.virtual.items()),
+        *((Image(name, "external", "scan"), file) for name, file in found.external.items()),
+        *((Image("final", "", "frame"), file) for file in (found.final,) if file is not None),
+    ]
+    return [(image, source.beside(file)) for image, file in images]
 
 
 def _can_open_path(path: str) -> bool:

@@ -1,50 +1,63 @@
-"""A recording as a tree: its Dataset, and those of the images that belong to it."""
+"""A recording as a tree: its Dataset, and those of the images that were recorded with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import xarray as xr
 
 from mrc_xarray.recording import Dimension
 from mrc_xarray.text import printable
 
-__all__ = ["tree_of"]
+__all__ = ["Image", "tree_of"]
+
+
+class Image(NamedTuple):
+    """An image that belongs to a movie.
+
+    Attributes
+    ----------
+    name : str
+    group : str
+        Parent in the tree; empty for the root.
+    shares : {"scan", "frame"}
+        The dimensions that it shares with the movie if it has their sizes.
+    """
+
+    name: str
+    group: str
+    shares: str
 
 
 def tree_of(
-    movie: xr.Dataset, dims: Sequence[Dimension], images: Mapping[str, xr.Dataset]
+    movie: xr.Dataset, dims: Sequence[Dimension], images: Sequence[tuple[Image, xr.Dataset]]
 ) -> dict[str, xr.Dataset]:
-    """Return the groups of a tree.
+    """Return the groups of a tree: the movie is ``"/"``, an image ``"/<group>/<name>"``.
 
     Parameters
     ----------
     movie : Dataset
     dims : sequence of Dimension
         The dimensions of the movie, whose names in the Dataset can be the user's.
-    images : mapping of str to Dataset
-        By group: ``"final"`` for a sum over the scan, which has the shape of a frame, and
-        ``"virtual/<name>"`` or ``"external/<name>"`` for an image with the shape of the scan.
-
-    Returns
-    -------
-    dict of str to Dataset
-        ``"/"`` is the movie. An image shares the movie's dimensions and coordinates if it has
-        their sizes, and otherwise has dimensions that begin with its own name.
+    images : sequence of (Image, Dataset)
+        An image that does not have the sizes of the movie's dimensions gets dimensions that begin
+        with its own name.
     """
     sizes = movie["data"].sizes
     roles = dict(zip(sizes, (dimension.name for dimension in dims), strict=True))
-    scan = {dim: sizes[dim] for dim, role in roles.items() if role in ("scan_y", "scan_x")}
-    frame = {dim: sizes[dim] for dim in list(sizes)[-2:]}
+    shared = {
+        "scan": {dim: sizes[dim] for dim, role in roles.items() if role in ("scan_y", "scan_x")},
+        "frame": {dim: sizes[dim] for dim in list(sizes)[-2:]},
+    }
     taken = {str(name) for name in (*movie.variables, *movie.dims)}
     tree = {"/": movie}
-    for group, image in images.items():
-        parent, _, name = group.partition("/")
+    for image, ds in images:
         # a name can contain the separator of the tree's paths
-        label = printable(name.replace("/", "_"))
+        label = printable(image.name.replace("/", "_"))
         label += "_" * (label in taken)
-        path = f"/{parent}/{label}" if name else f"/{parent}"
-        tree[path] = _sharing(image, label if name else parent, scan if name else frame)
+        path = f"/{image.group}/{label}" if image.group else f"/{label}"
+        tree[path] = _sharing(ds, label, shared[image.shares])
     return tree
 
 

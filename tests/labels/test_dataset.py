@@ -15,6 +15,11 @@ import pytest
 import xarray as xr
 
 from mrc_xarray import MrcWarning, to_mrc
+from mrc_xarray.labels.dataset import to_dataset
+from mrc_xarray.metadata.columns import Column, Value
+from mrc_xarray.mrc import reading
+from mrc_xarray.recording import Dimension, Recording
+from mrc_xarray.storage import MemorySource
 
 SHAPE = (2, 3, 4)
 DATA = np.arange(24, dtype="i2").reshape(SHAPE)
@@ -374,3 +379,33 @@ def test_a_stored_computation_knows_its_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(da, DATA / 2)
         assert da.mrc.header.nx == 4
         assert da.mrc.voxel_size == {"z": 4, "y": 3, "x": 2.5}
+
+
+def test_a_reader_of_any_format_returns_a_recording() -> None:
+    """Labels know no format: a reader fills the fields that its file has, and no others."""
+    source = MemorySource(by_hand.mrc(DATA))
+    recording = Recording(
+        name="image.dm4",
+        sections=reading.read(source).sections,
+        dims=(
+            Dimension(name="tilt", size=2),
+            Dimension(name="ky", size=3, start=-1.5, step=1.5, unit="1/nm"),
+            Dimension(name="x", size=4, start=1e-9, step=2e-9, unit="m"),
+        ),
+        columns=(Column("tilt_angle", np.array([0, np.pi / 2]), "rad"),),
+        values={"voltage": Value(200_000, "V"), "camera": Value("K3")},
+        metadata={"key": [1]},
+        attrs={"dm_version": 4},
+    )
+    ds = to_dataset(recording, source, units="nm")
+    np.testing.assert_array_equal(ds.data, DATA)
+    assert ds.data.dims == ("tilt", "ky", "x")
+    np.testing.assert_allclose(ds.tilt_angle, [0, 90])
+    np.testing.assert_allclose(ds.ky, [-1.5, 0, 1.5])
+    np.testing.assert_allclose(ds.x, [1, 3, 5, 7])
+    assert (ds.ky.attrs["units"], ds.x.attrs["units"]) == ("1/nm", "nm")
+    assert set(ds.coords) == {"ky", "x", "tilt_angle"}
+    assert ds.data.attrs == {
+        "mrc_source": "image.dm4", "dm_version": 4, "mrc_metadata": '{"key": [1]}',
+        "voltage_kV": 200.0, "camera": "K3",
+    }  # fmt: skip
