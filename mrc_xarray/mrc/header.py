@@ -208,8 +208,8 @@ class Header(Mapping[str, Any]):
                 field.pack(raw, header)
             except (struct.error, OverflowError) as error:
                 raise MrcError(
-                    f"{field.name} is {header[field.name]!r}, which does not fit its "
-                    f"{field.nbytes} bytes: {error}"
+                    f"{field.name} is {header[field.name]!r}, which is more than a header can "
+                    f"hold in {field.nbytes} bytes: {error}"
                 ) from None
         shared = {f.name: f.unpack(raw, header.byteorder) for f in (*_FREE, *_OVERLAYS)}
         return dataclasses.replace(header, **shared)

@@ -23,7 +23,7 @@ SCAN, FRAME = (3, 4), (5, 9)
 
 
 def image(number: int, shape: tuple[int, int], **fields: Any) -> tuple[bytes, Array]:
-    """Return an image whose pixels tell which it is, and they themselves."""
+    """Return an image, and its pixels, which differ from those of other images."""
     pixels = de.frames(1, "f4", shape)[0] + 1000 * number
     return de.movie(pixels[None], **fields), pixels
 
@@ -120,13 +120,6 @@ def test_movie_that_is_no_scan_shares_only_its_frame(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tree["final/data"], pixels["final"])
 
 
-def test_arguments_are_the_movies(tmp_path: Path) -> None:
-    write(tmp_path)
-    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", scan_shape=(6, 2), units="nm")
-    assert tree["data"].sizes == {"scan_y": 6, "scan_x": 2, "ky": 5, "kx": 9}
-    assert tree["virtual/ADF in/data"].dims == ("ADF in_y", "ADF in_x")
-
-
 def test_own_names_of_dimensions_are_shared(tmp_path: Path) -> None:
     pixels = write(tmp_path)
     dims = ("row", "column", "v", "u")
@@ -200,7 +193,7 @@ def test_file_objects(acquired: tuple[Path, dict[str, Array]], tmp_path: Path) -
         assert xr.open_datatree(file, engine="mrc").groups == ("/",)
 
 
-# closing, and files -----------------------------------------------------------------------------
+# files and stores -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -210,9 +203,6 @@ def test_zarr(acquired: tuple[Path, dict[str, Array]], tmp_path: Path) -> None:
     tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)
     with xr.open_datatree(tmp_path / "tree.zarr", engine="zarr", consolidated=False) as again:
         check(again, pixels)
-
-
-# stores -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -226,18 +216,6 @@ def memory(acquired: tuple[Path, dict[str, Array]]) -> Iterator[str]:
 @pytest.mark.parametrize("prefix", ["", "simplecache::"])
 def test_memory(acquired: tuple[Path, dict[str, Array]], memory: str, prefix: str) -> None:
     check(xr.open_datatree(prefix + memory, engine="mrc"), acquired[1])
-
-
-@pytest.mark.slow
-def test_s3(acquired: tuple[Path, dict[str, Array]]) -> None:
-    path, pixels = acquired
-    with servers.s3_server() as s3:
-        for file in path.parent.iterdir():
-            s3.put(f"folder/{file.name}", file.read_bytes())
-        url, options = s3.url(f"folder/{MOVIE}"), {"storage_options": s3.storage_options}
-        check(xr.open_datatree(url, engine="mrc", **options), pixels)
-        alone = s3.put(f"alone/{MOVIE}", path.read_bytes())
-        assert xr.open_datatree(alone, engine="mrc", **options).groups == ("/",)
 
 
 @pytest.mark.slow
