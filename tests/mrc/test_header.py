@@ -168,7 +168,7 @@ def test_fields_that_share_bytes_are_not_set_together() -> None:
     header = Header.parse(by_hand.header((2, 3, 4), 2), "<")
     with pytest.raises(MrcError, match=r"MIN2 and C3 share bytes \(from byte 136 on\)"):
         header.replaced(min2=1.0, c3=2.7)
-    with pytest.raises(MrcError, match="nint is 70000, which is more than a header can hold in 2 by"):
+    with pytest.raises(MrcError, match="nint is 70000, which is more than a header can hold"):
         header.replaced(nint=70_000)
     with pytest.raises(ValueError, match="header field min2 is 5, which contradicts"):
         dataclasses.replace(header, min2=5).encode()
