@@ -8,10 +8,10 @@ from typing import Any
 
 import xarray as xr
 
-from mrc_xarray.labels import provenance
-from mrc_xarray.labels.dataset import voxel_size
+from mrc_xarray.labels.spacing import voxel_size
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.writing import extended_header as extended
+from mrc_xarray.writing.provenance import Provenance
 
 __all__ = ["MrcAccessor"]
 
@@ -36,7 +36,13 @@ class MrcAccessor:
         AttributeError
             If the data did not come from an MRC file, or lost their attributes.
         """
-        return Header.from_json(self._attr("mrc_header"))
+        header = self._provenance().header
+        if header is None:
+            raise AttributeError(
+                "the data have no attribute 'mrc_header': they were not opened with "
+                "engine='mrc', or an operation dropped their attributes"
+            )
+        return header
 
     @property
     def voxel_size(self) -> dict[str, float]:
@@ -45,12 +51,13 @@ class MrcAccessor:
         Right after slicing and coarsening. A dimension without a regular coordinate is left
         out; one of length 1 has the voxel size that it was opened with.
         """
-        return voxel_size(provenance.well_formed(self._obj))
+        Provenance.of(self._obj).warned()
+        return voxel_size(self._obj)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What the file and its sidecars say beyond the header; empty if nothing."""
-        return provenance.metadata_of(self._attrs())
+        return self._provenance().metadata
 
     @property
     def extended_header(self) -> bytes:
@@ -64,7 +71,7 @@ class MrcAccessor:
             If the file changed since it was opened, or if the data were not opened from the MRC
             file in this session. netCDF and Zarr do not store the extended header.
         """
-        return provenance.extended_header(self._attrs())
+        return self._provenance().extended_header()
 
     @property
     def extended_fields(self) -> xr.Dataset:
@@ -92,32 +99,22 @@ class MrcAccessor:
 
         return to_mrc(self._obj, target, **options)
 
-    def _attr(self, name: str) -> Any:
-        try:
-            return self._attrs()[name]
-        except KeyError:
-            raise AttributeError(
-                f"the data have no attribute {name!r}: they were not opened with engine='mrc', "
-                "or an operation dropped their attributes"
-            ) from None
-
-    def _attrs(self) -> dict[Any, Any]:
+    def _provenance(self) -> Provenance:
         data = self._data()
-        return {} if data is None else data.attrs
+        return Provenance.of(xr.Dataset() if data is None else data).warned()
 
     def _required(self) -> xr.DataArray:
         data = self._data()
         if data is None:
             raise AttributeError("the Dataset has no variable that was opened with engine='mrc'")
-        found: xr.DataArray = data
-        return found
+        Provenance.of(data).warned()
+        return data
 
-    def _data(self) -> Any:
-        """Return the variable that came from the file; None where a Dataset has none."""
+    def _data(self) -> xr.DataArray | None:
+        """Return the variable that came from the file; None if a Dataset has none."""
         if isinstance(self._obj, xr.DataArray):
-            return provenance.well_formed(self._obj)
+            return self._obj
         variables = self._obj.data_vars
         opened = [v for v in variables.values() if "mrc_header" in v.attrs]
         # "data", if that was not renamed
-        found = variables["data"] if "data" in variables else opened[0] if opened else None
-        return None if found is None else provenance.well_formed(found)
+        return variables["data"] if "data" in variables else opened[0] if opened else None

@@ -1,28 +1,63 @@
-"""The engine: xarray's contract, and nothing else.
+"""The engine: what xarray expects of a backend, and nothing else.
 
-xarray imports this module for every ``open_dataset`` without an engine, on any file: it must
-be quick, and must not import dask or fsspec.
+xarray imports this module for every ``open_dataset`` without an engine, on any file: it must be
+quick, and must not import dask or fsspec.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from mrc_xarray.errors import MrcWarning, warn
+from mrc_xarray.errors import warn
 from mrc_xarray.labels.dataset import to_dataset
+from mrc_xarray.labels.tree import Image, tree_of
 from mrc_xarray.mrc import reading
-from mrc_xarray.storage import Target, open_decoded, open_source
+from mrc_xarray.mrc.recognition import PLAUSIBLE_SIZE, looks_like_mrc
+from mrc_xarray.options import OpenOptions
+from mrc_xarray.recording import Recording
+from mrc_xarray.storage import ByteSource, Target, open_decoded, open_source
 from mrc_xarray.storage.codecs import first_bytes
 from mrc_xarray.suffixes import MRC_SUFFIXES, stem_and_suffix
 
 __all__ = ["MrcBackendEntrypoint"]
+
+_DOCUMENTATION = """Open one MRC file.
+
+Reads the header, and no pixels.
+
+Parameters
+----------
+filename_or_obj : path, URL, bytes or binary file object
+    Any URL that fsspec supports. Bytes only with ``chunks=None``.
+drop_variables : str or iterable of str, optional
+    Variables and coordinates to leave out.
+{options}
+
+Returns
+-------
+xarray.Dataset
+    One variable, ``data``: shape (sections..., rows, columns), lazy. Spatial coordinates have the
+    units that you choose; a dimension whose voxel size is unknown has no coordinate.
+
+Raises
+------
+MrcError
+    If the file can't be read as MRC.
+OSError
+    As `open` raises, if the file is missing or may not be read.
+
+Warns
+-----
+MrcWarning
+    For each repair or assumption.
+"""
 
 
 class MrcBackendEntrypoint(BackendEntrypoint):
@@ -32,251 +67,153 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         "Open electron-microscopy MRC and MRCZ files (.mrc, .mrcs, .mrcz, .map, .rec, .st)"
     )
     supports_groups = True
-    open_dataset_parameters = (
-        "filename_or_obj",
-        "drop_variables",
-        "storage_options",
-        "layout",
-        "scan_shape",
-        "sections_per_frame",
-        "dims",
-        "units",
-        "origin",
-        "mode0",
-        "convention",
-        "byteorder",
-        "metadata_file",
-        "scan_file",
-        "truncated",
-        "mmap",
-        "strict",
-    )
 
     def open_dataset(  # type: ignore[override]  # xarray's own engines add keywords, too
         self,
         filename_or_obj: Target,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        storage_options: dict[str, Any] | None = None,
-        layout: str = "auto",
-        scan_shape: tuple[int, int] | None = None,
-        sections_per_frame: int | None = None,
-        dims: Sequence[str] | None = None,
-        units: str = "angstrom",
-        origin: str = "auto",
-        mode0: str = "auto",
-        convention: str = "ccpem",
-        byteorder: str = "auto",
-        metadata_file: Target | None = "auto",
-        scan_file: Target | None = "auto",
-        truncated: str = "error",
-        mmap: bool = False,
-        strict: bool = False,
-        **unknown: Any,
+        **options: Any,
     ) -> xr.Dataset:
-        """Open one MRC file.
-
-        Reads the header, and no pixels.
-
-        Parameters
-        ----------
-        filename_or_obj : path, URL, bytes or binary file object
-            Any URL that fsspec knows. Bytes only with ``chunks=None``.
-        drop_variables : str or iterable of str, optional
-            Variables and coordinates to leave out.
-        storage_options : dict, optional
-            For fsspec; they go to the workers of a cluster, too.
-        layout : {"auto", "image", "image_stack", "volume", "volume_stack"}
-            What the sections are. ``data.attrs`` tell which rule decided.
-        scan_shape : (int, int), optional
-            ``(scan_y, scan_x)``: fold a stack of frames into a scan.
-        sections_per_frame : int, optional
-            Sections that make one frame of an image stack, as its channels: what mrcz calls
-            slices. With ``layout="volume_stack"``, the sections of one volume. By default as
-            the file says.
-        dims : sequence of str, optional
-            Your own names for the dimensions of ``data``, slowest first.
-        units : {"angstrom", "nm", "pm", "um"}
-            Of the spatial coordinates.
-        origin : {"auto", "origin", "nstart", "zero"}
-            Where the first voxel's position comes from: ORIGIN if set, else N*START (auto), one
-            of the two, or 0.
-        mode0 : {"auto", "int8", "uint8"}
-            What 8-bit data are. ``data.attrs["mode0_assumption"]`` tells what decided.
-        convention : {"ccpem", "eman2"}
-            Which table MODE is looked up in; "eman2" is mrcz's other one.
-        byteorder : {"auto", "little", "big"}
-        metadata_file : "auto", None, path, URL or binary file object
-            A sidecar: Direct Electron's ``_info.txt``, SerialEM's ``.mdoc``, or a list of tilt
-            angles (``.tlt``, ``.rawtlt``). By default one beside the file is taken; in a store,
-            only that of a Direct Electron movie is looked for. None for none.
-        scan_file : "auto", None, path, URL or binary file object
-            Direct Electron's ``_scan_coordinates.csv``, likewise.
-        truncated : {"error", "trim"}
-            Whether to open the whole sections of a file that has fewer than promised.
-        mmap : bool
-            Return views of a map of the file, rather than arrays that own their memory.
-            Writing to them does not touch the file.
-        strict : bool
-            Raise where a header would have to be repaired, as mrcfile does.
-
-        Returns
-        -------
-        xarray.Dataset
-            One variable, ``data``: shape (sections..., rows, columns), lazy. Spatial coordinates
-            in `units`; a dimension whose voxel size is unknown has none.
-
-        Raises
-        ------
-        MrcError
-            If the file can't be read as MRC.
-        OSError
-            As `open` raises, if the file is missing or may not be read.
-
-        Warns
-        -----
-        MrcWarning
-            For each thing that had to be repaired or assumed.
-        """
-        if unknown:
-            raise TypeError(_unknown_arguments(unknown))
-        source, head = open_decoded(filename_or_obj, storage_options, salvages=truncated == "trim")
-        file = reading.read(
-            source,
-            head,
-            layout=layout,
-            scan_shape=scan_shape,
-            sections_per_frame=sections_per_frame,
-            origin=origin,
-            mode0=mode0,
-            convention=convention,
-            byteorder=byteorder,
-            metadata_file=_sidecar(metadata_file, storage_options),
-            scan_file=_sidecar(scan_file, storage_options),
-            truncated=truncated,
-            strict=strict,
-        )
-        for problem in file.problems:
-            warn(problem.message(file.name))
-        if not file.sections.is_compressed:
-            source = source.until(file.sections.offset + file.sections.nbytes)
-        ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
-        if drop_variables is not None:
-            ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
-        if "://" in file.name:
-            # otherwise xarray stores the complete URL, which may contain a password
-            ds.encoding["source"] = file.name
-        # open_mfdataset calls what is set here, without asking whether anything is
-        ds.set_close(_nothing_to_close)
-        return ds
+        """Open one MRC file; the arguments are described in `OpenOptions`."""
+        chosen = OpenOptions.of(options)
+        return _dataset(*_recording(filename_or_obj, chosen), chosen, drop_variables)
 
     def open_groups_as_dict(  # type: ignore[override]  # with our keywords, as open_dataset
-        self, filename_or_obj: Target, **options: Any
+        self,
+        filename_or_obj: Target,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        **options: Any,
     ) -> dict[str, xr.Dataset]:
-        """Open a Direct Electron movie and the images beside it; see `open_datatree`."""
-        from mrc_xarray.labels.tree import groups
-
-        storage_options = options.get("storage_options")
-
-        def open_image(target: Target) -> xr.Dataset:
-            return self.open_dataset(
-                target,
-                storage_options=storage_options,
-                units=options.get("units", "angstrom"),
-                metadata_file=None,
-                drop_variables=options.get("drop_variables"),
-                strict=options.get("strict", False),
-            )
-
-        movie = self.open_dataset(filename_or_obj, **options)
-        roles = movie["data"].dims
-        if options.get("dims") is not None:
-            with warnings.catch_warnings():
-                # they were told a moment ago
-                warnings.simplefilter("ignore", MrcWarning)
-                roles = self.open_dataset(filename_or_obj, **options | {"dims": None})["data"].dims
-        source = open_source(filename_or_obj, storage_options)
-        return groups(movie, roles, source, open_image)
+        """Open a Direct Electron movie and the images next to it; see `open_datatree`."""
+        chosen = OpenOptions.of(options)
+        recording, source = _recording(filename_or_obj, chosen)
+        movie = _dataset(recording, source, chosen, drop_variables)
+        of_images = OpenOptions(
+            storage_options=chosen.storage_options,
+            units=chosen.units,
+            strict=chosen.strict,
+            metadata_file=None,
+        )
+        images = [
+            (image, _dataset(*_recording(file, of_images), of_images, drop_variables))
+            for image, file in _images(open_source(filename_or_obj, chosen.storage_options))
+        ]
+        return tree_of(movie, recording.dims, images)
 
     def open_datatree(  # type: ignore[override]  # with our keywords, as open_dataset
         self, filename_or_obj: Target, **options: Any
     ) -> xr.DataTree:
-        """Open a Direct Electron movie, with what was recorded beside it.
+        """Open a Direct Electron movie, and the images that were recorded with it.
 
         Parameters
         ----------
         filename_or_obj : path, URL or binary file object
-            The movie's, in ``_movie.mrc``; another file is a tree of one Dataset.
+            The movie, in ``_movie.mrc``; another file becomes a tree of one Dataset.
         **options
-            As for `open_dataset`; they are for the movie.
+            As for `open_dataset`; they apply to the movie.
 
         Returns
         -------
         DataTree
             The movie at the root, virtual images at ``virtual/<name>``, external detectors at
-            ``external/<name>``, the sum of all frames at ``final``. An image has the dimensions
-            of the movie whose sizes it has, and else some with its own name before.
-
-        Raises
-        ------
-        MrcError, OSError
-            As `open_dataset`.
+            ``external/<name>``, the sum of all frames at ``final``. An image shares the
+            dimensions of the movie if it has their sizes, and otherwise has dimensions that
+            begin with its own name.
         """
         return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Tell from its content whether a local file is MRC; a URL from its suffix alone."""
+        """Return whether a local file is MRC by its content, or a URL by its suffix."""
         try:
             if isinstance(filename_or_obj, str | os.PathLike):
-                path = os.fspath(filename_or_obj)
-                if "://" in path or "::" in path:
-                    return stem_and_suffix(path)[1] in MRC_SUFFIXES
-                path = os.path.expanduser(path)
-                if not os.path.isfile(path):
-                    # reading from a pipe would wait for its writer
-                    return False
-                with open(path, "rb") as file:
-                    return _begins_mrc(file)
+                return _can_open_path(os.fspath(filename_or_obj))
             if isinstance(filename_or_obj, bytes | bytearray | memoryview):
                 return _begins_mrc(io.BytesIO(filename_or_obj))
-            before = filename_or_obj.tell()
+            position = filename_or_obj.tell()
             try:
                 filename_or_obj.seek(0)
                 return _begins_mrc(filename_or_obj)
             finally:
-                filename_or_obj.seek(before)
+                filename_or_obj.seek(position)
         except Exception:
             # xarray asks every engine about every file, and any of them may be anything
             return False
 
 
+def _describe(entrypoint: type[MrcBackendEntrypoint]) -> None:
+    """Give `open_dataset` the signature and the documentation of its options."""
+    method: Any = entrypoint.open_dataset
+    signature = inspect.signature(method)
+    *named, _ = signature.parameters.values()
+    parameters = [*named, *OpenOptions.parameters()]
+    method.__signature__ = signature.replace(parameters=parameters)
+    method.__doc__ = _DOCUMENTATION.format(options=OpenOptions.documentation())
+    entrypoint.open_dataset_parameters = tuple(parameter.name for parameter in parameters[1:])
+
+
+_describe(MrcBackendEntrypoint)
+
+
+def _recording(target: Target, options: OpenOptions) -> tuple[Recording, ByteSource]:
+    """Read a file, and warn about its problems."""
+    salvages = options.truncated == "trim"
+    source, head = open_decoded(target, options.storage_options, salvages=salvages)
+    recording = reading.read(source, head, options)
+    for problem in recording.problems:
+        warn(problem.message(recording.name))
+    if recording.sections.is_compressed:
+        return recording, source
+    return recording, source.until(recording.sections.offset + recording.sections.nbytes)
+
+
+def _dataset(
+    recording: Recording,
+    source: ByteSource,
+    options: OpenOptions,
+    drop_variables: str | Iterable[str] | None,
+) -> xr.Dataset:
+    ds = to_dataset(recording, source, dims=options.dims, units=options.units, mmap=options.mmap)
+    if drop_variables is not None:
+        names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)
+        ds = ds.drop_vars(names, errors="ignore")
+    if "://" in recording.name:
+        # otherwise xarray stores the complete URL, which may contain a password
+        ds.encoding["source"] = recording.name
+    # open_mfdataset calls this without checking whether it is set
+    ds.set_close(_nothing_to_close)
+    return ds
+
+
+def _images(source: ByteSource) -> list[tuple[Image, Target]]:
+    """Return the images next to a movie."""
+    from mrc_xarray.metadata.find import image_name
+    from mrc_xarray.metadata.sidecar.direct_electron_names import neighbours
+
+    found = neighbours(image_name(source), source.names_beside())
+    images = [
+        *((Image(name, "virtual", "scan"), file) for name, file in found.virtual.items()),
+        *((Image(name, "external", "scan"), file) for name, file in found.external.items()),
+        *((Image("final", "", "frame"), file) for file in (found.final,) if file is not None),
+    ]
+    return [(image, source.beside(file)) for image, file in images]
+
+
+def _can_open_path(path: str) -> bool:
+    if "://" in path or "::" in path:
+        return stem_and_suffix(path)[1] in MRC_SUFFIXES
+    expanded = os.path.expanduser(path)
+    if not os.path.isfile(expanded):
+        # reading from a pipe would wait for its writer
+        return False
+    with open(expanded, "rb") as file:
+        return _begins_mrc(file)
+
+
 def _begins_mrc(file: BinaryIO) -> bool:
-    return reading.looks_like_mrc(first_bytes(file, reading.PLAUSIBLE_SIZE))
-
-
-def _sidecar(
-    target: Target | None, storage_options: dict[str, Any] | None
-) -> reading.SidecarChoice:
-    """Read the sidecar that the user names, if any is named."""
-    if target is None or (isinstance(target, str) and target == "auto"):
-        return target  # type: ignore[return-value]  # of the strings, only "auto" is left
-    source, head = open_decoded(target, storage_options)
-    raw = head if len(head) == source.known_size else source.read(0, source.size)
-    return reading.NamedBytes(os.path.basename(source.name), raw)
+    return looks_like_mrc(first_bytes(file, PLAUSIBLE_SIZE))
 
 
 def _nothing_to_close() -> None:
-    """Close nothing: no file is kept open."""
-
-
-def _listed(names: str | Iterable[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _unknown_arguments(unknown: dict[str, Any]) -> str:
-    if "navigation_shape" in unknown:
-        return (
-            "navigation_shape= is RosettaSciIO's, in the order (x, y); "
-            "here write scan_shape=(y, x)"
-        )
-    return f"unknown arguments: {', '.join(unknown)}"
+    """Close nothing: no file is held open."""

@@ -85,3 +85,16 @@ def pack_4bit(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if pixels.shape[-1] % 2:
         pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1])], axis=-1)
     return pixels[..., 0::2] | pixels[..., 1::2] << 4
+
+
+class Claimed:
+    """A source of the first bytes of a file alone, which can have any name and any size."""
+
+    def __init__(self, head: bytes, size: int, name: str = "claimed.mrc") -> None:
+        self.head, self.name, self.size, self.known_size = head, name, size, size
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        return self.head[offset : offset + nbytes]
+
+    def read_beside(self, name: str) -> None:
+        return None

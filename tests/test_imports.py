@@ -42,7 +42,7 @@ def packages(modules: set[str]) -> set[str]:
 
 #: From the lowest layer to the highest. A module imports from its own layer and lower ones.
 LAYERS = (
-    ("_version", "errors", "suffixes", "text", "units"),
+    ("_version", "errors", "options", "safe_json", "suffixes", "text", "units"),
     ("storage",),
     ("pixels",),
     ("metadata",),

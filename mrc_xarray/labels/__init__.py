@@ -1,1 +1,1 @@
-"""From a `Recording` to a labelled xarray Dataset, and back."""
+"""From a `Recording` to a labelled xarray Dataset."""

@@ -1,69 +1,71 @@
-"""A Direct Electron acquisition as a tree: the movie, and the images beside it."""
+"""A recording as a tree: its Dataset, and those of the images that were recorded with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import xarray as xr
 
-from mrc_xarray.metadata.find import image_name
-from mrc_xarray.metadata.sidecar.direct_electron_names import neighbours
-from mrc_xarray.storage import ByteSource, InStore
+from mrc_xarray.recording import Dimension
 from mrc_xarray.text import printable
 
-__all__ = ["groups"]
+__all__ = ["Image", "tree_of"]
 
 
-def groups(
-    movie: xr.Dataset,
-    roles: Sequence[Hashable],
-    source: ByteSource,
-    open_image: Callable[[str | InStore], xr.Dataset],
+class Image(NamedTuple):
+    """An image that belongs to a movie.
+
+    Attributes
+    ----------
+    name : str
+    group : str
+        Parent in the tree; empty for the root.
+    shares : {"scan", "frame"}
+        The dimensions that it shares with the movie if it has their sizes.
+    """
+
+    name: str
+    group: str
+    shares: str
+
+
+def tree_of(
+    movie: xr.Dataset, dims: Sequence[Dimension], images: Sequence[tuple[Image, xr.Dataset]]
 ) -> dict[str, xr.Dataset]:
-    """Open the images beside a movie.
+    """Return the groups of a tree: the movie is ``"/"``, an image ``"/<group>/<name>"``.
 
     Parameters
     ----------
     movie : Dataset
-        As the engine opens it.
-    roles : sequence of str
-        What its dimensions are, in their order, where they have the user's names.
-    source : ByteSource
-        The movie's.
-    open_image : callable
-        Opens what `ByteSource.beside` returns.
-
-    Returns
-    -------
-    dict of str to Dataset
-        ``"/"`` is the movie; ``"/virtual/<name>"``, ``"/external/<name>"`` and ``"/final"`` are
-        images. They have the movie's dimensions where they have its sizes, so that its
-        coordinates are theirs, and else dimensions with their own name before.
+    dims : sequence of Dimension
+        The dimensions of the movie, whose names in the Dataset can be the user's.
+    images : sequence of (Image, Dataset)
+        An image that does not have the sizes of the movie's dimensions gets dimensions that begin
+        with its own name.
     """
-    found = neighbours(image_name(source), source.names_beside())
-    named = dict(zip(roles, movie["data"].sizes.items(), strict=True))
-    scan = dict(size for role, size in named.items() if role in ("scan_y", "scan_x"))
-    frame = dict(list(movie["data"].sizes.items())[-2:])
-    taken = {str(variable) for variable in movie.variables} | set(map(str, movie.dims))
+    sizes = movie["data"].sizes
+    roles = dict(zip(sizes, (dimension.name for dimension in dims), strict=True))
+    shared = {
+        "scan": {dim: sizes[dim] for dim, role in roles.items() if role in ("scan_y", "scan_x")},
+        "frame": {dim: sizes[dim] for dim in list(sizes)[-2:]},
+    }
+    taken = {str(name) for name in (*movie.variables, *movie.dims)}
     tree = {"/": movie}
-    for kind, files in (("virtual", found.virtual), ("external", found.external)):
-        for detector, file in files.items():
-            image = open_image(source.beside(file))
-            # a name may hold what separates the tree's
-            label = printable(detector.replace("/", "_"))
-            label += "_" * (label in taken)
-            tree[f"/{kind}/{label}"] = _sharing(image, label, scan)
-    if found.final is not None:
-        # a sum over the scan has a frame's shape
-        tree["/final"] = _sharing(open_image(source.beside(found.final)), "final", frame)
+    for image, ds in images:
+        # a name can contain the separator of the tree's paths
+        label = printable(image.name.replace("/", "_"))
+        label += "_" * (label in taken)
+        path = f"/{image.group}/{label}" if image.group else f"/{label}"
+        tree[path] = _sharing(ds, label, shared[image.shares])
     return tree
 
 
 def _sharing(image: xr.Dataset, name: str, shared: Mapping[object, int]) -> xr.Dataset:
-    """Give an image the dimensions that it shares, or some of its own."""
+    """Rename the dimensions of an image to the shared ones if they fit, else to its own."""
     dims = image["data"].dims
     if list(shared.values()) == list(image["data"].shape):
-        # where they are, the movie tells
-        renamed = dict(zip(dims, shared, strict=True))
-        return image.drop_vars([dim for dim in dims if dim in image.coords]).rename(renamed)
+        # the movie has their coordinates
+        own = image.drop_vars([dim for dim in dims if dim in image.coords])
+        return own.rename(dict(zip(dims, shared, strict=True)))
     return image.rename({dim: f"{name}_{dim}" for dim in dims})

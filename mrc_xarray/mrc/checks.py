@@ -1,6 +1,7 @@
-"""What is looked at in every header: by the reader what it has to repair, by the validator all.
+"""Checks of a header: all of them for the validator, and for the reader what it must repair.
 
-See FORMAT: main header. The verdicts are those of mrcfile's validator, save for modes 3 and 101.
+They agree with mrcfile's validator, except that modes 3 and 101 are valid. See
+``docs/reference/format.md#header``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from mrc_xarray.errors import RULES, Problem
+from mrc_xarray.mrc.geometry import AXES, cell_problem
 from mrc_xarray.mrc.header import N_LABELS, PLACES, Header, header_problem
 from mrc_xarray.pixels.modes import PER_CODEC, STANDARD
 
@@ -15,19 +17,19 @@ __all__ = ["CHECKS", "STANDARD_EXTTYPS", "check"]
 
 STANDARD_EXTTYPS = ("CCP4", "MRCO", "SERI", "AGAR", "FEI1", "FEI2", "HDF5")
 _VERSIONS = (20140, 20141)
-# white space of bytes: that of text is more
+# white space in bytes; str.strip removes more
 _BLANKS = " \t\n\r\v\f"
-_READ_ALL_THE_SAME = "It is read all the same."
+_IS_READ = "The file is read anyway."
 
 
 def check(header: Header, *, repaired: bool = False) -> Iterator[Problem]:
-    """Yield what is wrong with a header, by itself.
+    """Yield what is wrong with a header.
 
     Parameters
     ----------
     header : Header
     repaired : bool
-        Whether only what has to be repaired to read the file, which ``strict=True`` refuses.
+        Whether to yield only what has to be repaired, which ``strict=True`` refuses.
     """
     for code, find in CHECKS.items():
         if not repaired or RULES[code].strict:
@@ -36,13 +38,13 @@ def check(header: Header, *, repaired: bool = False) -> Iterator[Problem]:
 
 def _map_word(header: Header) -> Iterator[Problem]:
     if not header.has_map_word:
-        action = "It is read as MRC all the same, as files from before 2000 have none."
+        action = "The file is read as MRC, since files from before 2000 have none."
         yield _map(header, "map-word", action)
 
 
 def _map_padding(header: Header) -> Iterator[Problem]:
     if header.has_map_word and header.map != "MAP ":
-        yield _map(header, "map-padding", _READ_ALL_THE_SAME)
+        yield _map(header, "map-padding", _IS_READ)
 
 
 def _map(header: Header, code: str, action: str) -> Problem:
@@ -54,7 +56,7 @@ def _machine_stamp(header: Header) -> Iterator[Problem]:
     stamped = header.stamped_byteorder
     if stamped != header.byteorder:
         orders = {"<": "little-endian", ">": "big-endian"}
-        says = f"It says {orders[stamped]}, but the" if stamped else "The"
+        says = f"It means {orders[stamped]}, but the" if stamped else "The"
         yield header_problem(
             "machine-stamp",
             "MACHST",
@@ -103,31 +105,23 @@ def _negative_fields(header: Header) -> Iterator[Problem]:
     for field in ("MX", "MY", "MZ", "ISPG", "NLABL"):
         if header[field] < 0:
             found = str(header[field])
-            yield header_problem("negative-field", field, found, "0 or more", _READ_ALL_THE_SAME)
+            yield header_problem("negative-field", field, found, "0 or more", _IS_READ)
 
 
 def _negative_cell(header: Header) -> Iterator[Problem]:
-    for i, (axis, edge) in enumerate(zip("xyz", header.cella, strict=True)):
+    for axis, edge in zip(AXES, header.cella, strict=True):
         if edge < 0:
-            yield Problem(
-                "negative-cell",
-                f"CELLA.{axis}",
-                f"{edge:g}",
-                "a finite length in Å, 0 if unknown",
-                f"The voxel size along {axis} is unknown, and {axis} has no coordinate.",
-                offset=PLACES["CELLA"][0] + 4 * i,
-                nbytes=4,
-            )
+            yield cell_problem(header, axis)
 
 
 def _volume_stack(header: Header) -> Iterator[Problem]:
-    if 401 <= header.ispg <= 630 and (header.mz <= 0 or header.nz % header.mz):
+    if 401 <= header.ispg <= 630 and not header.is_volume_stack:
         yield header_problem(
             "volume-stack",
             "MZ",
             str(header.mz),
-            f"what divides NZ = {header.nz}, as ISPG {header.ispg} says that it is a volume stack",
-            "It is no volume stack then; layout= says what it is.",
+            f"a divisor of NZ = {header.nz}, as ISPG {header.ispg} is that of a volume stack",
+            "It is not opened as a volume stack; layout= states what it is.",
         )
 
 
@@ -144,8 +138,8 @@ def _label_gap(header: Header) -> Iterator[Problem]:
             "label-gap",
             f"label {after + 1}",
             repr(header.label[after][:20]),
-            f"blank, as label {first + 1} is",
-            _READ_ALL_THE_SAME,
+            f"blank, since label {first + 1} is blank",
+            _IS_READ,
             offset=PLACES["LABEL"][0] + 80 * after,
             nbytes=80,
         )
@@ -159,7 +153,7 @@ def _label_count(header: Header) -> Iterator[Problem]:
             "NLABL",
             str(header.nlabl),
             f"{n}, the number of labels with text",
-            "The labels are read all the same.",
+            "All labels are read.",
         )
 
 
@@ -168,7 +162,7 @@ def _version(header: Header) -> Iterator[Problem]:
     if header.nversion not in _VERSIONS and header.mode < PER_CODEC:
         accepted = " or ".join(map(str, _VERSIONS))
         found = str(header.nversion)
-        yield header_problem("version", "NVERSION", found, accepted, _READ_ALL_THE_SAME)
+        yield header_problem("version", "NVERSION", found, accepted, _IS_READ)
 
 
 def _exttyp(header: Header) -> Iterator[Problem]:
@@ -179,11 +173,11 @@ def _exttyp(header: Header) -> Iterator[Problem]:
             "EXTTYP",
             repr(header.exttyp),
             ", ".join(STANDARD_EXTTYPS),
-            "What is known is decoded all the same; the bytes are at ds.mrc.extended_header.",
+            "Known records are decoded anyway; the bytes are at ds.mrc.extended_header.",
         )
 
 
-#: By code, in the order in which they are told.
+#: By code, in the order in which they are reported.
 CHECKS: dict[str, Callable[[Header], Iterator[Problem]]] = {
     "dimensions": _dimensions,
     "mode": _mode,

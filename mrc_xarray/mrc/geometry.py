@@ -1,174 +1,168 @@
-"""Where the voxels are: axis names, voxel size and origin, in Å, with what is wrong with them.
+"""Where the voxels are: axis names, voxel size and origin in Å.
 
-Unknown is None, never invented.
+A voxel size that the header does not give is left out, never invented. See
+``docs/reference/format.md#origin``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.mrc.header import PLACES, Header, header_problem
 
-__all__ = ["FARTHEST", "axis_names", "is_of", "origin", "voxel_size"]
+__all__ = ["AXES", "FARTHEST", "Geometry", "axis_names", "cell_problem", "geometry_of"]
 
-_AXES = "xyz"
-#: 10 cm in Å: no microscope's stage goes further, so that what does is garbage
+AXES = "xyz"
+#: 10 cm in Å: no microscope's stage travels farther, so that a larger position is garbage.
 FARTHEST = 1e9
-_INTERVALS = ("MX", "MY", "MZ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where the voxels are along some axes.
+
+    Attributes
+    ----------
+    voxel : mapping of str to float, Å
+        Voxel size by axis; an axis whose voxel size is unknown is left out.
+    start : mapping of str to float, Å
+        Position of the first voxel, for the axes in `voxel`.
+    damage : mapping of str to Problem
+        For an axis with an unknown voxel size, the damaged field, if it is not just unset.
+    problems : tuple of Problem
+        What is wrong with the origin.
+    """
+
+    voxel: Mapping[str, float]
+    start: Mapping[str, float]
+    damage: Mapping[str, Problem] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
 
 def axis_names(header: Header) -> tuple[str, str, str]:
-    """Return which of x, y, z sections, rows and columns run along: the usual one by default."""
+    """Return the axes of sections, rows and columns: z, y, x if MAPC, MAPR, MAPS are damaged."""
     numbers = (header.mapc, header.mapr, header.maps)
     if sorted(numbers) == [1, 2, 3]:
-        columns, rows, sections = (_AXES[number - 1] for number in numbers)
+        columns, rows, sections = (AXES[number - 1] for number in numbers)
         return sections, rows, columns
     return "z", "y", "x"
 
 
-def voxel_size(
-    header: Header, axes: Iterable[str], sizes: dict[str, int]
-) -> tuple[dict[str, float], list[Problem]]:
-    """Return the voxel size along those of `axes` where the header tells it.
+def geometry_of(header: Header, axes: Iterable[str], choice: str = "auto") -> Geometry:
+    """Return where the voxels are along those of `axes` for which the header gives a voxel size.
 
     Parameters
     ----------
     header : Header
     axes : iterable of {"x", "y", "z"}
-        The spatial axes that the layout has.
-    sizes : dict of str to int
-        Voxels along each axis, as NX, NY and NZ promise.
-
-    Returns
-    -------
-    voxel : dict of str to float, Å
-        Axes with an unknown voxel size are left out.
-    problems : list of Problem
-        What is damaged, as against merely unset.
-    """
-    is_mrcz = header.mrcz_version is not None
-    voxel: dict[str, float] = {}
-    problems = []
-    for axis in axes:
-        index = _AXES.index(axis)
-        cell = header.cella[index]
-        intervals = (header.mx, header.my, header.mz)[index]
-        if is_mrcz and (intervals <= 0 or header.mx <= 0):
-            # mrcz leaves MX and MY at 0, and keeps the sections of a frame in MZ
-            intervals = sizes[axis]
-        if cell == 0 or header.is_direct_electron:
-            continue
-        code = "negative-cell" if cell < 0 else "cell"
-        field, found, accepted = f"CELLA.{axis}", f"{cell:g}", "a finite length in Å, 0 if unknown"
-        offset = PLACES["CELLA"][0] + 4 * index
-        if math.isfinite(cell) and cell > 0:
-            if intervals > 0:
-                voxel[axis] = cell / intervals
-                continue
-            code = "negative-field" if intervals < 0 else "cell"
-            field, found, accepted = (
-                _INTERVALS[index],
-                str(intervals),
-                "1 or more, as CELLA is set",
-            )
-            offset = PLACES[field][0]
-        problems.append(
-            Problem(
-                code,
-                field,
-                found,
-                accepted,
-                f"The voxel size along {axis} is unknown, and {axis} has no coordinate.",
-                offset=offset,
-                nbytes=4,
-            )
-        )
-    return voxel, problems
-
-
-def is_of(problem: Problem, axes: set[str]) -> bool:
-    """Tell whether a problem that `voxel_size` found is one of these axes'."""
-    return problem.field[-1].lower() in axes
-
-
-def origin(
-    header: Header,
-    names: tuple[str, str, str],
-    voxel: dict[str, float],
-    sizes: dict[str, int],
-    choice: str = "auto",
-) -> tuple[dict[str, float], list[Problem]]:
-    """Return the position of the first voxel along each axis.
-
-    Parameters
-    ----------
-    header : Header
-    names : tuple of str
-        The axes that sections, rows and columns run along.
-    voxel : dict of str to float, Å
-    sizes : dict of str to int
-        Voxels along each axis.
     choice : {"auto", "origin", "nstart", "zero"}
-        The user's argument.
-
-    Returns
-    -------
-    position : dict of str to float, Å
-        For each axis in `voxel`.
-    problems : list of Problem
+        The argument ``origin`` of the engine.
     """
-    if choice not in ("auto", "origin", "nstart", "zero"):
-        raise ValueError(f"origin is {choice!r}; accepted: 'auto', 'origin', 'nstart', 'zero'")
+    voxel: dict[str, float] = {}
+    damage: dict[str, Problem] = {}
+    for axis in axes:
+        found = _voxel_size(header, axis)
+        if isinstance(found, Problem):
+            damage[axis] = found
+        elif found is not None:
+            voxel[axis] = found
+    start, problems = _start(header, voxel, choice)
+    return Geometry(voxel=voxel, start=start, damage=damage, problems=tuple(problems))
+
+
+def _sizes(header: Header) -> dict[str, int]:
+    """Return the number of voxels along each axis."""
+    return dict(zip(axis_names(header), (header.nz, header.ny, header.nx), strict=True))
+
+
+def _voxel_size(header: Header, axis: str) -> float | Problem | None:
+    """Return the voxel size along an axis, the damaged field, or None where it is unset."""
+    index = AXES.index(axis)
+    cell = header.cella[index]
+    if cell == 0 or header.is_direct_electron:
+        return None
+    if not (math.isfinite(cell) and cell > 0):
+        return cell_problem(header, axis)
+    intervals: int = (header.mx, header.my, header.mz)[index]
+    if header.mrcz_version is not None and (intervals <= 0 or header.mx <= 0):
+        # mrcz leaves MX and MY at 0, and stores the number of sections per frame in MZ
+        intervals = _sizes(header)[axis]
+    if intervals > 0:
+        return cell / intervals
+    return header_problem(
+        "negative-field" if intervals < 0 else "cell",
+        f"M{axis.upper()}",
+        intervals,
+        "1 or more, as CELLA is set",
+        _without_coordinate(axis),
+    )
+
+
+def cell_problem(header: Header, axis: str) -> Problem:
+    """Return the problem of a cell edge that is negative or not finite."""
+    edge = header.cella[AXES.index(axis)]
+    return Problem(
+        "negative-cell" if edge < 0 else "cell",
+        f"CELLA.{axis}",
+        f"{edge:g}",
+        "a finite length in Å, 0 if unknown",
+        _without_coordinate(axis),
+        offset=PLACES["CELLA"][0] + 4 * AXES.index(axis),
+        nbytes=4,
+    )
+
+
+def _without_coordinate(axis: str) -> str:
+    return f"The voxel size along {axis} is unknown, and {axis} has no coordinate."
+
+
+def _start(
+    header: Header, voxel: Mapping[str, float], choice: str
+) -> tuple[dict[str, float], list[Problem]]:
+    """Return the position of the first voxel along the axes in `voxel`, in Å."""
     zero = dict.fromkeys(voxel, 0.0)
     if choice == "zero":
         return zero, []
     problems: list[Problem] = []
-    if choice in ("auto", "origin") and not header.is_old_style:
+    if choice != "nstart" and not header.is_old_style:
         usable = all(abs(value) < FARTHEST for value in header.origin)
         if not usable and voxel:
-            problems.append(
-                header_problem(
-                    "origin",
-                    "ORIGIN",
-                    ", ".join(f"{value:g}" for value in header.origin),
-                    "finite positions in Å, below 10 cm",
-                    "It is taken as unset; origin= chooses another source.",
-                )
-            )
+            problems.append(_unusable_origin(header))
         if usable and (any(header.origin) or choice == "origin"):
-            # IMOD's own sign is the opposite, and is MRC2014's only where flag 4 says so
+            # IMOD's own sign is the opposite, and is MRC2014's only where flag 4 is set
             sign = -1 if header.has_imod_stamp and not header.imod_flags & 4 else 1
             # 0.0 + x turns the -0.0 of a negated zero into 0.0
-            return {a: 0.0 + sign * header.origin[_AXES.index(a)] for a in voxel}, []
+            return {a: 0.0 + sign * header.origin[AXES.index(a)] for a in voxel}, []
     if choice == "origin":
         return zero, problems
-    starts = _starts(header, names)
-    intervals = dict(zip(_AXES, (header.mx, header.my, header.mz), strict=True))
-    position = {}
+    position, more = _by_nstart(header, voxel)
+    return position, problems + more
+
+
+def _by_nstart(
+    header: Header, voxel: Mapping[str, float]
+) -> tuple[dict[str, float], list[Problem]]:
+    """Return N*START times the voxel size; N*START are in the file's axis order."""
+    fields = dict(zip(axis_names(header), ("NZSTART", "NYSTART", "NXSTART"), strict=True))
+    sizes = _sizes(header)
+    position, problems = {}, []
     for axis, step in voxel.items():
-        field, start = starts[axis]
-        if abs(start) > 10 * max(sizes[axis], intervals[axis]):
-            problems.append(
-                header_problem(
-                    "start",
-                    field,
-                    str(start),
-                    "a start within ten times the size of the map",
-                    f"It is taken as 0 along {axis}; origin= chooses another source.",
-                )
-            )
-            start = 0
-        position[axis] = start * step
+        start = header[fields[axis]]
+        if abs(start) <= 10 * max(sizes[axis], header[f"m{axis}"]):
+            position[axis] = start * step
+            continue
+        position[axis] = 0.0
+        accepted = "a start within ten times the size of the map"
+        action = f"It is taken as 0 along {axis}; origin= chooses another source."
+        problems.append(header_problem("start", fields[axis], start, accepted, action))
     return position, problems
 
 
-def _starts(header: Header, names: tuple[str, str, str]) -> dict[str, tuple[str, int]]:
-    """Return for each axis the N*START that is its own: they are in the file's axis order."""
-    columns, rows, sections = reversed(names)
-    return {
-        columns: ("NXSTART", header.nxstart),
-        rows: ("NYSTART", header.nystart),
-        sections: ("NZSTART", header.nzstart),
-    }
+def _unusable_origin(header: Header) -> Problem:
+    found = ", ".join(f"{value:g}" for value in header.origin)
+    accepted = "finite positions in Å, below 10 cm"
+    action = "It is taken as unset; origin= chooses another source."
+    return header_problem("origin", "ORIGIN", found, accepted, action)

@@ -1,36 +1,29 @@
 """The 1024 bytes of the main header, as one table.
 
-See FORMAT: MRC2014 with its update 20141, and IMOD's, MRCZ's and CCP4's names for the bytes
-that MRC2014 leaves as EXTRA.
+See ``docs/reference/format.md#header`` for MRC2014 with its update 20141, and for the names that
+IMOD, MRCZ and CCP4 give to the bytes that MRC2014 leaves free.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from mrc_xarray.errors import Problem
+from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.pixels.modes import ByteOrder
 from mrc_xarray.pixels.statistics import UNDETERMINED
+from mrc_xarray.safe_json import decode_json
 from mrc_xarray.text import json_text
 
-__all__ = [
-    "HEADER_SIZE",
-    "PLACES",
-    "XYZ",
-    "Header",
-    "header_problem",
-    "stamped_byteorder",
-]
+__all__ = ["HEADER_SIZE", "PLACES", "XYZ", "Header", "header_problem", "stamped_byteorder"]
 
 HEADER_SIZE = 1024
 N_LABELS = 10
-
 
 _STAMPS: dict[bytes, ByteOrder] = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
 _IMOD_STAMP = int.from_bytes(b"IMOD", "little")
@@ -45,45 +38,45 @@ class XYZ(NamedTuple):
 
 
 def _at(offset: int, code: str, *, dialect: str = "") -> Any:
-    """Place a header field: first byte, `struct` code, and whose it is if not MRC2014's."""
+    """Place a header field: its first byte, `struct` code, and dialect if not in MRC2014."""
     return dataclasses.field(metadata={"offset": offset, "code": code, "dialect": dialect})
 
 
 @dataclass(frozen=True)
-class Header:
+class Header(Mapping[str, Any]):
     """Every field of an MRC header, as found in the file.
 
-    Fields have MRC2014's names in lower case, and can be had as attributes (``header.nx``) or
-    by name (``header["NX"]``). Integers are Python's, so that no arithmetic on them overflows.
-    Text keeps its blanks and loses the NULs at its end. ``extra1`` and ``extra2`` are the bytes
-    that MRC2014 leaves free; the fields after ``label`` are what IMOD, MRCZ and CCP4 keep in
-    them, meaningful only in a file of that kind.
+    Fields have MRC2014's names in lower case. They are attributes (``header.nx``) and also items
+    (``header["NX"]``). Integers are Python integers, so that arithmetic on them does not
+    overflow. Text includes its blanks, but not the NULs at its end. ``extra1`` and ``extra2`` are
+    the bytes that MRC2014 leaves free. The fields after ``label`` are what IMOD, MRCZ and CCP4
+    store in these bytes; they have a meaning only in a file of that dialect.
 
     Attributes
     ----------
     byteorder : {"<", ">"}
-        The order that all numbers were decoded with.
+        The byte order of all numbers.
     nx, ny, nz : int
         Columns (fastest), rows, sections.
     mode : int
-        What a pixel is; see ``mrc_xarray.pixels.modes``.
+        How a pixel is stored; see `mrc_xarray.pixels.modes`.
     nxstart, nystart, nzstart : int
         First column, row and section in the cell, in voxels, in the order of the file's axes.
     mx, my, mz : int
-        Intervals of the cell along X, Y, Z; MZ is 1 in an image stack, and the sections of one
-        volume in a volume stack.
+        Intervals of the cell along X, Y, Z. MZ is 1 in an image stack, and the number of sections
+        of one volume in a volume stack.
     cella : XYZ of float, Å
         Cell edges.
     cellb : XYZ of float, degrees
         Cell angles.
     mapc, mapr, maps : int
-        Which of X = 1, Y = 2, Z = 3 the columns, rows and sections are.
+        The axis of columns, rows and sections: 1 for X, 2 for Y, 3 for Z.
     dmin, dmax, dmean, rms : float
         Statistics of the data; undetermined where DMAX < DMIN, DMEAN < DMIN, RMS < 0.
     ispg : int
         Space group: 0 image or image stack, 1 volume, 401–630 volume stack.
     nsymbt : int
-        Bytes of the extended header.
+        Length of the extended header in bytes.
     exttyp : str
         Kind of the extended header.
     nversion : int
@@ -95,14 +88,14 @@ class Header:
     machst : bytes, length 4
         Machine stamp.
     nlabl : int
-        Labels in use, often wrong.
+        Number of labels in use, often wrong.
     label : tuple of str, length 10
         Free text, 80 bytes each.
     nint, nreal : int
         Per section of the extended header: integers and floats (AGAR, FEI), or bytes and flags
         (SERI).
     imod_stamp, imod_flags : int
-        IMOD's mark, and bits: 1 bytes are signed, 4 origin has MRC2014's sign.
+        IMOD's stamp, and bits: 1 bytes are signed, 4 the origin has MRC2014's sign.
     voltage, c3, gain : float
         MRCZ: kV, mm, electrons per count.
     packed_bytes : int
@@ -166,13 +159,10 @@ class Header:
 
     @classmethod
     def parse(cls, raw: bytes, byteorder: ByteOrder) -> Self:
-        """Decode `raw`, of 1024 bytes or more."""
-        flat: list[Any] = []
-        for run in _RUNS[byteorder]:
-            flat += run.codes.unpack_from(raw, run.offset)
+        """Decode the first 1024 bytes of a file."""
         header = cls.__new__(cls)
-        # past the frozen dataclass's own __init__, which takes half of the time of opening
-        values = {name: _value(kind, flat[part]) for name, kind, part in _PARTS}
+        # a frozen dataclass's own __init__ takes half of the time of opening
+        values = {field.name: field.unpack(raw, byteorder) for field in _FIELDS}
         vars(header).update({"byteorder": byteorder} | values)
         return header
 
@@ -180,17 +170,10 @@ class Header:
     def blank(cls, byteorder: ByteOrder = "<", extra: bytes = bytes(52)) -> Self:
         """Return the header of a new file, without dimensions, cell or pixels.
 
-        Parameters
-        ----------
-        byteorder : {"<", ">"}
-        extra : bytes, length 52
-            Bytes 96 to 147, where CCP4 has a skew transformation; NVERSION is among them.
+        `extra` are bytes 96 to 147, with NVERSION, where CCP4 has a skew transformation.
         """
-        raw = bytearray(HEADER_SIZE)
-        raw[96:148] = extra
-        header = cls.parse(bytes(raw), byteorder)
-        return dataclasses.replace(
-            header,
+        header = cls.parse(bytes(96) + extra + bytes(HEADER_SIZE - 96 - len(extra)), byteorder)
+        return header.replaced(
             cellb=XYZ(90, 90, 90),
             mapc=1,
             mapr=2,
@@ -201,28 +184,62 @@ class Header:
             **UNDETERMINED,
         )
 
-    def replaced(self, **fields: Any) -> Self:
-        """Return this header with other values in some fields."""
-        return dataclasses.replace(self, **fields)
+    def replaced(self, **values: Any) -> Self:
+        """Return this header with other values in some fields, and in those that share bytes.
+
+        Raises
+        ------
+        MrcError
+            If two of the new values share bytes, or a value does not fit its bytes.
+        """
+        header = dataclasses.replace(self, **values)
+        overlays = [field for field in _OVERLAYS if field.name in values]
+        if not overlays and not values.keys() & {"extra1", "extra2"}:
+            return header
+        for one, other in itertools.pairwise(sorted(overlays, key=lambda field: field.offset)):
+            if one.offset + one.nbytes > other.offset:
+                raise MrcError(
+                    f"the header fields {one.name.upper()} and {other.name.upper()} share bytes "
+                    f"(from byte {other.offset} on): set only one of them"
+                )
+        raw = bytearray(HEADER_SIZE)
+        for field in (*_FREE, *overlays):
+            try:
+                field.pack(raw, header)
+            except (struct.error, OverflowError) as error:
+                raise MrcError(
+                    f"{field.name} is {header[field.name]!r}, which is more than a header can "
+                    f"hold in {field.nbytes} bytes: {error}"
+                ) from None
+        shared = {f.name: f.unpack(raw, header.byteorder) for f in (*_FREE, *_OVERLAYS)}
+        return dataclasses.replace(header, **shared)
 
     def encode(self) -> bytes:
         """Return the 1024 bytes.
 
-        The fields of a dialect are written where they differ from what ``extra1`` and
-        ``extra2``, which lie over the same bytes, already say.
+        Raises
+        ------
+        struct.error, OverflowError
+            If a value does not fit its field.
+        ValueError
+            If a field contradicts the bytes that it shares with ``extra1`` or ``extra2``.
         """
         raw = bytearray(HEADER_SIZE)
-        for place in _FIELDS:
-            value = getattr(self, place.name)
+        for field in _STANDARD:
+            field.pack(raw, self)
+        for field in _OVERLAYS:
+            value = self[field.name]
             # by repr, since a NaN does not equal itself
-            if place.dialect and repr(_decode(place, raw, self.byteorder)) == repr(value):
-                continue
-            struct.pack_into(self.byteorder + place.code, raw, place.offset, *_pack(value))
+            if repr(field.unpack(raw, self.byteorder)) != repr(value):
+                raise ValueError(
+                    f"the header field {field.name} is {value!r}, which contradicts the bytes "
+                    "of extra1 and extra2: change it with Header.replaced"
+                )
         return bytes(raw)
 
     def to_json(self) -> str:
-        """Return the header as JSON text; bytes stand as Latin-1 text, NaN as "nan"."""
-        return json_text({key: _plain(value) for key, value in vars(self).items()})
+        """Return the header as JSON text, with bytes as Latin-1 text and NaN as "nan"."""
+        return json_text({key: _to_plain(value) for key, value in vars(self).items()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -234,8 +251,8 @@ class Header:
             If the text is not such JSON, or has a value that no file can store.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            fields = {place.name: _from_plain(place, values[place.name]) for place in _FIELDS}
+            values: dict[str, Any] = decode_json(text)
+            fields = {field.name: field.from_plain(values[field.name]) for field in _FIELDS}
             header = cls(byteorder=values["byteorder"], **fields)
             # anyone may have written the text: refuse what a file can't store
             return cls.parse(header.encode(), header.byteorder)
@@ -244,12 +261,9 @@ class Header:
 
     def __getitem__(self, name: str) -> Any:
         try:
-            return vars(self)[name.lower()]
+            return vars(self)[str(name).lower()]
         except KeyError:
             raise KeyError(f"{name!r} is not a field of the MRC header") from None
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in vars(self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(vars(self))
@@ -257,23 +271,19 @@ class Header:
     def __len__(self) -> int:
         return len(vars(self))
 
-    def keys(self) -> list[str]:
-        """Return the names of all fields, so that ``dict(header)`` works."""
-        return list(vars(self))
-
     @property
     def stamped_byteorder(self) -> ByteOrder | None:
-        """The byte order that MACHST tells, or None where it tells none."""
+        """The byte order that MACHST gives, or None if it gives none."""
         return stamped_byteorder(self.machst)
 
     @property
     def has_map_word(self) -> bool:
-        """Whether the file says ``MAP``; the fourth byte is a NUL in some writers' files."""
+        """Whether the file contains ``MAP``; some writers put a NUL after it."""
         return self.map[:3] == "MAP"
 
     @property
     def is_old_style(self) -> bool:
-        """Whether this is a header from before 2000, with other things at ORIGIN and MAP."""
+        """Whether this is a header from before 2000, with other fields at ORIGIN and MAP."""
         return not self.has_map_word and self.stamped_byteorder is None
 
     @property
@@ -287,8 +297,13 @@ class Header:
         return self.imod_stamp == _IMOD_STAMP
 
     @property
+    def is_volume_stack(self) -> bool:
+        """Whether ISPG is that of a volume stack, and MZ divides NZ."""
+        return 401 <= self.ispg <= 630 and self.mz > 0 and self.nz % self.mz == 0
+
+    @property
     def mrcz_version(self) -> tuple[int, ...] | None:
-        """Version of the mrcz library in the first label, or None where it wrote no label."""
+        """Version of the mrcz library in the first label, or None if that is not mrcz's."""
         if not self.label[0].startswith("MRCZ"):
             return None
         digits = self.label[0][4:].strip().split(".")
@@ -296,13 +311,13 @@ class Header:
 
     @property
     def has_mrcz_fields(self) -> bool:
-        """Whether voltage, C3 and gain are where mrcz has them: in its files, and in our own."""
-        ours = [text for text in self.label if text.strip()][-1:]
-        return self.mrcz_version is not None or any(t.startswith("mrc_xarray") for t in ours)
+        """Whether voltage, C3 and gain have a meaning: in files of mrcz and of this package."""
+        last = [text for text in self.label if text.strip()][-1:]
+        return self.mrcz_version is not None or any(t.startswith("mrc_xarray") for t in last)
 
     @property
     def has_statistics(self) -> bool:
-        """Whether DMIN, DMAX and DMEAN are finite and in the order that real ones have."""
+        """Whether DMIN, DMAX and DMEAN are finite and in the order of real statistics."""
         finite = all(map(math.isfinite, (self.dmin, self.dmax, self.dmean)))
         return finite and self.dmin < self.dmax and self.dmin <= self.dmean <= self.dmax
 
@@ -310,7 +325,8 @@ class Header:
     def is_direct_electron(self) -> bool:
         """Whether a Direct Electron server wrote this header, by its signature.
 
-        See FORMAT: Direct Electron. Its placeholder for an unknown pixel size is −10 Å.
+        See ``docs/reference/format.md#direct-electron``. Its placeholder for an unknown pixel
+        size is −10 Å.
         """
         return (
             self.nversion == 20140
@@ -323,12 +339,12 @@ class Header:
 
 
 def stamped_byteorder(machst: bytes) -> ByteOrder | None:
-    """Return the byte order that a machine stamp tells, or None where it tells none."""
+    """Return the byte order that a machine stamp gives, or None if it gives none."""
     return _STAMPS.get(machst[:2])
 
 
 class _Field(NamedTuple):
-    """A row of the table, with what its class annotation says of the type."""
+    """A row of the table; `kind` is the annotation of the field in `Header`."""
 
     name: str
     offset: int
@@ -336,17 +352,57 @@ class _Field(NamedTuple):
     dialect: str
     kind: str
 
+    @property
+    def nbytes(self) -> int:
+        return struct.calcsize("<" + self.code)
 
-# extra1 and extra2 come before the dialects that lie over them, which encode() relies on
+    def unpack(self, raw: bytes | bytearray, byteorder: ByteOrder) -> Any:
+        values = struct.unpack_from(byteorder + self.code, raw, self.offset)
+        if "str" in self.kind:
+            values = tuple(text.rstrip(b"\0").decode("latin-1") for text in values)
+        if self.kind == "XYZ":
+            return XYZ(*values)
+        return values if "tuple" in self.kind else values[0]
+
+    def pack(self, raw: bytearray, header: Header) -> None:
+        value = header[self.name]
+        values = value if isinstance(value, tuple) else (value,)
+        encoded = (v.encode("latin-1") if isinstance(v, str) else v for v in values)
+        struct.pack_into(header.byteorder + self.code, raw, self.offset, *encoded)
+
+    def from_plain(self, value: Any) -> Any:
+        """Return the value of a field that `_to_plain` made."""
+        if self.kind == "bytes":
+            return value.encode("latin-1")
+        if self.kind == "XYZ":
+            return XYZ(*map(float, value))
+        if "float" in self.kind:
+            return tuple(map(float, value)) if isinstance(value, list) else float(value)
+        return tuple(value) if isinstance(value, list) else value
+
+
+def _to_plain(value: Any) -> Any:
+    """Return what strict JSON can hold."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, tuple):
+        return [_to_plain(v) for v in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 _FIELDS = [
     _Field(field.name, kind=str(field.type), **field.metadata)
     for field in dataclasses.fields(Header)
     if field.metadata
 ]
+_STANDARD = [field for field in _FIELDS if not field.dialect]
+# the bytes that MRC2014 leaves free, and what dialects store in them
+_FREE = [field for field in _FIELDS if field.name in ("extra1", "extra2")]
+_OVERLAYS = [field for field in _FIELDS if field.dialect]
 
 #: The header's field names in MRC2014's spelling, with their first byte and length.
 PLACES: dict[str, tuple[int, int]] = {
-    place.name.upper(): (place.offset, struct.calcsize("<" + place.code)) for place in _FIELDS
+    field.name.upper(): (field.offset, field.nbytes) for field in _FIELDS
 }
 
 
@@ -354,79 +410,3 @@ def header_problem(code: str, field: str, found: object, accepted: str, action: 
     """Return the problem that a header field has, with the place of the field."""
     offset, nbytes = PLACES[field]
     return Problem(code, field, str(found), accepted, action, offset=offset, nbytes=nbytes)
-
-
-class _Run(NamedTuple):
-    """Fields that lie one behind the other, to be unpacked at once: opening has to be quick."""
-
-    offset: int
-    codes: struct.Struct
-
-
-def _runs(byteorder: ByteOrder) -> list[_Run]:
-    runs: list[tuple[int, str]] = []
-    for place in _FIELDS:
-        offset, codes = runs[-1] if runs else (0, "")
-        if offset + struct.calcsize(byteorder + codes) == place.offset:
-            runs[-1:] = [(offset, codes + place.code)]
-        else:
-            runs.append((place.offset, place.code))
-    return [_Run(offset, struct.Struct(byteorder + codes)) for offset, codes in runs]
-
-
-def _parts() -> list[tuple[str, str, slice]]:
-    """Return for each field its name and kind, and which of the unpacked values are its."""
-    parts, start = [], 0
-    for place in _FIELDS:
-        stop = start + len(
-            struct.unpack("<" + place.code, bytes(struct.calcsize("<" + place.code)))
-        )
-        parts.append((place.name, place.kind, slice(start, stop)))
-        start = stop
-    return parts
-
-
-_RUNS: dict[ByteOrder, list[_Run]] = {"<": _runs("<"), ">": _runs(">")}
-_PARTS = _parts()
-
-
-def _value(kind: str, values: list[Any]) -> Any:
-    if len(values) == 1:
-        return _text(values[0]) if kind == "str" else values[0]
-    if kind == "XYZ":
-        return XYZ(*values)
-    return tuple(map(_text, values) if "str" in kind else values)
-
-
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode("latin-1")
-
-
-def _decode(place: _Field, raw: bytes | bytearray, byteorder: ByteOrder) -> Any:
-    values = struct.unpack_from(byteorder + place.code, raw, place.offset)
-    return _value(place.kind, list(values))
-
-
-def _plain(value: Any) -> Any:
-    """Return what strict JSON can hold."""
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_plain(place: _Field, value: Any) -> Any:
-    """Return the value of a field that `_plain` wrote."""
-    if place.kind == "bytes":
-        return value.encode("latin-1")
-    if place.kind == "XYZ":
-        return XYZ(*map(float, value))
-    if "float" in place.kind:
-        return tuple(map(float, value)) if isinstance(value, list) else float(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _pack(value: Any) -> tuple[Any, ...]:
-    values = value if isinstance(value, tuple) else (value,)
-    return tuple(v.encode("latin-1") if isinstance(v, str) else v for v in values)

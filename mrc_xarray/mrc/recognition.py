@@ -1,6 +1,6 @@
-"""Is this MRC, and in which byte order? From the first bytes alone.
+"""Whether a file is MRC, and its byte order, from its first bytes.
 
-See FORMAT: main header, DeltaVision, odd headers.
+See ``docs/reference/format.md#header``, ``#deltavision`` and ``#odd-headers``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mrc_xarray.pixels.modes import MODES, PER_CODEC, ByteOrder, Mode
 
 __all__ = ["BYTE_ORDERS", "PLAUSIBLE_SIZE", "guess_byteorder", "looks_like_mrc", "refuse_foreign"]
 
-#: What the user calls the byte orders.
+#: The byte orders by their names in arguments.
 BYTE_ORDERS: dict[str, ByteOrder] = {"little": "<", "big": ">"}
-#: Bytes that `looks_like_mrc` needs: all up to the machine stamp.
+#: Bytes that `looks_like_mrc` needs: everything up to the machine stamp.
 PLAUSIBLE_SIZE = 216
 
 _DELTAVISION_ID = -16224
 
-# what other files begin with, for a message that helps
+# what files of other kinds begin with
 _FOREIGN = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with `git lfs pull`",
     b"<!doctype html": "an HTML page: a download that went wrong",
@@ -41,11 +41,11 @@ _FOREIGN = {
 
 
 def looks_like_mrc(head: bytes) -> bool:
-    """Tell from the first 216 bytes of a foreign file whether it can be MRC."""
+    """Return whether a file that begins with these bytes, 216 or more, can be MRC."""
     if len(head) < PLAUSIBLE_SIZE or _foreign(head) or _is_deltavision(head):
         return False
     scores = [_plausibility(head, order, MODES) for order in BYTE_ORDERS.values()]
-    # a header whose axis order is damaged is known by its MAP word and machine stamp
+    # a header with a damaged axis order is recognised by its MAP word and machine stamp
     at_map, at_stamp = PLACES["MAP"][0], PLACES["MACHST"][0]
     is_marked = head[at_map : at_map + 3] == b"MAP" and stamped_byteorder(head[at_stamp:])
     return any(score == 3 or (section_bytes and is_marked) for score, section_bytes in scores)
@@ -67,42 +67,36 @@ def _is_deltavision(head: bytes) -> bool:
 
 
 def refuse_foreign(name: str, head: bytes) -> None:
-    """Raise MrcError where this is another kind of file, naming which.
-
-    `head` has the first 1024 bytes, or all.
-    """
+    """Raise MrcError if a file of another kind begins with `head`: 1024 bytes, or all."""
     if not head:
-        problem = _whole_file("empty", "0 bytes", "It is no MRC.")
+        problem = _not_mrc("empty", "0 bytes", "It is not an MRC file.")
         raise MrcError.of(name, problem, "the file is empty (0 bytes)")
     kind = _foreign(head)
     if kind is None and len(head) >= HEADER_SIZE and _is_deltavision(head):
         kind = "a DeltaVision file (−16224 at bytes 96–97): open it with the package mrc"
     if kind is not None:
-        raise MrcError.of(name, _whole_file("foreign", kind, "It is no MRC."), f"this is {kind}")
+        raise MrcError.of(
+            name, _not_mrc("foreign", kind, "It is not an MRC file."), f"this is {kind}"
+        )
     if len(head) < HEADER_SIZE:
-        problem = _whole_file("short", f"{len(head)} bytes", "It is truncated, or not MRC.")
+        problem = _not_mrc("short", f"{len(head)} bytes", "It is truncated, or not an MRC file.")
         message = (
             f"the file has {len(head)} bytes, and an MRC header alone has {HEADER_SIZE}; "
-            "it is truncated, or not MRC"
+            "it is truncated, or not an MRC file"
         )
         raise MrcError.of(name, problem, message)
 
 
-def _whole_file(code: str, found: str, action: str) -> Problem:
+def _not_mrc(code: str, found: str, action: str) -> Problem:
     return Problem(
         code, "the file", found, f"{HEADER_SIZE} bytes of header, and pixels", action, offset=0
     )
 
 
 def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> tuple[int, int]:
-    """Count which of dimensions, mode and axis order make sense in this byte order.
+    """Return how many of dimensions, mode and axis order make sense, and a section's bytes.
 
-    Returns
-    -------
-    plausible : int
-        0 to 3.
-    section_bytes : int
-        What one section would have; 0 where that is not to be told.
+    The latter is 0 if the dimensions or the mode make no sense.
     """
     nx, ny, nz, number = struct.unpack_from(order + "4i", head, 0)
     axes = struct.unpack_from(order + "3i", head, PLACES["MAPC"][0])
@@ -116,12 +110,12 @@ def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> t
 
 
 def guess_byteorder(head: bytes, size: int | None, modes: Mapping[int, Mode]) -> ByteOrder:
-    """Decide by plausibility; then by what fits the file's size; then by the machine stamp."""
+    """Return the byte order that makes most sense, fits the file's size, or is stamped."""
     stamp = stamped_byteorder(head[PLACES["MACHST"][0] :])
 
     def evidence(order: ByteOrder) -> tuple[int, bool, bool, bool]:
         plausible, section_bytes = _plausibility(head, order, modes)
-        # one section, so that a truncated file is still told right
+        # one section is enough, since the file may be truncated
         fits = section_bytes > 0 and (size is None or section_bytes <= size - HEADER_SIZE)
         return plausible, fits, order == stamp, order == "<"
 

@@ -134,6 +134,10 @@ class ByteSource(Bytes, Protocol):
     access: ClassVar[Access]
 
     @property
+    def can_be_reopened(self) -> bool:
+        """Whether another process can open the file by its name."""
+
+    @property
     def stream(self) -> str | None:
         """What decodes the file, by fsspec's names, where it is a compressed stream."""
 
@@ -163,6 +167,10 @@ class Alone:
     """What sources have in common that have nothing beside them, and no quicker way to walk."""
 
     access: ClassVar[Access]
+
+    @property
+    def can_be_reopened(self) -> bool:
+        return True
 
     @property
     def known_size(self) -> int | None:

@@ -25,6 +25,10 @@ class MemorySource(Alone):
     name: str = "<bytes>"
 
     @property
+    def can_be_reopened(self) -> bool:
+        return False
+
+    @property
     def size(self) -> int:
         return len(self.data)
 
@@ -55,6 +59,13 @@ class FileObjectSource(Alone):
         with self._position():
             file.seek(0, os.SEEK_END)
             self.size = file.tell()
+
+    @property
+    def can_be_reopened(self) -> bool:
+        return False
+
+    def __copy__(self) -> FileObjectSource:
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(

@@ -102,6 +102,10 @@ class StreamSource(Alone):
         return self._shared.size if self.short_size is None else self.short_size
 
     @property
+    def can_be_reopened(self) -> bool:
+        return self.inner.can_be_reopened
+
+    @property
     def stream(self) -> str:
         return self.codec
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from mrc_xarray.labels.dataset import length_unit, spacing
+from mrc_xarray.labels.spacing import spacing
+from mrc_xarray.units import length_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,6 +17,7 @@ from mrc_xarray.mrc.checks import check
 from mrc_xarray.mrc.header import Header, header_problem
 from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.mrc.recognition import guess_byteorder
+from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.pixels.sections import Blocks
@@ -107,7 +108,7 @@ def _findings(
         source = source.measured()
     try:
         # the standard has no unsigned bytes
-        file = reading.read(source, head, mode0="int8")
+        file = reading.inspect(source, head, OpenOptions(mode0="int8"))
     except MrcError as error:
         problem = _problem(error)
         if problem.code not in _NO_HEADER:

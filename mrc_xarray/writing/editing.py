@@ -83,7 +83,7 @@ def _edited(
 ) -> Header:
     """Return the header with new values, after checking that the file can be read with it."""
     try:
-        before = _statements(file.name, reading.read(file))
+        before = _statements(file.name, reading.inspect(file))
     except MrcError:
         # any header that makes the file readable is better
         before = None
@@ -96,10 +96,10 @@ def _edited(
     if "label" in fields and "nlabl" not in fields:
         header = header.replaced(nlabl=sum(bool(text) for text in header.label))
     try:
-        after = reading.read(file.with_header(header))
+        after = reading.inspect(file.with_header(header))
         if voxel_size is not None:
             header = _with_voxel_size(header, after, voxel_size)
-            after = reading.read(file.with_header(header))
+            after = reading.inspect(file.with_header(header))
     except MrcError as error:
         error.add_note("the file was left as it is")
         raise
@@ -180,7 +180,7 @@ def plan_in_place(
             "be a mixture of old and new pixels. Load them first, with "
             "data.load().copy(deep=True), or write a new file"
         )
-    file = reading.read(source)
+    file = reading.inspect(source)
     if file.sections.is_compressed:
         raise MrcError(f"{source.name}: an MRCZ can't be changed in place; write it anew")
     dims, shape = _dimensions(file)

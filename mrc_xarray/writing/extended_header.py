@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from mrc_xarray.labels.dataset import attrs_of, converted
-from mrc_xarray.labels.provenance import extended_header, header_of
+from mrc_xarray.labels.attributes import attrs_of
 from mrc_xarray.metadata.columns import Column
 from mrc_xarray.mrc import extended as records
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.units import converted
+from mrc_xarray.writing.provenance import Provenance
 
 __all__ = ["Extended", "carried", "fields", "given"]
 
@@ -65,9 +66,10 @@ def fields(data: xr.DataArray) -> xr.Dataset:
     Raises
     ------
     OSError, MrcError
-        As `mrc_xarray.labels.provenance.extended_header`.
+        As `mrc_xarray.writing.provenance.Provenance.extended_header`.
     """
-    found, raw = header_of(data.attrs), extended_header(data.attrs)
+    provenance = Provenance.of(data)
+    found, raw = provenance.header, provenance.extended_header()
     if found is None or not raw:
         return xr.Dataset()
     numbers = data.coords.get("section")
@@ -111,13 +113,14 @@ def carried(
     is_same_grid : bool
         Whether the voxels are those of the source, where they were.
     """
-    found = header_of(data.attrs)
+    provenance = Provenance.of(data)
+    found = provenance.header
     if found is None:
         return Extended()
-    kind = records.kind(found, int(data.attrs.get("mrc_extended_bytes", 0)))
+    kind = records.kind(found, int(provenance.attrs.get("mrc_extended_bytes", 0)))
     if kind in (None, "json"):
         return Extended()
-    raw = extended_header(data.attrs)
+    raw = provenance.extended_header()
     n_same = found.nz == header.nz
     if sections is None and n_same and (header.nz == 1 or header.ispg > 0):
         sections = np.arange(header.nz)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import enum
-import json
 import math
 import os
 import struct
@@ -17,15 +16,18 @@ import xarray as xr
 
 from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError
-from mrc_xarray.labels import provenance
-from mrc_xarray.labels.dataset import LABELS_KEY, OWN_ATTRS, values_to_json
-from mrc_xarray.labels.roles import AXES, Grid, Roles, find_grids, find_roles
-from mrc_xarray.mrc import geometry
+from mrc_xarray.labels.attributes import OWN_ATTRS
+from mrc_xarray.labels.stored_labels import values_to_json
+from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
 from mrc_xarray.mrc.header import N_LABELS, XYZ, Header
 from mrc_xarray.mrc.layout import arrange
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
 from mrc_xarray.pixels.modes import PER_CODEC, STANDARD, Mode, mode_for
+from mrc_xarray.recording import LABELS_KEY
+from mrc_xarray.text import json_text
 from mrc_xarray.writing import extended_header as extended
+from mrc_xarray.writing.provenance import Provenance
+from mrc_xarray.writing.roles import Grid, Roles, find_grids, find_roles
 
 __all__ = ["Heading", "Wanted", "make_heading"]
 
@@ -93,9 +95,10 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
         raise ValueError(f"byteorder is {wanted.byteorder!r}; accepted: 'little', 'big'")
     roles = find_roles(data)
     mode = mode_for(data.dtype, wanted.mode, is_rgb=roles.is_rgb)
-    found = provenance.header_of(data.attrs)
-    grids = find_grids(data, roles, wanted.voxel_size)
-    header = _header(data, roles, grids, mode, found, wanted)
+    provenance = Provenance.of(data)
+    found = provenance.header
+    grids = find_grids(data, roles, wanted.voxel_size, found)
+    header = _header(data, roles, grids, mode, provenance, wanted)
     lost = [grid.note for grid in grids.values() if grid.note]
     if header.lskflg == 1 and {wanted.voltage, wanted.c3, wanted.gain} != {None}:
         lost.append("voltage, C3 and gain, as CCP4's skew transformation is in their place")
@@ -110,7 +113,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
     carried = _extended_header(data, header, roles, wanted, is_same_grid)
     dims = _dimensions(data, roles, header, len(carried.raw), name)
     coords, attrs = _untold(data, roles, grids, carried)
-    metadata = {} if wanted.codec == 0 else provenance.metadata_of(data.attrs)
+    metadata = {} if wanted.codec == 0 else dict(provenance.metadata)
     metadata |= wanted.metadata or {}
     if wanted.codec and wanted.extended_header is None and (metadata or dims or coords or attrs):
         # the JSON of an MRCZ takes the place of records, and holds all that these tell
@@ -124,7 +127,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
         lost += [dims] if dims else []
         lost += [f"the coordinates {_listed(coords)}"] if coords else []
         lost += [f"the attributes {_listed(attrs)}"] if attrs else []
-        if wanted.metadata is None and provenance.metadata_of(data.attrs):
+        if wanted.metadata is None and provenance.metadata:
             lost.append("the metadata; metadata=data.mrc.metadata writes them as JSON")
     lost += carried.lost
     # without any JSON, rosettasciio can't read an MRCZ
@@ -162,9 +165,10 @@ def _header(
     roles: Roles,
     grids: dict[str, Grid],
     mode: Mode,
-    found: Header | None,
+    provenance: Provenance,
     wanted: Wanted,
 ) -> Header:
+    found = provenance.header
     sizes = [data.sizes[dim] for dim in map(_key(data), roles.leading)]
     n_sections = math.prod(sizes)
     rows, columns = data.shape[len(sizes) : len(sizes) + 2]
@@ -194,7 +198,7 @@ def _header(
     if not carries_skew:
         for field, key in (("voltage", "voltage_kV"), ("c3", "c3_mm"), ("gain", "gain_e_per_DN")):
             value = getattr(wanted, field)
-            value = data.attrs.get(key) if value is None else value
+            value = provenance.attrs.get(key) if value is None else value
             if value is not None:
                 values[field] = float(value)
     if mode.number == 0 and mode.decoded == "u1":
@@ -254,14 +258,13 @@ def _is_same_grid(found: Header, header: Header, roles: Roles) -> bool:
         return False
     if (found.nx, found.ny, found.nz) != (header.nx, header.ny, header.nz):
         return False
-    axes = geometry.axis_names(found)
+    axes = axis_names(found)
     if axes != roles.axes or (roles.kind == "volume_stack") != (401 <= found.ispg <= 630):
         return False
     grids = []
     for each in (found, header):
-        sizes = dict(zip(axes, (each.nz, each.ny, each.nx), strict=True))
-        voxel, _ = geometry.voxel_size(each, roles.spatial, sizes)
-        grids.append((voxel, geometry.origin(each, axes, voxel, sizes)[0]))
+        geometry = geometry_of(each, roles.spatial)
+        grids.append((geometry.voxel, geometry.start))
     (voxel, origin), (new_voxel, new_origin) = grids
     return voxel.keys() == new_voxel.keys() and all(
         math.isclose(voxel[axis], new_voxel[axis], rel_tol=1e-4)
@@ -311,9 +314,9 @@ def _untold(
     data: xr.DataArray, roles: Roles, grids: dict[str, Grid], carried: extended.Extended
 ) -> tuple[list[str], list[str]]:
     """Return the names of the coordinates and attributes that neither header nor records tell."""
-    told = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_told}
+    told = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_stored}
     told |= {name for name, values in carried.coords.items() if _is_told(data, name, values)}
-    if provenance.header_of(data.attrs) is not None:
+    if "mrc_header" in data.attrs:
         # the sections have other numbers in the new file
         told.add("section")
     coords = [str(name) for name in data.coords if name not in told]
@@ -364,7 +367,7 @@ def _labels(
 
 def _has_form(value: Any) -> bool:
     try:
-        json.dumps(value, default=_plain)
+        json_text(value, default=_plain)
     except (TypeError, ValueError, RecursionError):
         return False
     return True
@@ -372,7 +375,7 @@ def _has_form(value: Any) -> bool:
 
 def _json(metadata: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(metadata, default=_plain).encode()
+        return json_text(metadata, default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MrcError(f"the metadata can't be written as JSON: {error}") from error
 

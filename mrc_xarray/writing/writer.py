@@ -17,7 +17,6 @@ import numpy.typing as npt
 import xarray as xr
 
 from mrc_xarray.errors import MrcError, warn
-from mrc_xarray.labels.provenance import well_formed
 from mrc_xarray.mrc.header import HEADER_SIZE
 from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.pixels.statistics import Statistics
@@ -31,6 +30,7 @@ from mrc_xarray.writing.editing import local_path, plan_in_place
 from mrc_xarray.writing.graph import written
 from mrc_xarray.writing.heading import Wanted, make_heading
 from mrc_xarray.writing.plan import Plan, begin, finish_plain
+from mrc_xarray.writing.provenance import Provenance
 
 if TYPE_CHECKING:
     import dask.array
@@ -152,7 +152,8 @@ def to_mrc(
     off the images of a stack. Coordinates in length units give CELLA and ORIGIN. See FORMAT: main
     header, MRCZ.
     """
-    data = well_formed(_as_data_array(obj))
+    data = _as_data_array(obj)
+    Provenance.of(data).warned()
     _check_pixels(data)
     if not isinstance(clevel, int) or not 0 <= clevel <= 9:
         raise ValueError(f"clevel is {clevel!r}; accepted: 0 to 9")

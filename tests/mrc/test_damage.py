@@ -333,7 +333,7 @@ def test_trim_of_a_stack_to_one_image_keeps_its_dimension() -> None:
 def test_trim_to_less_than_a_volume_says_what_to_do() -> None:
     raw = by_hand.mrc(np.zeros((6, 3, 4), "i2"), ispg=401, mz=3)
     with pytest.raises(
-        MrcError, match=r"2 whole sections, and 3 belong together.*layout='volume'"
+        MrcError, match=r"2 complete sections, and 3 belong together.*layout='volume'"
     ):
         opened(raw[: 1024 + 48], truncated="trim")
 

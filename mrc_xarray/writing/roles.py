@@ -1,4 +1,4 @@
-"""What the dimensions of labelled data are, and where their voxels are: in the terms of a file."""
+"""What the dimensions of labelled data are, and where their voxels are, in terms of a file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.labels import provenance
-from mrc_xarray.labels.dataset import length_unit, spacing
-from mrc_xarray.mrc import geometry
+from mrc_xarray.labels.spacing import spacing
+from mrc_xarray.mrc.geometry import AXES, FARTHEST, axis_names, geometry_of
+from mrc_xarray.mrc.header import Header
+from mrc_xarray.units import length_unit
 
-__all__ = ["AXES", "Grid", "Roles", "find_grids", "find_roles"]
+__all__ = ["Grid", "Roles", "find_grids", "find_roles"]
 
-AXES = "xyz"
 # dimensions of ours that count sections
 _COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_repeat"}
 
@@ -26,14 +25,13 @@ class Roles(NamedTuple):
 
     Attributes
     ----------
-    kind : str
-        The layout.
+    kind : {"image", "image_stack", "volume", "volume_stack"}
     leading : tuple of str
         Dimensions that count sections.
     axes : tuple of {"x", "y", "z"}
-        What sections, rows and columns run along.
+        The axes of sections, rows and columns.
     spatial : dict of str to str
-        Of those axes that the layout has, the dimension.
+        The dimension of each of those axes that the layout has.
     is_rgb : bool
     """
 
@@ -51,20 +49,20 @@ class Grid(NamedTuple):
     ----------
     voxel : float or None
     first : float
-    is_told : bool
-        Whether this is all that the coordinate tells.
+    is_stored : bool
+        Whether a header has fields for everything that the coordinate says.
     note : str
         What was assumed.
     """
 
     voxel: float | None
     first: float
-    is_told: bool = True
+    is_stored: bool = True
     note: str = ""
 
 
 def find_roles(data: xr.DataArray) -> Roles:
-    """Tell what each dimension is, by its name, or by its place where the name is the user's."""
+    """Return what each dimension is, by its name, or by its place if the name is the user's."""
     dims = [str(dim) for dim in data.dims]
     is_rgb = len(dims) > 2 and dims[-1] == "rgb" and data.sizes["rgb"] == 3
     if is_rgb:
@@ -107,9 +105,22 @@ def find_roles(data: xr.DataArray) -> Roles:
 
 
 def find_grids(
-    data: xr.DataArray, roles: Roles, voxel_size: float | Mapping[str, float] | None
+    data: xr.DataArray,
+    roles: Roles,
+    voxel_size: float | Mapping[str, float] | None,
+    header: Header | None,
 ) -> dict[str, Grid]:
-    """Return where the voxels are, for the spatial axes and those that were selected away."""
+    """Return where the voxels are, for the spatial axes and those that were selected away.
+
+    Parameters
+    ----------
+    data : DataArray
+    roles : Roles
+    voxel_size : float, mapping of str to float, or None
+        The user's, in Å, which overrides coordinates.
+    header : Header or None
+        The header that the data were opened with.
+    """
     if isinstance(voxel_size, Mapping):
         given = {str(dim): float(step) for dim, step in voxel_size.items()}
     else:
@@ -127,63 +138,63 @@ def find_grids(
         if step is not None and not (math.isfinite(step) and step > 0):
             raise MrcError(f"voxel_size is {step}; accepted: a length in Å, above 0")
         if axis in roles.spatial:
-            grids[axis] = _grid(data, dim, step)
+            grids[axis] = _grid(data, dim, step, header)
         elif axis in data.coords and data.coords[axis].ndim == 0:
             # what is left of a section that was selected
-            grids[axis] = _grid(data, axis, None)
+            grids[axis] = _grid(data, axis, None, header)
     return grids
 
 
-def _grid(data: xr.DataArray, dim: str, step: float | None) -> Grid:
-    # asked for, xarray would make up a coordinate
-    if dim not in data.coords or data.coords[dim].dtype.kind not in "iuf":
-        return Grid(step, 0.0, is_told=dim not in data.coords)
+def _grid(data: xr.DataArray, dim: str, step: float | None, header: Header | None) -> Grid:
+    # xarray would make up a coordinate
+    if dim not in data.coords:
+        return Grid(step, 0.0)
     coord = data.coords[dim]
-    values = np.atleast_1d(coord.values).astype(np.float64)
+    if coord.dtype.kind not in "iuf":
+        return Grid(step, 0.0, is_stored=False)
     units = coord.attrs.get("units")
-    unit = 1.0 if units is None else length_unit(units)
+    unit = length_unit(units) if isinstance(units, str) else 1.0
     if unit is None:
-        return Grid(step, 0.0, is_told=False)
+        return Grid(step, 0.0, is_stored=False)
     note = "" if units else f"{dim} has no units, and is taken as ångström"
-    is_told = True
+    first = float(coord.values.flat[0]) * unit
+    found = None
     if coord.ndim:
-        found = spacing(coord.values, _stored_spacing(data, dim, coord))
-        decreases = len(values) > 1 and values[-1] < values[0]
-        hint = f"voxel_size={{{dim!r}: ...}} gives its step in Å, or "
-        what = "is not regular" if found is None and len(values) > 1 else ""
-        if decreases:
-            what, hint = "decreases", f"data.sortby({dim!r}) turns it, or "
-        if (what and step is None) or decreases:
-            raise MrcError(
-                f"the coordinate {dim} {what}, and an MRC file can't say so: {hint}"
-                f"data.drop_vars({dim!r}) leaves it out"
-            )
-        is_told = found is not None or len(values) == 1
-        step = found * unit if step is None and found is not None else step
-    first = float(values[0]) * unit
-    if step is None and coord.ndim:
-        # of a single voxel the position alone tells no size
-        return Grid(None, 0.0, is_told=False)
-    if not abs(first) < geometry.FARTHEST:
-        return Grid(step, 0.0, is_told=False, note=f"{dim} begins at {first:g} Å, beyond 10 cm")
-    return Grid(step, first, is_told, note)
+        found = spacing(coord.values, _stored_spacing(coord, dim, header))
+        _check_regular(coord, dim, is_known=found is not None or step is not None)
+        if found is None and step is None:
+            # the position of a single voxel does not say its size
+            return Grid(None, 0.0, is_stored=False)
+    voxel = step if step is not None or found is None else found * unit
+    if not abs(first) < FARTHEST:
+        note = f"{dim} begins at {first:g} Å, beyond 10 cm"
+        return Grid(voxel, 0.0, is_stored=False, note=note)
+    return Grid(voxel, first, found is not None or coord.size == 1, note)
 
 
-def _stored_spacing(data: xr.DataArray, dim: str, coord: xr.DataArray) -> Any:
+def _check_regular(coord: xr.DataArray, dim: str, *, is_known: bool) -> None:
+    """Raise MrcError if positions decrease, or are irregular and their step is not known."""
+    values = coord.values
+    if len(values) < 2 or (is_known and values[-1] >= values[0]):
+        return
+    what, hint = "is not regular", f"voxel_size={{{dim!r}: ...}} gives its step in Å"
+    if values[-1] < values[0]:
+        what, hint = "decreases", f"data.sortby({dim!r}) reverses it"
+    raise MrcError(
+        f"the coordinate {dim} {what}, which an MRC file has no field for: {hint}, or "
+        f"data.drop_vars({dim!r}) leaves it out"
+    )
+
+
+def _stored_spacing(coord: xr.DataArray, dim: str, header: Header | None) -> Any:
     """Return the voxel size that a single position had when it was opened, if it still holds."""
     stored = coord.attrs.get("spacing")
-    found = provenance.header_of(data.attrs)
-    if coord.size > 1 or not isinstance(stored, float | int) or found is None:
+    if coord.size > 1 or header is None or dim not in axis_names(header):
         return stored
-    axes = geometry.axis_names(found)
-    if dim not in axes:
-        return stored
-    # where voxels were averaged, the position lies between those of the file
-    sizes = dict(zip(axes, (found.nz, found.ny, found.nx), strict=True))
-    voxel, _ = geometry.voxel_size(found, (dim,), sizes)
-    first, _ = geometry.origin(found, axes, voxel, sizes)
+    # the position of averaged voxels lies between positions of the file
+    geometry = geometry_of(header, (dim,))
     unit = length_unit(coord.attrs.get("units"))
-    if dim not in voxel or unit is None:
+    if dim not in geometry.voxel or unit is None:
         return stored
-    n = (float(coord.values[0]) * unit - first[dim]) / voxel[dim]
+    n = (float(coord.values[0]) * unit - geometry.start[dim]) / geometry.voxel[dim]
     return stored if abs(n - round(n)) < 0.01 else None

@@ -1,0 +1,74 @@
+"""The name of the file that data were opened from, as an attribute that leads back to the file."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mrc_xarray.errors import MrcError
+from mrc_xarray.storage import ByteSource, MemorySource
+
+__all__ = ["SourceName"]
+
+
+class SourceName(str):
+    """The name of a file, as a `str` that also carries the file's source.
+
+    netCDF, Zarr and JSON store it as a plain `str`, and return a plain `str`: no file that anyone
+    may have made leads to another file. Copies also carry the source. So do pickled copies, if
+    the file has a name to open it by.
+
+    Attributes
+    ----------
+    source : ByteSource
+        The file, as it was when it was opened.
+    extended : (int, int)
+        First byte and length of the extended header.
+    """
+
+    source: ByteSource
+    extended: tuple[int, int]
+
+    def __new__(cls, name: str, source: ByteSource, extended: tuple[int, int]) -> SourceName:
+        """Make a name from the text, the source and the place of the extended header."""
+        self = super().__new__(cls, name)
+        self.extended = extended
+        if isinstance(source, MemorySource):
+            # do not hold the pixels in memory for as long as the attribute exists
+            self.source = MemorySource(source.data[: sum(extended)], source.name)
+        else:
+            # a copy does not hold decoded bytes, which belong to the array
+            self.source = copy.copy(source)
+        return self
+
+    def __copy__(self) -> SourceName:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SourceName:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.source.can_be_reopened:
+            return str, (str(self),)
+        return SourceName, (str(self), self.source, self.extended)
+
+    def extended_header(self) -> bytes:
+        """Read the bytes between header and pixels.
+
+        Raises
+        ------
+        OSError
+            If the file no longer exists.
+        MrcError
+            If the file is not the one that was opened.
+        """
+        offset, nbytes = self.extended
+        if not nbytes:
+            return b""
+        raw = self.source.read(offset, nbytes)
+        if len(raw) < nbytes:
+            raise MrcError(
+                f"{self}: the file changed since it was opened: its extended header has "
+                f"{len(raw)} of {nbytes} bytes"
+            )
+        return raw

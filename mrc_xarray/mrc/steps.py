@@ -1,0 +1,303 @@
+"""The five steps of reading an MRC file, each of which returns what it found.
+
+1. identify: byte order, header and mode
+2. locate: where the sections are, and how many
+3. gather: metadata of the extended header and of sidecars
+4. arrange: what the sections are, and what a pixel is
+5. place: dimensions, with the positions of their voxels
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mrc_xarray.errors import MrcError, Problem
+from mrc_xarray.metadata import limits
+from mrc_xarray.metadata.columns import Metadata
+from mrc_xarray.metadata.find import (
+    Beside,
+    NamedBytes,
+    SidecarChoice,
+    Step,
+    read_sidecar,
+    read_tilt_list,
+)
+from mrc_xarray.mrc import extended
+from mrc_xarray.mrc.checks import CHECKS, check
+from mrc_xarray.mrc.extended import mrcz
+from mrc_xarray.mrc.extended.opening import read_records
+from mrc_xarray.mrc.geometry import axis_names, geometry_of
+from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
+from mrc_xarray.mrc.layout import Layout, arrange
+from mrc_xarray.mrc.placing import place_blocks, place_rows
+from mrc_xarray.mrc.recognition import BYTE_ORDERS, guess_byteorder, refuse_foreign
+from mrc_xarray.mrc.signedness import mode0_dtype
+from mrc_xarray.options import OpenOptions
+from mrc_xarray.pixels.compression import CODECS
+from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, PER_CODEC, Mode
+from mrc_xarray.pixels.sections import Sections
+from mrc_xarray.recording import Dimension
+from mrc_xarray.safe_json import LONGEST
+from mrc_xarray.storage import Target, open_decoded
+from mrc_xarray.storage.base import Bytes
+
+__all__ = [
+    "Arranged",
+    "Gathered",
+    "Identity",
+    "Located",
+    "Placed",
+    "arrange_sections",
+    "gather",
+    "identify",
+    "locate",
+    "place",
+]
+
+# Direct Electron's key for the pixels of movies whose electrons are counted
+_COUNTED = "Autosave Counted Movie Pixel Format"
+# bytes of a long text that are read at once
+_PIECE = 16 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """The header of a file, and the mode that it names; the sign of mode 0 is not decided."""
+
+    name: str
+    header: Header
+    mode: Mode
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Where the complete sections of a file are."""
+
+    sections: Sections
+    extended_size: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What the extended header, its JSON and sidecars say, before the layout is known."""
+
+    sidecar: Beside
+    tilt_list: Metadata
+    records: Metadata
+    record_steps: Mapping[str, Step]
+    json: dict[str, Any] | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arranged:
+    """What the sections and their pixels are.
+
+    `mode0` is what decided on the sign of 8-bit data of MODE 0, else None.
+    """
+
+    layout: Layout
+    sections: Sections
+    frame_index: np.ndarray[Any, np.dtype[np.int64]] | None
+    mode0: str | None
+    metadata: Beside
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """The dimensions, and whether sections have labels, of which there may be too many."""
+
+    dims: tuple[Dimension, ...]
+    labels_sections: bool
+    problems: tuple[Problem, ...]
+
+
+def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identity:
+    """Find the byte order, decode the header, and look up its mode."""
+    refuse_foreign(source.name, head)
+    modes = EMAN2_MODES if options.convention == "eman2" else MODES
+    order = BYTE_ORDERS.get(options.byteorder) or guess_byteorder(head, source.known_size, modes)
+    header = Header.parse(head, order)
+    problems = [
+        problem
+        for problem in check(header, repaired=True)
+        if problem.code != "machine-stamp"
+        or options.byteorder == "auto"
+        or not header.stamped_byteorder
+    ]
+    mode = _mode(header, source.name, modes)
+    if min(header.nx, header.ny, header.nz) < 1:
+        raise MrcError.of(source.name, next(CHECKS["dimensions"](header)))
+    return Identity(name=source.name, header=header, mode=mode, problems=tuple(problems))
+
+
+def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
+    codec, number = divmod(header.mode, PER_CODEC)
+    mode = modes.get(number) if codec in CODECS else None
+    if mode is not None and not (codec and number == 101):
+        return mode
+    known = ", ".join(map(str, modes))
+    accepted = f"{known}, and these with 1000 to {max(CODECS)}000 added in an MRCZ"
+    action = "The file may be damaged or not an MRC file."
+    raise MrcError.of(name, header_problem("mode", "MODE", header.mode, accepted, action))
+
+
+def locate(source: Bytes, head: bytes, identity: Identity, options: OpenOptions) -> Located:
+    """Find the sections, and the true length of the extended header."""
+    header, mode = identity.header, identity.mode
+    shape = (header.nz, header.ny, header.nx, *mode.samples)
+    place_sections = place_blocks if header.mode >= PER_CODEC else place_rows
+    sections, problems = place_sections(source, head, header, shape, mode, options.truncated)
+    size = sections.offset - HEADER_SIZE
+    return Located(sections=sections, extended_size=size, problems=tuple(problems))
+
+
+def gather(
+    source: Bytes, head: bytes, identity: Identity, located: Located, options: OpenOptions
+) -> Gathered:
+    """Read what the extended header and sidecars say about the sections."""
+    header, size, n_sections = identity.header, located.extended_size, located.sections.shape[0]
+    json, problems = _json_metadata(source, header, head, size, n_sections)
+    records, steps = read_records(source, header, head, size, n_sections)
+    choices = [
+        _sidecar(target, options.storage_options)
+        for target in (options.metadata_file, options.scan_file)
+    ]
+    sidecar = read_sidecar(source, choices[0], choices[1], n_sections)
+    looks_for_list = choices[0] == "auto" and not sidecar.is_told
+    return Gathered(
+        sidecar=sidecar,
+        tilt_list=read_tilt_list(source, header.nz) if looks_for_list else Metadata(),
+        records=records,
+        record_steps=steps,
+        json=json,
+        problems=tuple(problems),
+    )
+
+
+def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> SidecarChoice:
+    """Read the sidecar that the user names, if any is named."""
+    if target is None or (isinstance(target, str) and target == "auto"):
+        return target  # type: ignore[return-value]  # of the strings, only "auto" is left
+    source, head = open_decoded(target, storage_options)
+    raw = head if len(head) == source.known_size else source.read(0, source.size)
+    return NamedBytes(os.path.basename(source.name), raw)
+
+
+def _json_metadata(
+    source: Bytes, header: Header, head: bytes, extended_size: int, n_sections: int
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Return the JSON in the extended header; see ``docs/reference/format.md#mrcz``."""
+    if extended.kind(header, extended_size) != mrcz.KIND:
+        return None, []
+    end = HEADER_SIZE + extended_size
+    raw = head[HEADER_SIZE:end]
+    if end > len(head) and mrcz.looks_like(header, raw):
+        if extended_size > LONGEST:
+            raise mrcz.too_much(source.name, extended_size, f"{extended_size} bytes long")
+        raw = b"".join(_text(source, HEADER_SIZE, end))
+    return mrcz.parse(source.name, raw, n_sections)
+
+
+def _text(source: Bytes, start: int, end: int) -> Iterator[bytes]:
+    """Yield pieces of a text up to the first that is not text, as in a hole of a sparse file."""
+    for at in range(start, end, _PIECE):
+        piece = source.read(at, min(_PIECE, end - at))
+        yield piece
+        if not mrcz.is_text(piece):
+            return
+
+
+def arrange_sections(
+    identity: Identity, located: Located, gathered: Gathered, options: OpenOptions
+) -> Arranged:
+    """Decide on the layout, the order of the sections, and the sign of 8-bit data."""
+    header, sidecar = identity.header, gathered.sidecar
+    scan = None if options.decides_layout else sidecar.scan
+    if scan is not None:
+        layout = Layout("scan", "a sidecar describes the scan", scan.dims)
+    else:
+        layout = arrange(
+            header,
+            located.sections.shape[0],
+            name=identity.name,
+            section_axis=axis_names(header)[0],
+            extended_size=located.extended_size,
+            evidence=sidecar.evidence,
+            options=options,
+        )
+    lists = gathered.tilt_list if layout.kind == "image_stack" else Metadata()
+    metadata = sidecar.over(lists).over(gathered.records)
+    mode, evidence = identity.mode, None
+    if mode.number == 0:
+        is_uint8 = metadata.keys.get(_COUNTED) == "uint8"
+        stated = ("uint8", f"{_COUNTED} is uint8") if is_uint8 else None
+        dtype, evidence = mode0_dtype(header, options.mode0, stated)
+        mode = replace(mode, stored=dtype, decoded=dtype)
+    frame_index = scan.frame_index if scan is not None else None
+    shape = located.sections.shape
+    if frame_index is None:
+        # the complete volumes or frames of a trimmed file
+        shape = (prod(n for _, n in layout.leading), *shape[1:])
+    return Arranged(
+        layout=layout,
+        sections=replace(located.sections, mode=mode, shape=shape),
+        frame_index=frame_index,
+        mode0=evidence,
+        metadata=metadata,
+        problems=(
+            *(() if options.decides_layout else sidecar.scan_problems),
+            *metadata.problems,
+        ),
+    )
+
+
+def place(
+    source: Bytes, identity: Identity, arranged: Arranged, gathered: Gathered, options: OpenOptions
+) -> Placed:
+    """Find the positions along each dimension.
+
+    The step of a sidecar overrides the header's, and the header's overrides that of records.
+    """
+    axes, shape = axis_names(identity.header), arranged.sections.shape
+    metadata, leading = arranged.metadata, arranged.layout.leading
+    frame = ("ky", "kx") if metadata.is_diffraction else axes[1:]
+    sizes = dict(leading) | dict(zip(frame, shape[1:3], strict=True))
+    in_header = [dim for dim in sizes if dim in axes and dim not in metadata.steps]
+    geometry = geometry_of(identity.header, in_header, options.origin)
+    steps = {**gathered.record_steps, **metadata.steps}
+    damage = [problem for axis, problem in geometry.damage.items() if axis not in steps]
+    problems = [*damage, *geometry.problems]
+
+    lengths = {dim: n for dim, n in sizes.items() if dim in steps or dim in geometry.voxel}
+    if arranged.layout.kind == "image_stack" or metadata.columns:
+        lengths["section"] = shape[0]
+    in_file = () if source.known_size is None else (*dict(leading), "section")
+    too_long = limits.too_long(lengths, in_file)
+    if too_long:
+        problems.append(limits.without_coordinate(lengths, too_long))
+
+    positions: dict[str, dict[str, Any]] = {
+        **{dim: {"step": step.size, "unit": step.units} for dim, step in steps.items()},
+        **{dim: {"step": v, "start": geometry.start[dim]} for dim, v in geometry.voxel.items()},
+    }
+    dims = [
+        Dimension(name=dim, size=size, **({} if dim in too_long else positions.get(dim, {})))
+        for dim, size in sizes.items()
+    ]
+    if arranged.sections.mode.samples:
+        dims.append(Dimension(name="rgb", size=shape[-1]))
+    return Placed(
+        dims=tuple(dims),
+        labels_sections="section" not in too_long,
+        problems=tuple(problems),
+    )

@@ -1,0 +1,67 @@
+"""Units of lengths, doses, times, angles and voltages, and their conversion."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+__all__ = ["COLUMN_UNITS", "LENGTHS", "converted", "factor", "length_unit"]
+
+#: Units of the spatial coordinates: one ångström in each.
+LENGTHS = {"angstrom": 1.0, "nm": 0.1, "pm": 100.0, "um": 1e-4}
+
+# as other programs spell them
+_SPELLINGS = {
+    "angstrom": ("angstroms", "ångström", "ångstrom", "å", "\u212b", "a"),
+    "nm": ("nanometer", "nanometers", "nanometre", "nanometres"),
+    "pm": ("picometer", "picometers", "picometre", "picometres"),
+    "um": ("µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre"),
+}
+_LENGTH_BY_SPELLING = {
+    spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)
+}
+
+#: Units of named quantities in a Dataset, whatever the units of their source are.
+COLUMN_UNITS = {
+    "tilt_angle": "degree",
+    "tilt_beta": "degree",
+    "stage_x": "um",
+    "stage_y": "um",
+    "stage_z": "um",
+    "defocus": "um",
+    "dose": "e/angstrom^2",
+    "exposure_time": "s",
+    "voltage": "kV",
+}
+# the sizes of units that measure the same quantity
+_SCALES: tuple[dict[str, float], ...] = (
+    {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "pm": 1e-12},
+    {"e/m^2": 1.0, "e/nm^2": 1e18, "e/angstrom^2": 1e20},
+    {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
+    {"degree": 1.0, "rad": 180 / math.pi},
+    {"V": 1.0, "kV": 1e3},
+)
+
+
+def length_unit(name: object) -> float | None:
+    """Return the size in Å of a unit of the spatial coordinates, or None for any other unit."""
+    unit = _LENGTH_BY_SPELLING.get(str(name).strip().lower())
+    return None if unit is None else 1 / LENGTHS[unit]
+
+
+def factor(unit: str, wanted: str) -> float | None:
+    """Return what to multiply by for another unit; None if they measure different quantities."""
+    scales = [scale for scale in _SCALES if {unit, wanted} <= scale.keys()]
+    return scales[0][unit] / scales[0][wanted] if scales else None
+
+
+def converted(name: str, value: Any, unit: str) -> tuple[Any, str]:
+    """Return a value or an array in the units that a quantity of this name has in a Dataset."""
+    wanted = COLUMN_UNITS.get(name)
+    scale = factor(unit, wanted) if wanted is not None and unit != wanted else None
+    if wanted is None or scale is None:
+        return value, unit
+    with np.errstate(all="ignore"):
+        return value * scale, wanted

@@ -1,0 +1,124 @@
+"""What attributes say about the file that data were opened from, as far as it is well formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from mrc_xarray.errors import MrcError, warn
+from mrc_xarray.labels.attributes import COORDINATE_ATTRS, OWN_ATTRS
+from mrc_xarray.labels.source_name import SourceName
+from mrc_xarray.mrc.header import Header
+from mrc_xarray.safe_json import decode_json
+from mrc_xarray.storage import redacted
+
+__all__ = ["Provenance"]
+
+# characters of a header as JSON
+_LONGEST_HEADER = 2**16
+_MOST_NAMES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """The attributes of labelled data, parsed.
+
+    Attributes
+    ----------
+    attrs : mapping
+        The attributes of the engine that are well formed.
+    header : Header or None
+        The header that the data were opened with.
+    metadata : dict
+        The metadata of a file and its sidecars; empty if there are none.
+    malformed : tuple of str
+        The names of the attributes that are ignored.
+    """
+
+    attrs: Mapping[Any, Any]
+    header: Header | None
+    metadata: dict[str, Any]
+    malformed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, obj: xr.DataArray | xr.Dataset) -> Provenance:
+        """Parse the attributes of a DataArray, or of a Dataset and its variables."""
+        malformed = {f"{where}{key}" for where, key in _malformed(obj)}
+        attrs = {
+            key: value
+            for key, value in obj.attrs.items()
+            if key in OWN_ATTRS and key not in malformed
+        }
+        text, metadata = attrs.get("mrc_header"), attrs.get("mrc_metadata", "{}")
+        return cls(
+            attrs=attrs,
+            header=None if text is None else Header.from_json(text),
+            metadata=decode_json(metadata),
+            malformed=tuple(sorted(malformed)),
+        )
+
+    def warned(self) -> Provenance:
+        """Return this object, after a warning if attributes are malformed."""
+        if self.malformed:
+            warn(
+                f"the attributes {', '.join(self.malformed[:_MOST_NAMES])} are not as this "
+                "package writes them, and are ignored. They may come from a damaged file, or "
+                "from another program"
+            )
+        return self
+
+    def extended_header(self) -> bytes:
+        """Read the bytes between header and pixels, from the file that data were opened from.
+
+        Returns
+        -------
+        bytes
+            Empty if there are none.
+
+        Raises
+        ------
+        OSError
+            If the file no longer exists.
+        MrcError
+            If another file is there, or if the data were not opened from it in this session.
+        """
+        name = self.attrs.get("mrc_source")
+        if isinstance(name, SourceName):
+            return name.extended_header()
+        if self.attrs.get("mrc_extended_bytes"):
+            raise MrcError(
+                f"{redacted(str(name))[:200]}: the extended header of this file is not stored "
+                "with the data, and the data were not opened from the file in this session. Open "
+                "the MRC file itself with engine='mrc', or pass extended_header= to to_file"
+            )
+        return b""
+
+
+def _malformed(obj: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, str]]:
+    """Yield the place, for a message, and the name of each malformed attribute."""
+    # variables, since making a DataArray of each of many coordinates takes long
+    coords = obj.coords.variables
+    places = [("", obj.attrs, OWN_ATTRS)]
+    if isinstance(obj, xr.Dataset):
+        pixels = (variable for name, variable in obj.variables.items() if name not in coords)
+        places += [("", variable.attrs, OWN_ATTRS) for variable in pixels]
+    places += [(f"{name}:", variable.attrs, COORDINATE_ATTRS) for name, variable in coords.items()]
+    for where, attrs, accepted in places:
+        for key, is_accepted in accepted.items():
+            if (key in attrs and not is_accepted(attrs[key])) or (
+                key == "mrc_header" and key in attrs and not _is_header(attrs[key])
+            ):
+                yield where, key
+
+
+def _is_header(text: str) -> bool:
+    if len(text) > _LONGEST_HEADER:
+        return False
+    try:
+        header = Header.from_json(text)
+    except ValueError:
+        return False
+    return min(header.nx, header.ny, header.nz) > 0
