@@ -38,7 +38,7 @@ from mrcfile.mrcmemmap import MrcMemmap
 
 from mrc_xarray.cli import main
 
-PAGE = (Path(__file__).parents[1] / "docs/howto/coming_from.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs/howto/coming_from.md").read_text(encoding="utf-8")
 
 
 def parts(heading: str) -> dict[str, str]:
