@@ -7,7 +7,7 @@ import mrc_xarray
 
 HERE = Path(__file__).parent
 
-# Sphinx reads nothing outside its folder; git ignores the copies
+# Sphinx only reads files in its own folder; git ignores these copies
 shutil.rmtree(HERE / "notebooks", ignore_errors=True)
 shutil.copytree(
     HERE.parent / "notebooks",
@@ -27,14 +27,14 @@ nitpicky = False
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-# every page's code runs at each build, in a folder that goes afterwards
+# the code of each page runs at each build, in a temporary folder
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
-autodoc_typehints = "none"  # numpydoc has the types
+autodoc_typehints = "none"  # numpydoc shows the types
 numpydoc_show_class_members = False
 
 html_theme = "pydata_sphinx_theme"
