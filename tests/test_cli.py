@@ -79,7 +79,7 @@ def test_info_goes_on_after_a_bad_file_and_fails(tomogram, tmp_path, capsys) -> 
 
 def test_the_installed_command_shows_no_traceback(tmp_path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mrc_xarray.cli", "info", str(tmp_path / "none.mrc")],
+        [sys.executable, "-m", "mrc_xarray", "info", str(tmp_path / "none.mrc")],
         capture_output=True,
         text=True,
     )
@@ -92,7 +92,7 @@ def test_the_installed_command_shows_no_traceback(tmp_path) -> None:
 def test_demo_makes_a_file_that_mrcfile_reads_and_computes_its_mean(tmp_path) -> None:
     path = tmp_path / "demo.mrc"
     done = subprocess.run(
-        [sys.executable, "-m", "mrc_xarray.cli", "demo", str(path)],
+        [sys.executable, "-m", "mrc_xarray", "demo", str(path)],
         capture_output=True,
         text=True,
         check=True,
