@@ -166,8 +166,16 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("mrc-xarray: ")
-    assert run("--version").stdout == f"{mrc_xarray.__version__}\n"
-    assert run("convert", "one").stderr.startswith("usage: mrc-xarray convert ")
+
+
+def test_version_and_usage(capsys: Any) -> None:
+    for arguments, status in ((["--version"], 0), (["convert", "one"], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == status
+    out, err = capsys.readouterr()
+    assert out == f"{mrc_xarray.__version__}\n"
+    assert err.startswith("usage: mrc-xarray convert ")
 
 
 @pytest.mark.slow
