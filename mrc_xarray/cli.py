@@ -31,17 +31,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command, and return its exit status.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; by default those of the process.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 if an operation failed or a file is not valid.
+    The status is 0, or 1 if an operation failed or a file is not valid.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -147,12 +139,9 @@ def _convert(arguments: argparse.Namespace) -> bool:
     if arguments.compressor == "none":
         options["compressor"] = None
     with contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr):
+        selection, overwrite = dict(arguments.select), arguments.overwrite
         convert(
-            arguments.source,
-            arguments.target,
-            select=dict(arguments.select),
-            overwrite=arguments.overwrite,
-            **options,
+            arguments.source, arguments.target, select=selection, overwrite=overwrite, **options
         )
     return False
 
@@ -185,13 +174,11 @@ def _demo(arguments: argparse.Namespace) -> bool:
         ds = xr.open_dataset(path, engine="mrc", chunks={})
         print(ds)
         # a heartbeat that arrives while the cluster closes is logged as an error
-        cluster = LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        )
-        with cluster, Client(cluster):
+        options = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
+            Client(cluster),
+        ):
             print("\n>>> ds.data.mean().compute(), on a cluster of 2 processes")
             print(f"{float(ds['data'].mean().compute()):.6f}")
             print('\n>>> ds.data.sel(z=slice(380, 460)).mean("z").compute()')

@@ -22,17 +22,10 @@ Severity = Literal["error", "warning", "note"]
 
 
 class Rule(NamedTuple):
-    """A rule that the reader and the validator share.
+    """A rule that the reader and the validator share, and what a violation means.
 
-    Attributes
-    ----------
-    severity : {"error", "warning", "note"}
-        An error if the file violates the standard or can't be read; a warning if it is
-        suspicious, but mrcfile accepts it; a note if it is valid, but not supported in full.
-    meaning : str
-        What is wrong with a file that violates the rule.
-    strict : bool
-        Whether ``strict=True`` makes a violation an error.
+    An error violates the standard or prevents reading. A warning is suspicious, but mrcfile
+    accepts it. A note is about a valid file that is not supported in full.
     """
 
     severity: Severity

@@ -57,15 +57,7 @@ def write_tomogram(
 def tomogram(shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
     """Return two vesicles and three gold beads in noise, dark as in cryo-EM.
 
-    Parameters
-    ----------
-    shape : (int, int, int)
-        Numbers of sections, rows and columns.
-
-    Returns
-    -------
-    ndarray of float32
-        Always the same for the same shape.
+    The density is always the same for the same shape: (n_sections, n_rows, n_columns).
     """
     nz, ny, nx = shape
     z, y, x = np.ogrid[:nz, :ny, :nx]
@@ -88,14 +80,8 @@ def tomogram(shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
 
 
 def picture(image: npt.NDArray[np.floating], width: int = 64) -> str:
-    """Draw an image with characters, denser ones for darker pixels.
-
-    Parameters
-    ----------
-    image : ndarray, shape (n_rows, n_columns)
-    width : int
-        Number of characters per line. A character is twice as high as wide.
-    """
+    """Draw an image with `width` characters per line, denser ones for darker pixels."""
+    # a character is twice as high as wide
     step = max(1, image.shape[1] // width)
     n_rows, n_columns = (image.shape[0] // (2 * step), image.shape[1] // step)
     cropped = image[: n_rows * 2 * step, : n_columns * step]

@@ -65,7 +65,7 @@ def plot_slices(
         coordinate. The nearest voxels are drawn. The default along each dimension is the middle,
         index ``n // 2``.
     figure : Figure or SubFigure, optional
-        The figure to draw in; by default a new figure of pyplot.
+        By default a new figure of pyplot.
     cmap : str or Colormap
     robust : (float, float) or None, percent
         Percentiles of the finite values in all slices that are drawn black and white; None for
@@ -91,9 +91,8 @@ def plot_slices(
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError(
-            'plot_slices needs matplotlib: pip install "mrc-xarray[plot]"'
-        ) from error
+        message = 'plot_slices needs matplotlib: pip install "mrc-xarray[plot]"'
+        raise ImportError(message) from error
 
     dims = _ordered(data)
     if robust is not None and not 0 <= robust[0] < robust[1] <= 100:
@@ -132,28 +131,17 @@ class _View(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Axis:
-    """A dimension as it is drawn.
-
-    Attributes
-    ----------
-    dim : hashable
-    coordinate : ndarray, shape (size,)
-        The positions that a point is given in.
-    first, step : float
-        Position of pixel 0, and distance to the next one, in `unit`.
-    unit : str or None
-        Unit of the coordinate; None if the axis is in pixels.
-    """
+    """A dimension as it is drawn: in the unit of its coordinate, or in pixels."""
 
     dim: Hashable
-    coordinate: Array
+    coordinate: Array  # the positions of the pixels, to find a point
     first: float = 0.0
     step: float = 1.0
-    unit: str | None = None
+    unit: str | None = None  # None for pixels
 
     @property
     def length(self) -> float:
-        """Length from the edge of the first pixel to the edge of the last one, in `unit`."""
+        """Length between the outer edges of the first and the last pixel."""
         return abs(self.step) * len(self.coordinate)
 
     @property
@@ -330,9 +318,9 @@ def _add_scale_bar(ax: Axes, up: _Axis, right: _Axis) -> None:
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
     length, text = _bar(right)
-    style = {"size_vertical": 0.01 * up.length, "fill_bar": True}
-    spaces = {"borderpad": 0.6, "pad": 0.3, "sep": 3}
-    bar = AnchoredSizeBar(ax.transData, length, text, "lower right", **style, **spaces)
+    style = {"fill_bar": True, "borderpad": 0.6, "pad": 0.3, "sep": 3}
+    style["size_vertical"] = 0.01 * up.length
+    bar = AnchoredSizeBar(ax.transData, length, text, "lower right", **style)
     bar.patch.set(facecolor="white", edgecolor="none", alpha=0.8)
     ax.add_artist(bar)
 

@@ -178,17 +178,7 @@ def _steps(sections: Sections) -> Iterator[tuple[slice, ...]]:
 
 @dataclass
 class _Measured:
-    """Statistics of pixels, which may be complex, NaN or infinite.
-
-    Attributes
-    ----------
-    real, imaginary : Statistics
-        Of the finite values of both parts; the imaginary one is empty for real pixels.
-    least, most : float
-        Minimum and maximum of real pixels; NaN if a pixel is NaN.
-    n_not_finite, first_not_finite : int
-        Number of pixels that are not finite, and the first section with one.
-    """
+    """Statistics of the finite pixels, and the range of all, which is NaN if a pixel is NaN."""
 
     real: Statistics = field(default_factory=Statistics)
     imaginary: Statistics = field(default_factory=Statistics)
