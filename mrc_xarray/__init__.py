@@ -1,11 +1,12 @@
 """Electron-microscopy MRC files as labelled, lazy xarray data.
 
-Installing the package is enough for ``xr.open_dataset("tomo.mrc", engine="mrc")``.
+After the package is installed, ``xr.open_dataset("tomo.mrc", engine="mrc")`` works.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mrc_xarray import accessor
+from mrc_xarray import accessor as _accessor  # noqa: F401  # registers ds.mrc
 from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError, MrcWarning
 
@@ -18,29 +19,26 @@ __all__ = [
     "MrcError",
     "MrcWarning",
     "__version__",
-    "accessor",
     "create",
     "edit_header",
     "to_mrc",
     "validate",
 ]
 
-# who only reads need not wait for them
-_LAZY = {
-    "create": "writing.writer",
-    "edit_header": "writing.editing",
-    "to_mrc": "writing.writer",
-    "validate": "tools.validation",
+# imported on first use, so that opening a file does not wait for them
+_MODULES = {
+    "create": "mrc_xarray.writing.writer",
+    "edit_header": "mrc_xarray.writing.editing",
+    "to_mrc": "mrc_xarray.writing.writer",
+    "validate": "mrc_xarray.tools.validation",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,4 +1,4 @@
-"""``ds.mrc`` and ``da.mrc``: what the file said, after any computation."""
+"""``ds.mrc`` and ``da.mrc``: what the attributes and coordinates say about the file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mrc_xarray.writing.provenance import Provenance
 __all__ = ["MrcAccessor"]
 
 
-@xr.register_dataset_accessor("mrc")  # type: ignore[no-untyped-call]
+@xr.register_dataset_accessor("mrc")  # type: ignore[no-untyped-call]  # not typed in xarray
 @xr.register_dataarray_accessor("mrc")  # type: ignore[no-untyped-call]
 class MrcAccessor:
-    """What the file said of data that the engine opened.
+    """The header and metadata of the file that the data were opened from.
 
-    It is kept in the attributes of ``data``, so that it outlasts arithmetic, netCDF and Zarr.
+    They are stored in the attributes of ``data``, which arithmetic, netCDF and Zarr preserve.
     """
 
     def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
@@ -29,12 +29,12 @@ class MrcAccessor:
 
     @property
     def header(self) -> Header:
-        """Every field of the header as found, typed and named.
+        """Every field of the header as found in the file, typed and named.
 
         Raises
         ------
         AttributeError
-            If the data did not come from an MRC file, or lost their attributes.
+            If the data were not opened from an MRC file, or lost their attributes.
         """
         header = self._provenance().header
         if header is None:
@@ -48,25 +48,25 @@ class MrcAccessor:
     def voxel_size(self) -> dict[str, float]:
         """The voxel size in Å along each spatial dimension, from the coordinates.
 
-        Right after slicing and coarsening. A dimension without a regular coordinate is left
-        out; one of length 1 has the voxel size that it was opened with.
+        It is correct after slicing and coarsening. A dimension without a regular coordinate is
+        left out; a dimension of length 1 has the voxel size that it was opened with.
         """
         Provenance.of(self._obj).warned()
         return voxel_size(self._obj)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the file and its sidecars say beyond the header; empty if nothing."""
+        """The metadata of the file and its sidecars that are not in the header; may be empty."""
         return self._provenance().metadata
 
     @property
     def extended_header(self) -> bytes:
-        """The bytes between header and pixels, read again from the file; empty if there are none.
+        """The bytes between header and pixels, read from the file; empty if there are none.
 
         Raises
         ------
         OSError
-            If the file is no longer there.
+            If the file no longer exists.
         MrcError
             If the file changed since it was opened, or if the data were not opened from the MRC
             file in this session. netCDF and Zarr do not store the extended header.
@@ -75,26 +75,26 @@ class MrcAccessor:
 
     @property
     def extended_fields(self) -> xr.Dataset:
-        """All fields of the extended header's records, read again from the file.
+        """All fields of the extended header, read from the file; empty if it has no fields.
 
-        Variables have the file's names and units, and the sections' dimension; fields with one
-        value for the file have none. Empty where the extended header has no fields.
+        The variables have the names and units of the file. Fields with one value per section
+        have the dimension of the sections, and others have none.
 
         Raises
         ------
         OSError, MrcError
             As `extended_header`.
         """
-        return extended.fields(self._required())
+        return extended.fields(self._opened())
 
     def plot_slices(self, at: Mapping[str, float] | None = None, **options: Any) -> Any:
-        """Show central slices, see `mrc_xarray.tools.plot.plot_slices`."""
+        """Draw central slices; see `mrc_xarray.tools.plot.plot_slices`."""
         from mrc_xarray.tools.plot import plot_slices
 
-        return plot_slices(self._required(), at, **options)
+        return plot_slices(self._opened(), at, **options)
 
     def to_file(self, target: str | os.PathLike[str], **options: Any) -> Any:
-        """Write the data to an MRC or MRCZ file: see `mrc_xarray.to_mrc`, for all arguments."""
+        """Write the data to an MRC or MRCZ file; see `mrc_xarray.to_mrc` for all arguments."""
         from mrc_xarray.writing.writer import to_mrc
 
         return to_mrc(self._obj, target, **options)
@@ -103,7 +103,7 @@ class MrcAccessor:
         data = self._data()
         return Provenance.of(xr.Dataset() if data is None else data).warned()
 
-    def _required(self) -> xr.DataArray:
+    def _opened(self) -> xr.DataArray:
         data = self._data()
         if data is None:
             raise AttributeError("the Dataset has no variable that was opened with engine='mrc'")
@@ -111,7 +111,7 @@ class MrcAccessor:
         return data
 
     def _data(self) -> xr.DataArray | None:
-        """Return the variable that came from the file; None if a Dataset has none."""
+        """Return the variable that was opened from the file; None if a Dataset has none."""
         if isinstance(self._obj, xr.DataArray):
             return self._obj
         variables = self._obj.data_vars

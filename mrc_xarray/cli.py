@@ -1,4 +1,4 @@
-"""The command ``mrc-xarray``: public functions, printed."""
+"""The command ``mrc-xarray``: it calls public functions, and prints what they return."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import mrc_xarray
@@ -19,8 +19,8 @@ from mrc_xarray.text import json_text, printable, printable_lines
 
 __all__ = ["main"]
 
-# of a problem, to machines
-_TOLD = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
+# the attributes of a problem in JSON
+_REPORTED = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,41 +31,48 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command, and return its exit status.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; by default those of the process.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 where something could not be done, or a file is not valid.
+    The status is 0, or 1 if an operation failed or a file is not valid.
     """
+    arguments = _parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            return int(arguments.run(arguments))
+    except BrokenPipeError:
+        # a reader such as `head` has closed the output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # a store's library has errors of its own
+        _print_error(error)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mrc-xarray", description="Electron-microscopy MRC files for xarray.")
     parser.add_argument("--version", action="version", version=mrc_xarray.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    info = commands.add_parser("info", help="tell what MRC files are")
-    info.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
-    info.add_argument("--json", action="store_true", help="for machines: one JSON list")
-    info.set_defaults(run=_info)
+    def add(run: Callable[[argparse.Namespace], bool], help_text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(run.__name__.removeprefix("_"), help=help_text)
+        command.set_defaults(run=run)
+        return command
 
-    validate = commands.add_parser("validate", help="tell what is wrong with MRC files")
-    validate.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
-    validate.add_argument("--data", action="store_true", help="look at the pixels, too")
-    validate.add_argument("--json", action="store_true", help="for machines: one JSON list")
-    validate.set_defaults(run=_validate)
+    info = add(_info, "describe MRC files")
+    validate = add(_validate, "list what is wrong with MRC files")
+    validate.add_argument("--data", action="store_true", help="also check the pixels")
+    for command in (info, validate):
+        command.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
+        command.add_argument("--json", action="store_true", help="print one JSON list")
 
-    convert = commands.add_parser(
-        "convert", help="convert between MRC, MRCZ, Zarr and netCDF, by the names' suffixes"
-    )
+    convert = add(_convert, "convert between MRC, MRCZ, Zarr and netCDF, by the names' suffixes")
     convert.add_argument("source", metavar="SRC", help="path or URL")
-    convert.add_argument("target", metavar="DST", help="in .mrc, .mrcz, .zarr, .nc, ...")
+    convert.add_argument("target", metavar="DST", help="path or URL in .mrc, .mrcz, .zarr or .nc")
     convert.add_argument("--mode", type=int, help="MODE of an MRC file")
-    convert.add_argument("--compressor", help="codec of an MRCZ, or none")
-    convert.add_argument("--clevel", type=int, help="how hard to compress, 0 to 9")
+    convert.add_argument("--compressor", help="codec of an MRCZ file, or none")
+    convert.add_argument("--clevel", type=int, help="compression level, 0 to 9")
     convert.add_argument(
         "--select",
         type=_selection,
@@ -73,34 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[],
         metavar="DIM=START:STOP",
-        help="what to take along dimensions, by index",
+        help="part of each dimension, by index",
     )
     convert.add_argument("--overwrite", action="store_true", help="replace DST")
-    convert.add_argument("--quiet", action="store_true", help="without a progress bar")
-    convert.set_defaults(run=_convert)
+    convert.add_argument("--quiet", action="store_true", help="show no progress bar")
 
-    demo = commands.add_parser(
-        "demo", help="make a small tomogram, open it, and compute on a local cluster"
-    )
-    demo.add_argument("file", nargs="?", metavar="FILE", help="where to keep the tomogram")
-    demo.set_defaults(run=_demo)
-
-    arguments = parser.parse_args(argv)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show
-            return int(arguments.run(arguments))
-    except BrokenPipeError:
-        # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        # of any library that a store needs, too
-        _complain(error)
-        return 1
+    demo = add(_demo, "write a small tomogram, open it, and compute on a local cluster")
+    demo.add_argument("file", nargs="?", metavar="FILE", help="path of the tomogram")
+    return parser
 
 
-def _info(arguments: argparse.Namespace) -> int:
+def _info(arguments: argparse.Namespace) -> bool:
     from mrc_xarray.tools.summary import summarise, table
 
     summaries: list[dict[str, Any]] = []
@@ -108,60 +98,56 @@ def _info(arguments: argparse.Namespace) -> int:
         try:
             summaries.append(summarise(file))
         except Exception as error:
-            _complain(error, file)
+            _print_error(error, file)
             continue
         if not arguments.json:
             print(table(summaries[-1]))
     if arguments.json:
         print(json_text(summaries, indent=2, allow_nan=False))
-    return int(len(summaries) < len(arguments.files))
+    return len(summaries) < len(arguments.files)
 
 
-def _validate(arguments: argparse.Namespace) -> int:
+def _validate(arguments: argparse.Namespace) -> bool:
     reports: list[dict[str, Any]] = []
     for file in arguments.files:
         problems: list[Problem]
         try:
             problems = mrc_xarray.validate(file, data=arguments.data)
         except Exception as error:
-            _complain(error, file)
+            _print_error(error, file)
             accepted = "a file that can be read"
             problems = [Problem("unreadable", "the file", str(error), accepted, "")]
         else:
             if not arguments.json:
-                lines = [f"  {problem}" for problem in problems]
-                name = printable(redacted(file))
-                print("\n".join([f"{name}:{' valid' * (not problems)}", *lines]))
-        told = [{name: getattr(problem, name) for name in _TOLD} for problem in problems]
-        reports.append({"file": redacted(file), "valid": not problems, "problems": told})
+                print(f"{printable(redacted(file))}:{'' if problems else ' valid'}")
+                print("".join(f"  {problem}\n" for problem in problems), end="")
+        reported = [{name: getattr(problem, name) for name in _REPORTED} for problem in problems]
+        reports.append({"file": redacted(file), "valid": not problems, "problems": reported})
     if arguments.json:
         print(json_text(reports, indent=2, allow_nan=False))
-    return int(not all(report["valid"] for report in reports))
+    return not all(report["valid"] for report in reports)
 
 
-def _convert(arguments: argparse.Namespace) -> int:
+def _convert(arguments: argparse.Namespace) -> bool:
     from dask.diagnostics.progress import ProgressBar
 
     from mrc_xarray.tools.convert import convert
 
-    options = {"mode": arguments.mode, "clevel": arguments.clevel}
+    names = ("mode", "compressor", "clevel")
+    options = {name: getattr(arguments, name) for name in names}
     options = {name: value for name, value in options.items() if value is not None}
-    if arguments.compressor is not None:
-        options["compressor"] = None if arguments.compressor == "none" else arguments.compressor
-    progress = contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr)
-    with progress:
+    if arguments.compressor == "none":
+        options["compressor"] = None
+    with contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr):
+        selection, overwrite = dict(arguments.select), arguments.overwrite
         convert(
-            arguments.source,
-            arguments.target,
-            select=dict(arguments.select),
-            overwrite=arguments.overwrite,
-            **options,
+            arguments.source, arguments.target, select=selection, overwrite=overwrite, **options
         )
-    return 0
+    return False
 
 
 def _selection(text: str) -> tuple[str, slice]:
-    """Read DIM=INDEX or DIM=START:STOP[:STEP]."""
+    """Parse DIM=INDEX or DIM=START:STOP[:STEP]."""
     dim, _, numbers = text.partition("=")
     try:
         parts = [int(part) if part else None for part in numbers.split(":")]
@@ -170,12 +156,12 @@ def _selection(text: str) -> tuple[str, slice]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not DIM=START:STOP") from None
     if len(parts) == 1 and parts[0] is not None:
-        # a slice keeps the dimension, and its position
+        # a slice retains the dimension and its coordinate; -1 is the last index
         return dim, slice(parts[0], parts[0] + 1 or None)
     return dim, slice(*parts)
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> bool:
     import xarray as xr
     from distributed import Client, LocalCluster
 
@@ -187,34 +173,27 @@ def _demo(arguments: argparse.Namespace) -> int:
         print(f'>>> ds = xr.open_dataset("{os.path.basename(path)}", engine="mrc", chunks={{}})')
         ds = xr.open_dataset(path, engine="mrc", chunks={})
         print(ds)
-        # a worker's heartbeat may come while the cluster closes, which it logs as an error
-        cluster = LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        )
-        with cluster, Client(cluster):
+        # a heartbeat that arrives while the cluster closes is logged as an error
+        options = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
+            Client(cluster),
+        ):
             print("\n>>> ds.data.mean().compute(), on a cluster of 2 processes")
             print(f"{float(ds['data'].mean().compute()):.6f}")
             print('\n>>> ds.data.sel(z=slice(380, 460)).mean("z").compute()')
             print(picture(ds["data"].sel(z=slice(380, 460)).mean("z").compute().values))
-    return 0
+    return False
 
 
-def _show(message: Warning | str, *where: Any, **more: Any) -> None:
-    """Print a warning in one line, without the place in the code."""
+def _print_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     print(f"mrc-xarray: warning: {printable_lines(str(message))}", file=sys.stderr)
 
 
-def _complain(error: Exception, file: str = "") -> None:
-    """Tell an error in one line."""
-    told = "; ".join([str(error), *getattr(error, "__notes__", [])])
-    if not isinstance(error, mrc_xarray.MrcError):
-        # its message may be no more than a name
-        told = f"{redacted(file)}: {type(error).__name__}: {told}" if file else told
-    print("mrc-xarray: " + printable("; ".join(told.splitlines())), file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _print_error(error: Exception, file: str = "") -> None:
+    """Print an error in one line."""
+    text = "; ".join([str(error), *getattr(error, "__notes__", [])])
+    if file and not isinstance(error, mrc_xarray.MrcError):
+        # the message of another library may be as short as a name
+        text = f"{redacted(file)}: {type(error).__name__}: {text}"
+    print("mrc-xarray: " + printable("; ".join(text.splitlines())), file=sys.stderr)

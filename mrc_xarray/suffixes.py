@@ -1,4 +1,4 @@
-"""The suffixes of file names, and what they say about a file."""
+"""The suffixes of file names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = [
 VOLUME_SUFFIXES = (".rec", ".map", ".ccp4")
 STACK_SUFFIXES = (".mrcs", ".st", ".ali", ".preali")
 MRC_SUFFIXES = (".mrc", ".mrcz", *VOLUME_SUFFIXES, *STACK_SUFFIXES)
-#: After the suffix of a file in a compressed stream.
+#: Compressed streams add one of these to the suffix of the file that they contain.
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lzma")
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
-    """Split a path or URL before its suffix, in lower case; one of compression is left out."""
+    """Split a path or URL into stem and lower-case suffix, without a suffix of compression."""
     path = name
     if "://" in name:
         # in a chain like simplecache::s3://bucket/key, the first URL names the file

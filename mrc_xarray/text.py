@@ -1,4 +1,4 @@
-"""Text that is shown to people. Control characters are escaped, since terminals obey them."""
+"""Text for people, with control characters escaped, because terminals execute them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["json_text", "printable", "printable_lines"]
 
 
 def printable(text: str) -> str:
-    """Return `text` with each character that is not printable replaced by its escape.
+    """Return `text` with an escape in place of each character that is not printable.
 
-    These are control characters including line ends, characters that change the direction of
-    writing, and lone surrogates, which can't be encoded.
+    Such characters are control characters including line ends, characters that change the
+    direction of writing, and lone surrogates, which can't be encoded.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""The command line: what a user and a script see of it."""
+"""The command line: its output, messages and exit status."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import by_hand
 import mrcfile
 import numpy as np
 import pytest
 
+import mrc_xarray
 from mrc_xarray.cli import main
+
+ATTRIBUTES = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
 
 
 @pytest.fixture
@@ -24,9 +28,29 @@ def tomogram(tmp_path: Path) -> Path:
     return path
 
 
-def test_info_tells_shape_type_voxel_size_layout_size_and_labels(tomogram, capsys) -> None:
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.mrc"
+    fields = {"nversion": 0, "cella": (-1, float("inf"), 2), "dmin": 3, "dmax": 4}
+    path.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), np.float32), **fields))
+    return path
+
+
+def strictly(text: str) -> Any:
+    """Parse JSON, which has no NaN."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# info -------------------------------------------------------------------------------------------
+
+
+def test_info(tomogram: Path, capsys: Any) -> None:
     assert main(["info", str(tomogram)]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     for text in (
         str(tomogram),
         "3 z × 4 y × 5 x",
@@ -37,9 +61,10 @@ def test_info_tells_shape_type_voxel_size_layout_size_and_labels(tomogram, capsy
         "Created by mrcfile.py",
     ):
         assert text in out
+    assert err == ""
 
 
-def test_info_tells_repairs_and_assumptions(tmp_path, capsys) -> None:
+def test_info_on_repairs_and_assumptions(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "odd.mrc"
     path.write_bytes(by_hand.mrc(np.zeros((2, 2, 2), np.int8), mapc=0, nversion=0))
     assert main(["info", str(path)]) == 0
@@ -48,15 +73,11 @@ def test_info_tells_repairs_and_assumptions(tmp_path, capsys) -> None:
     assert "int8: assumed" in out
 
 
-def test_info_as_json_is_strict_and_whole(tomogram, tmp_path, capsys) -> None:
+def test_info_as_json(tomogram: Path, tmp_path: Path, capsys: Any) -> None:
     nan = tmp_path / "nan.mrc"
     nan.write_bytes(by_hand.mrc(np.zeros((1, 2, 2), np.float32), dmean=float("nan")))
     assert main(["info", "--json", str(tomogram), str(nan)]) == 0
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    first, second = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    first, second = strictly(capsys.readouterr().out)
     assert first["shape"] == {"z": 3, "y": 4, "x": 5}
     assert first["voxel_size_angstrom"] == {"z": 2.5, "y": 2.5, "x": 2.5}
     assert first["size_on_disk"] == tomogram.stat().st_size
@@ -64,73 +85,118 @@ def test_info_as_json_is_strict_and_whole(tomogram, tmp_path, capsys) -> None:
     assert second["header"]["dmean"] == "nan"
 
 
-def test_info_goes_on_after_a_bad_file_and_fails(tomogram, tmp_path, capsys) -> None:
-    bad = tmp_path / "bad.mrc"
+def test_info_continues_after_a_bad_file(tomogram: Path, tmp_path: Path, capsys: Any) -> None:
+    bad, missing, archive = (tmp_path / name for name in ("bad.mrc", "missing.mrc", "no.zip"))
     bad.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    missing = tmp_path / "missing.mrc"
-    assert main(["info", str(bad), str(missing), str(tomogram)]) == 1
+    archive.write_bytes(b"not an archive")
+    files = [str(bad), str(missing), f"zip://x.mrc::{archive}", str(tomogram)]
+    assert main(["info", *files]) == 1
     out, err = capsys.readouterr()
     assert "3 z × 4 y × 5 x" in out
-    lines = err.splitlines()
-    assert len(lines) == 2
-    assert "Git LFS pointer" in lines[0]
-    assert "missing.mrc" in lines[1]
+    # one line per error, with the file and the class of another library's error
+    first, second, third = err.splitlines()
+    assert "Git LFS pointer" in first
+    assert "missing.mrc" in second
+    assert str(archive) in third
+    assert "BadZipFile" in third
 
 
-def test_the_installed_command_shows_no_traceback(tmp_path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mrc_xarray.cli", "info", str(tmp_path / "none.mrc")],
-        capture_output=True,
-        text=True,
-    )
+# validate ---------------------------------------------------------------------------------------
+
+
+def test_validate(tomogram: Path, broken: Path, capsys: Any) -> None:
+    assert main(["validate", "--data", str(tomogram)]) == 0
+    assert capsys.readouterr() == (f"{tomogram}: valid\n", "")
+    for options in ([], ["--data"]):
+        assert main(["validate", str(broken), *options]) == 1
+        out, err = capsys.readouterr()
+        problems = mrc_xarray.validate(broken, data=bool(options))
+        assert out == "".join([f"{broken}:\n", *(f"  {problem}\n" for problem in problems)])
+        assert ("DMIN" in out) == bool(options)
+        assert err == ""
+
+
+def test_validate_fails_for_a_warning(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "suspicious.mrc"
+    path.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), np.float32), mx=0))
+    assert main(["validate", str(path)]) == 1
+    assert "warning cell: MX" in capsys.readouterr().out
+
+
+def test_validate_as_json(tomogram: Path, broken: Path, tmp_path: Path, capsys: Any) -> None:
+    missing = tmp_path / "none.mrc"
+    files = [tomogram, broken, missing, tmp_path]
+    assert main(["validate", "--json", "--data", *map(str, files)]) == 1
+    out, err = capsys.readouterr()
+    valid, invalid, *unreadable = strictly(out)
+    assert valid == {"file": str(tomogram), "valid": True, "problems": []}
+    assert (invalid["file"], invalid["valid"]) == (str(broken), False)
+    assert invalid["problems"] == [
+        {name: getattr(problem, name) for name in ATTRIBUTES}
+        for problem in mrc_xarray.validate(broken, data=True)
+    ]
+    for report, path in zip(unreadable, files[2:], strict=True):
+        assert (report["file"], report["valid"]) == (str(path), False)
+        assert [problem["code"] for problem in report["problems"]] == ["unreadable"]
+    assert len(err.splitlines()) == 2
+
+
+def test_validate_continues_after_a_missing_file(
+    tomogram: Path, tmp_path: Path, capsys: Any
+) -> None:
+    missing = tmp_path / "none.mrc"
+    assert main(["validate", str(missing), str(tomogram)]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{tomogram}: valid\n"
+    assert str(missing) in err
+    assert len(err.splitlines()) == 1
+
+
+# the process ------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mrc_xarray", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    done = run("info", str(tmp_path / "none.mrc"))
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("mrc-xarray: ")
 
 
-def test_demo_makes_a_file_that_mrcfile_reads_and_computes_its_mean(tmp_path) -> None:
+def test_version_and_usage(capsys: Any) -> None:
+    for arguments, status in ((["--version"], 0), (["convert", "one"], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == status
+    out, err = capsys.readouterr()
+    assert out == f"{mrc_xarray.__version__}\n"
+    assert err.startswith("usage: mrc-xarray convert ")
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
     path = tmp_path / "demo.mrc"
-    done = subprocess.run(
-        [sys.executable, "-m", "mrc_xarray.cli", "demo", str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run("demo", str(path))
+    assert done.returncode == 0
+    assert done.stderr == ""
     assert mrcfile.validate(path, print_file=sys.stderr)
     with mrcfile.open(path) as mrc:
         mean = float(mrc.data.mean(dtype=np.float64))
         assert mrc.voxel_size.x == pytest.approx(13.3, rel=1e-6)
         assert mrc.is_volume()
     assert "<xarray.Dataset>" in done.stdout
-    lines = done.stdout.splitlines()
-    shown = lines[lines.index(next(line for line in lines if "mean().compute()" in line)) + 1]
-    assert float(shown) == pytest.approx(mean, abs=2e-6)
-    assert done.stderr == ""
+    _, result = done.stdout.split(">>> ds.data.mean().compute(), on a cluster of 2 processes\n")
+    assert float(result.splitlines()[0]) == pytest.approx(mean, abs=2e-6)
 
 
-def test_demo_overwrites_nothing(tmp_path, capsys) -> None:
+def test_demo_overwrites_nothing(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "precious.mrc"
     path.write_bytes(b"precious")
     assert main(["demo", str(path)]) == 1
     assert path.read_bytes() == b"precious"
     assert "File exists" in capsys.readouterr().err
-
-
-def test_any_library_error_is_one_line_that_names_file_and_kind(tmp_path, capsys) -> None:
-    path = tmp_path / "no.zip"
-    path.write_bytes(b"no archive")
-    assert main(["info", f"zip://x.mrc::{path}"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(path) in line
-    assert "BadZipFile" in line
-
-
-def test_labels_are_no_commands_to_the_terminal(tmp_path, capsys) -> None:
-    path = tmp_path / "label.mrc"
-    data = np.zeros((1, 2, 2), np.float32)
-    path.write_bytes(by_hand.mrc(data, labels=(b"\x1b]0;title\x07",)))
-    assert main(["info", str(path)]) == 0
-    out = capsys.readouterr().out
-    assert "title" in out
-    assert "\x1b" not in out

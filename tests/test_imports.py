@@ -1,4 +1,4 @@
-"""Who may import whom: in the source, and in a fresh interpreter."""
+"""The layers of the package, the weight of its import, and its public names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mrc_xarray
+from mrc_xarray.accessor import MrcAccessor
 
 PACKAGE = Path(mrc_xarray.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -18,7 +19,7 @@ HEAVY = {"dask", "distributed", "fsspec", "blosc", "blosc2", "mrcfile", "zarr", 
 
 
 def imported(module: str, *, at_top: bool = False) -> set[str]:
-    """Return the modules that a file imports, at its top or anywhere, but not for types alone."""
+    """Return the modules that a file imports, anywhere or at its top, except for types only."""
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
     found = set()
     nodes: list[ast.AST] = [tree]
@@ -91,35 +92,38 @@ def test_only_storage_knows_fsspec() -> None:
     assert {module.partition("/")[0] for module in knowing} == {"storage"}
 
 
-def after(statement: str) -> set[str]:
-    """Return the packages that a fresh interpreter has imported after `statement`."""
-    code = f"{statement}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+# what xarray does for every file, before it knows which engine opens it
+GUESS = """
+from mrc_xarray.backend import MrcBackendEntrypoint as Engine
+Engine().guess_can_open("s3://bucket/file.mrc"), Engine().guess_can_open("file.mrc")
+"""
+
+
+def test_import_and_guessing_bring_nothing_heavy() -> None:
+    stages = ("import xarray, xarray.backends", "import mrc_xarray", GUESS)
+    show = "import json, sys; print(json.dumps(sorted(sys.modules)))"
+    code = "\n".join(f"{stage}\n{show}" for stage in stages)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
-    return packages(set(json.loads(done.stdout)))
-
-
-@pytest.fixture(scope="module")
-def xarrays_own() -> set[str]:
-    return after("import xarray, xarray.backends")
-
-
-@pytest.mark.parametrize("module", ["mrc_xarray", "mrc_xarray.backend"])
-def test_import_brings_nothing_heavy(xarrays_own: set[str], module: str) -> None:
-    assert not (after(f"import {module}") - xarrays_own) & HEAVY
-
-
-def test_guessing_brings_nothing_heavy(xarrays_own: set[str]) -> None:
-    guess = (
-        "from mrc_xarray.backend import MrcBackendEntrypoint as E\n"
-        f"E().guess_can_open({__file__!r}); E().guess_can_open('s3://bucket/file.mrc')"
-    )
-    assert not (after(guess) - xarrays_own) & HEAVY
+    of_xarray, *ours = (packages(set(json.loads(line))) for line in done.stdout.splitlines())
+    for found in ours:
+        assert "mrc_xarray" in found
+        assert not (found - of_xarray) & HEAVY
 
 
 def test_public_names() -> None:
-    assert mrc_xarray.MrcError.__mro__[1] is ValueError
-    assert mrc_xarray.MrcWarning.__mro__[1] is UserWarning
-    assert {"MrcError", "MrcWarning"} <= set(mrc_xarray.__all__)
-    assert all(hasattr(mrc_xarray, name) for name in mrc_xarray.__all__)
+    public = [name for name in dir(mrc_xarray) if not name.startswith("_")]
+    assert public == ["MrcError", "MrcWarning", "create", "edit_header", "to_mrc", "validate"]
+    assert set(mrc_xarray.__all__) == {*public, "__version__"}
+    assert all(hasattr(mrc_xarray, name) for name in dir(mrc_xarray))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mrc_xarray.nothing  # noqa: B018
+    members = [name for name in vars(MrcAccessor) if not name.startswith("_")]
+    # and the engine and the command
+    assert len(public) + len(members) + 2 <= 20
+
+
+def test_error_and_warning_have_the_standard_base() -> None:
+    assert issubclass(mrc_xarray.MrcError, ValueError)
+    assert issubclass(mrc_xarray.MrcWarning, UserWarning)

@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands."""
+"""The README's code blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mrc_xarray.tools.demo import write_tomogram
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_python_blocks_run_in_their_order(tmp_path, monkeypatch) -> None:
+def test_python_blocks_run(tmp_path, monkeypatch) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
     assert len(blocks) == 2
     write_tomogram(tmp_path / "tomo.mrc")
@@ -25,6 +25,6 @@ def test_python_blocks_run_in_their_order(tmp_path, monkeypatch) -> None:
     assert names["ds"].mrc.voxel_size == pytest.approx({"z": 13.3, "y": 13.3, "x": 13.3})
 
 
-def test_there_are_just_the_two_commands_that_ci_runs() -> None:
+def test_commands_are_the_two_that_ci_runs() -> None:
     commands = re.findall(r"^```sh\n(.*?)^```$", README.read_text(), re.M | re.S)
     assert [command.split()[0] for command in commands] == ["pip", "pip"]

@@ -1,1 +1,1 @@
-"""What users call besides the engine: validation, conversion, summaries and plots."""
+"""Tools on top of the engine: validation, conversion, summaries and plots."""

@@ -1,4 +1,4 @@
-"""From any of MRC, MRCZ, Zarr and netCDF to any other, in bounded memory."""
+"""Conversion between MRC, MRCZ, Zarr and netCDF, in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ __all__ = ["convert"]
 Kind: TypeAlias = Literal["mrc", "netcdf", "zarr"]
 
 _KINDS: dict[str, Kind] = {".zarr": "zarr", ".nc": "netcdf", ".nc4": "netcdf"}
+# how xarray opens each kind
+_OPENED: dict[Kind, dict[str, Any]] = {
+    "mrc": {"engine": "mrc"},
+    "netcdf": {"engine": "netcdf4"},
+    "zarr": {"engine": "zarr", "consolidated": False},
+}
 
 
 def convert(
@@ -36,55 +42,53 @@ def convert(
     overwrite: bool = False,
     **options: Any,
 ) -> None:
-    """Convert a file or store; what it is, its suffix tells.
+    """Convert a file or store to another format; the suffixes of the names are the formats.
 
     Parameters
     ----------
     source, target : path or URL
-        In .zarr for Zarr, .nc for netCDF, .mrcz for MRCZ, and any other for plain MRC.
+        In .zarr for Zarr, .nc or .nc4 for netCDF, .mrcz for MRCZ, and any other for MRC.
     select : mapping of dimension to slice, optional
-        What to take, by index.
+        The part to convert, by index.
     overwrite : bool
-        Whether to replace what is there.
+        Whether to replace an existing target.
     **options
-        For `mrc_xarray.to_mrc`, where the target is MRC.
+        For `mrc_xarray.to_mrc`, if the target is MRC or MRCZ.
 
     Raises
     ------
     MrcError
-        If the target can't hold the data.
+        If the target can't store the data.
     """
     kind = _kind(target)
     if options and kind != "mrc":
-        raise MrcError(f"{', '.join(options)}: for a target in MRC alone, and this is {kind}")
-    opened: dict[Kind, dict[str, Any]] = {
-        "mrc": {"engine": "mrc"},
-        "netcdf": {"engine": "netcdf4"},
-        "zarr": {"engine": "zarr", "consolidated": False},
-    }
+        raise MrcError(
+            f"{redacted(target)}: {', '.join(options)} can't be used for a {kind} target; "
+            "accepted: a target in MRC or MRCZ"
+        )
     if kind != "mrc" and _same_place(source, target):
         raise MrcError(
-            f"{redacted(target)}: source and target are the same, or one is within the other"
+            f"{redacted(target)}: source and target are the same, or one contains the other. "
+            "Choose another target"
         )
     urls = [name for name in (source, target) if "://" in name and _kind(name) != "mrc"]
-    # chunks come after the selection: then no chunk reads what is left out
     with (
         without_secrets(*urls) if urls else contextlib.nullcontext(),
-        xr.open_dataset(source, **opened[_kind(source)]) as ds,
+        xr.open_dataset(source, **_OPENED[_kind(source)]) as ds,
     ):
-        unknown = set(select or {}) - set(ds.dims)
-        if unknown:
+        if unknown := sorted(set(select or {}) - set(map(str, ds.dims))):
             raise MrcError(
-                f"{redacted(source)}: no dimension {', '.join(map(repr, sorted(unknown)))}; "
-                f"it has {', '.join(map(str, ds.dims))}"
+                f"{redacted(source)}: no dimension {', '.join(map(repr, unknown))}; "
+                f"accepted: {', '.join(map(str, ds.dims))}"
             )
-        ds = _chunked(ds.isel(select or {}))
+        # select first, so that no chunk reads more than the selection
+        selected = _chunked(ds.isel(select or {}))
         if kind == "mrc":
-            to_mrc(ds, target, overwrite=overwrite, **options)
+            to_mrc(selected, target, overwrite=overwrite, **options)
         elif kind == "zarr":
-            _to_zarr(ds.drop_encoding(), target, overwrite)
+            _to_zarr(selected.drop_encoding(), target, overwrite)
         else:
-            _to_netcdf(ds.drop_encoding(), target, overwrite)
+            _to_netcdf(selected.drop_encoding(), target, overwrite)
 
 
 def _kind(name: str) -> Kind:
@@ -92,18 +96,18 @@ def _kind(name: str) -> Kind:
 
 
 def _same_place(source: str, target: str) -> bool:
-    """Tell whether writing the target would destroy the source."""
+    """Return whether writing the target would destroy the source."""
     places = []
     for name in (source, target):
         fs, path = filesystem(name)
-        path = os.path.realpath(os.path.expanduser(path)) if fs is None else path
-        places.append((None if fs is None else fs.to_json(), path.rstrip("/") + "/"))
+        full = os.path.realpath(os.path.expanduser(path)) if fs is None else path
+        places.append((None if fs is None else fs.to_json(), full.rstrip("/") + "/"))
     (store, path), (other_store, other) = places
     return store == other_store and (path.startswith(other) or other.startswith(path))
 
 
 def _chunked(ds: xr.Dataset) -> xr.Dataset:
-    """Cut the variables as they are best read."""
+    """Return the dataset in the chunks that its variables prefer."""
     chunks: dict[Any, Any] = {}
     for variable in ds.data_vars.values():
         preferred = variable.encoding.get("preferred_chunks") or {}
@@ -114,17 +118,17 @@ def _chunked(ds: xr.Dataset) -> xr.Dataset:
 def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
     if fs is None:
-        _to_folder(ds, os.path.realpath(os.path.expanduser(path)), overwrite)
+        _to_zarr_folder(ds, os.path.realpath(os.path.expanduser(path)), overwrite)
         return
     try:
-        # version 3 of Zarr has no consolidated metadata, and warns of them
+        # Zarr 3 has no consolidated metadata, and warns about them
         ds.to_zarr(target, mode="w" if overwrite else "w-", consolidated=False)
     except FileExistsError:
         raise exists(redacted(target)) from None
 
 
-def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
-    """Write a Zarr store to a folder with a temporary name, and rename it when it is complete."""
+def _to_zarr_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
+    """Write to a folder with a temporary name, and rename it when it is complete."""
     if os.path.lexists(path) and not overwrite:
         raise exists(path)
     part = PartFolder.of(path)
@@ -139,7 +143,7 @@ def _to_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
 def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
     if fs is not None:
-        raise MrcError(f"{redacted(target)}: netCDF can only be written to a disk")
+        raise MrcError(f"{redacted(target)}: netCDF can only be written to a local path")
     sink = NewFile.at(path, overwrite)
     try:
         # HDF5 locks the file itself

@@ -1,14 +1,16 @@
-"""A small tomogram of recognisable content, for the demo, the docs and the notebooks."""
+"""A small synthetic tomogram for the demo, the docs and the notebooks."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mrc_xarray.mrc.header import XYZ, Header
+from mrc_xarray.pixels.statistics import Statistics
 
 __all__ = ["picture", "tomogram", "write_tomogram"]
 
@@ -20,37 +22,29 @@ def write_tomogram(
     shape: tuple[int, int, int] = (64, 192, 192),
     voxel_size: float = 13.3,
 ) -> None:
-    """Write a synthetic tomogram, with the header that mrcfile gives to a volume.
+    """Write a synthetic tomogram, with the header that mrcfile writes for a volume.
 
     Parameters
     ----------
     path : path
-        Where to write.
     shape : (int, int, int)
-        Sections, rows and columns.
+        Numbers of sections, rows and columns.
     voxel_size : float, Å
 
     Raises
     ------
     FileExistsError
-        If something is there already.
+        If the path exists.
     """
     data = tomogram(shape)
-    nz, ny, nx = shape
+    fields: dict[str, Any] = {**Statistics.of(data).fields()}
+    for axis, n in zip("zyx", shape, strict=True):
+        fields |= {f"n{axis}": n, f"m{axis}": n}
     header = dataclasses.replace(
         Header.blank(),
-        nx=nx,
-        ny=ny,
-        nz=nz,
+        **fields,
         mode=2,
-        mx=nx,
-        my=ny,
-        mz=nz,
-        cella=XYZ(nx * voxel_size, ny * voxel_size, nz * voxel_size),
-        dmin=float(data.min()),
-        dmax=float(data.max()),
-        dmean=float(data.mean(dtype=np.float64)),
-        rms=float(data.std(dtype=np.float64)),
+        cella=XYZ(*(n * voxel_size for n in reversed(shape))),
         ispg=1,
         nlabl=1,
         label=(_LABEL, *[""] * 9),
@@ -61,17 +55,9 @@ def write_tomogram(
 
 
 def tomogram(shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
-    """Return two vesicles and three gold beads in noise: dark, as cryo-EM shows them.
+    """Return two vesicles and three gold beads in noise, dark as in cryo-EM.
 
-    Parameters
-    ----------
-    shape : (int, int, int)
-        Sections, rows and columns.
-
-    Returns
-    -------
-    ndarray of float32, of that shape
-        Always the same for the same shape.
+    The density is always the same for the same shape: (n_sections, n_rows, n_columns).
     """
     nz, ny, nx = shape
     z, y, x = np.ogrid[:nz, :ny, :nx]
@@ -89,20 +75,13 @@ def tomogram(shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
             shell = (distance(*centre) - leaflet * unit) / (1.4 * unit)
             density -= np.exp(-0.5 * shell**2).astype(np.float32)
     for centre in ((0.3, 0.15, 0.80), (0.6, 0.85, 0.25), (0.5, 0.42, 0.40)):
-        bead = distance(*centre) < 5 * unit
-        density[bead] = -5
+        density[distance(*centre) < 5 * unit] = -5
     return density
 
 
 def picture(image: npt.NDArray[np.floating], width: int = 64) -> str:
-    """Draw an image with characters, dark pixels as dense ones.
-
-    Parameters
-    ----------
-    image : ndarray, shape (n_rows, n_columns)
-    width : int
-        Characters in a line; a line is two pixels of this width high.
-    """
+    """Draw an image with `width` characters per line, denser ones for darker pixels."""
+    # a character is twice as high as wide
     step = max(1, image.shape[1] // width)
     n_rows, n_columns = (image.shape[0] // (2 * step), image.shape[1] // step)
     cropped = image[: n_rows * 2 * step, : n_columns * step]

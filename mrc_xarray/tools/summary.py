@@ -1,4 +1,4 @@
-"""What a user wants to know of a file at a glance."""
+"""What a file contains, at a glance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["summarise", "table"]
 
 
 def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """Open a file and tell what it is.
+    """Open a file, and return a summary of it.
 
     Parameters
     ----------
@@ -29,70 +29,65 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        Of strings, numbers, lists and dicts, which strict JSON can hold: what is not finite is
-        None.
+        Of values that strict JSON can store: numbers that are not finite are None.
     """
     with warnings.catch_warnings():
-        # they are told in the summary
+        # the summary contains the text of the warnings
         warnings.simplefilter("ignore", MrcWarning)
         ds = xr.open_dataset(target, engine="mrc", **options)
     data, header = ds["data"], ds.mrc.header
+    attrs = data.attrs
     first = {str(dim): float(ds[dim][0]) for dim in data.dims if dim in ds.coords}
+    compression = {
+        key: attrs[f"mrcz_{key}"]
+        for key in ("codec", "chunk_version", "ratio", "blocks")
+        if f"mrcz_{key}" in attrs
+    }
     summary = {
-        "file": str(data.attrs["mrc_source"]),
+        "file": str(attrs["mrc_source"]),
         "size_on_disk": open_source(target, options.get("storage_options")).size,
         "shape": {str(dim): n for dim, n in data.sizes.items()},
         "dtype": str(data.dtype),
         "mode": header.mode,
-        "mode0_assumption": data.attrs.get("mode0_assumption"),
+        "mode0_assumption": attrs.get("mode0_assumption"),
         "byteorder": "little" if header.byteorder == "<" else "big",
-        "layout": data.attrs["mrc_layout"],
-        "layout_rule": data.attrs["mrc_layout_rule"],
+        "layout": attrs["mrc_layout"],
+        "layout_rule": attrs["mrc_layout_rule"],
         "voxel_size_angstrom": ds.mrc.voxel_size,
         "first_voxel": first,
-        "units": {d: ds[d].attrs["units"] for d in first},
+        "units": {dim: ds[dim].attrs["units"] for dim in first},
         "extended_header": {"type": header.exttyp.strip(" \0"), "nsymbt": header.nsymbt},
-        "stream": data.attrs.get("mrc_stream"),
-        "compression": _compression(data),
+        "stream": attrs.get("mrc_stream"),
+        "compression": compression or None,
         "labels": [text.strip() for text in header.label if text.strip(" \0")],
-        "repaired_or_assumed": json.loads(data.attrs.get("mrc_repairs", "[]")),
-        "header": json.loads(data.attrs["mrc_header"]),
+        "repaired_or_assumed": json.loads(attrs.get("mrc_repairs", "[]")),
+        "header": json.loads(attrs["mrc_header"]),
     }
     finite: dict[str, Any] = _finite(summary)
     return finite
 
 
 def table(summary: dict[str, Any]) -> str:
-    """Lay out what `summarise` tells for a reader."""
-    voxel = summary["voxel_size_angstrom"]
-
-    def unit(dim: str) -> str:
-        written: str = summary["units"][dim]
-        return "Å" if written == "angstrom" else written
-
-    shape = " × ".join(f"{n} {dim}" for dim, n in summary["shape"].items())
-    mode = f"{summary['dtype']} (MODE {summary['mode']}, {summary['byteorder']}-endian)"
-    extended = summary["extended_header"]
+    """Return what `summarise` returned as a table for people."""
+    units = {dim: unit.replace("angstrom", "Å") for dim, unit in summary["units"].items()}
+    voxel = [f"{dim} {size:.6g} Å" for dim, size in summary["voxel_size_angstrom"].items()]
+    first = [f"{dim} {at:.6g} {units[dim]}" for dim, at in summary["first_voxel"].items()]
     rows = [
-        ("shape", shape),
-        ("type", mode),
-        ("voxel size", ", ".join(f"{d} {v:.6g} Å" for d, v in voxel.items()) or "unknown"),
-        (
-            "first voxel at",
-            ", ".join(f"{d} {v:.6g} {unit(d)}" for d, v in summary["first_voxel"].items())
-            or "unknown",
-        ),
-        ("layout", f"{summary['layout']}, by rule {summary['layout_rule']}"),
+        ("shape", " × ".join(f"{n} {dim}" for dim, n in summary["shape"].items())),
+        ("type", "{dtype} (MODE {mode}, {byteorder}-endian)".format(**summary)),
+        ("voxel size", ", ".join(voxel) or "unknown"),
+        ("first voxel at", ", ".join(first) or "unknown"),
+        ("layout", "{layout}, by rule {layout_rule}".format(**summary)),
         ("size on disk", _bytes(summary["size_on_disk"])),
     ]
-    if extended["nsymbt"]:
-        kind = extended["type"] or "unnamed"
-        rows.append(("ext. header", f"{kind}, {_bytes(extended['nsymbt'])}"))
+    if nsymbt := summary["extended_header"]["nsymbt"]:
+        kind = summary["extended_header"]["type"] or "no type"
+        rows.append(("ext. header", f"{kind}, {_bytes(nsymbt)}"))
     if summary["stream"]:
-        rows.append(("stream", f"{summary['stream']}, decoded as it is read"))
-    if mrcz := summary["compression"]:
-        told = "{codec}, chunk version {chunk_version}, ratio {ratio:.2f}, {blocks} blocks"
-        rows.append(("compression", told.format(**mrcz)))
+        rows.append(("stream", f"{summary['stream']}, decoded when it is read"))
+    if compression := summary["compression"]:
+        text = "{codec}, chunk version {chunk_version}, ratio {ratio:.2f}, {blocks} blocks"
+        rows.append(("compression", text.format(**compression)))
     if summary["mode0_assumption"]:
         rows.append(("8-bit data", summary["mode0_assumption"]))
     rows += [("label", text) for text in summary["labels"]]
@@ -100,13 +95,6 @@ def table(summary: dict[str, Any]) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [summary["file"], *(f"  {name:<{width}}  {text}" for name, text in rows)]
     return "\n".join(map(printable, lines))
-
-
-def _compression(data: xr.DataArray) -> dict[str, Any] | None:
-    if "mrcz_codec" not in data.attrs:
-        return None
-    keys = ("codec", "chunk_version", "ratio", "blocks")
-    return {key: data.attrs[f"mrcz_{key}"] for key in keys}
 
 
 def _bytes(n: int) -> str:

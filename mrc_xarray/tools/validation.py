@@ -1,4 +1,4 @@
-"""Everything that is wrong with a file, for those who want to know, and not only to read."""
+"""Everything that is wrong with a file, as a list."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,131 +21,122 @@ from mrc_xarray.mrc.recognition import guess_byteorder
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.pixels.modes import MODES
-from mrc_xarray.pixels.sections import Blocks
+from mrc_xarray.pixels.sections import Blocks, Sections
 from mrc_xarray.pixels.statistics import Statistics
 from mrc_xarray.storage import ByteSource, Target, open_decoded
 
 __all__ = ["validate"]
 
-# problems of what has no header to look at
+# codes of files whose header can't be checked
 _NO_HEADER = ("empty", "short", "foreign")
-# pixels at once, in bytes
+# bytes of pixels per read
 _STEP = 16 * 1024**2
-# by which mrcfile, too, takes a statistic for another
+# relative, as in mrcfile
 _TOLERANCE = 0.01
 
 
 def validate(
     target: Target, *, data: bool = False, storage_options: dict[str, Any] | None = None
 ) -> list[Problem]:
-    """Tell what is wrong with a file.
+    """Return the problems of a file.
 
-    Looks at the main header, as mrcfile's validator does, save that modes 3 and 101 are valid,
-    which MRC2014 has; at the extended header, the blocks of an MRCZ, and the files beside it. A
-    compressed stream is decoded for it.
+    The main header is checked as by mrcfile's validator, except that modes 3 and 101 are valid,
+    as in MRC2014. The extended header, the blocks of an MRCZ file and sidecars are checked as
+    well. A compressed stream is decoded completely.
 
     Parameters
     ----------
     target : path, URL, bytes or binary file object
     data : bool
-        Whether to read the pixels, too: whether statistics in the header are theirs, whether they
-        are finite, and whether all blocks of an MRCZ decode.
+        Whether to read the pixels as well, and check that they are finite, that they agree with
+        the statistics in the header, and that each block of an MRCZ file can be decoded.
     storage_options : dict, optional
-        For fsspec, where the target is a URL.
+        For fsspec, if the target is a URL.
 
     Returns
     -------
-    list of problems
-        By place in the file; empty if it is valid. Each has a ``code``, a ``severity`` ("error"
-        or "warning"), the ``field``, its ``offset`` in bytes, what was ``found`` and what is
-        ``accepted``, the ``action`` that the engine takes, and the ``file`` beside the image that
-        it is about, empty for the image.
+    list of Problem
+        The problems in the order of the file; empty if the file is valid. Each problem has a
+        ``code``, a ``severity`` ("error" or "warning"), the ``field``, its ``offset`` in bytes,
+        the value ``found``, the values ``accepted``, the ``action`` that the engine takes, and
+        the ``file``, which is the name of a sidecar or empty for the image.
 
     Raises
     ------
     OSError
-        As `open` does, where there is no such file, or it may not be read.
+        If the file does not exist or can't be read; the same error as from `open`.
 
     Examples
     --------
     >>> for problem in mrc_xarray.validate("tomo.mrc"):
     ...     print(problem)
     """
+    problems: dict[tuple[str, str, str], Problem] = {}
     with warnings.catch_warnings():
-        # what they tell is in the list
+        # the list contains these problems
         warnings.simplefilter("ignore", MrcWarning)
-        found = _until_refused(_findings(target, data, storage_options))
-        problems: dict[tuple[str, str, str], Problem] = {}
-        for problem in found:
-            # the header's own check, and the reader that had to repair it, may tell the same
+        for problem in _problems(target, data, storage_options):
+            # the check of the header and the reader that repaired it report the same problem
             problems.setdefault((problem.code, problem.field, problem.file), problem)
-    told = [problem for problem in problems.values() if problem.severity != "note"]
-    return sorted(told, key=lambda problem: (problem.file, problem.offset or 0))
+    reported = [problem for problem in problems.values() if problem.severity != "note"]
+    return sorted(reported, key=lambda problem: (problem.file, problem.offset or 0))
 
 
-def _until_refused(found: Iterator[Problem]) -> Iterator[Problem]:
+def _problems(
+    target: Target, data: bool, storage_options: dict[str, Any] | None
+) -> Iterator[Problem]:
     try:
-        yield from found
+        source, head = open_decoded(target, storage_options, salvages=True)
+        if source.stream is not None:
+            from mrc_xarray.storage.stream import StreamSource, damage
+
+            assert isinstance(source, StreamSource)
+            if source.fault is not None:
+                yield damage(source.codec, source.fault)
+            source = source.measured()
+        yield from _source_problems(source, head, data)
     except MrcError as error:
         yield _problem(error)
 
 
 def _problem(error: MrcError) -> Problem:
     return error.problem or Problem(
-        "unreadable", "the file", str(error), "what can be read", "It is not opened."
+        "unreadable", "the file", str(error), "a file that can be read", "It is not opened."
     )
 
 
-def _findings(
-    target: Target, data: bool, storage_options: dict[str, Any] | None
-) -> Iterator[Problem]:
-    source, head = open_decoded(target, storage_options, salvages=True)
-    if source.stream is not None:
-        from mrc_xarray.storage.stream import StreamSource, damage
-
-        assert isinstance(source, StreamSource)
-        if source.fault is not None:
-            yield damage(source.codec, source.fault)
-        source = source.measured()
+def _source_problems(source: ByteSource, head: bytes, data: bool) -> Iterator[Problem]:
     try:
         # the standard has no unsigned bytes
         file = reading.inspect(source, head, OpenOptions(mode0="int8"))
     except MrcError as error:
         problem = _problem(error)
         if problem.code not in _NO_HEADER:
-            yield from check(_header(head, source.size))
+            yield from check(Header.parse(head, guess_byteorder(head, source.size, MODES)))
         yield problem
         return
     yield from check(file.header)
     yield from file.problems
     if isinstance(file.sections, Blocks):
-        yield from _of_blocks(file, file.sections)
+        yield from _packed_bytes(file.header, file.sections)
     if data:
-        yield from _of_pixels(file, source)
+        yield from _pixels(file, source)
 
 
-def _header(head: bytes, size: int) -> Header:
-    return Header.parse(head, guess_byteorder(head, size, MODES))
+def _packed_bytes(header: Header, blocks: Blocks) -> Iterator[Problem]:
+    found, size = header.packed_bytes, blocks.index.end - blocks.offset
+    if header.has_mrcz_fields and found and found != size:
+        accepted = f"{size}, the size of the blocks"
+        action = "The blocks are found without it."
+        yield header_problem("packed-bytes", "PACKED_BYTES", found, accepted, action)
 
 
-def _of_blocks(file: MrcFile, blocks: Blocks) -> Iterator[Problem]:
-    told, there = file.header.packed_bytes, blocks.index.end - blocks.offset
-    if file.header.has_mrcz_fields and told and told != there:
-        yield header_problem(
-            "packed-bytes",
-            "PACKED_BYTES",
-            str(told),
-            f"{there}, the size of the blocks",
-            "The blocks are found without it.",
-        )
-
-
-def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
+def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
     blocks = file.sections if isinstance(file.sections, Blocks) else None
-    measured = Measured()
-    # the file's own order, whatever the layout
+    measured = _Measured()
+    # the order of the file, whatever the layout
     array = StackArray(source, file.sections, (file.sections.shape[0],))
-    for key in _steps(file):
+    for key in _steps(file.sections):
         section = key[0].start
         if blocks is not None and section in blocks.index.damaged:
             continue
@@ -152,124 +144,92 @@ def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
             pixels = array.read(key)
         except MrcError as error:
             if blocks is None:
-                yield _problem(error)
-                return
+                raise
             yield Problem(
                 "block",
                 f"section {section}",
                 str(error).removeprefix(f"{file.name}: "),
-                "a chunk of blosc that decodes",
+                "a blosc chunk that can be decoded",
                 "The other sections can be read.",
                 offset=int(blocks.index.starts[section]),
             )
-            continue
-        measured.add(pixels, section)
-    if measured.n_wild:
-        yield Problem(
-            "not-finite",
-            "the pixels",
-            f"NaN or infinite in {measured.n_wild} places, the first in section {measured.first}",
-            "finite numbers",
-            "They are read as they are.",
-        )
-    # mrcz measures one section
+        else:
+            measured.add(pixels, section)
+    if measured.n_not_finite:
+        n, first = measured.n_not_finite, measured.first_not_finite
+        found = f"NaN or infinite in {n} places, the first in section {first}"
+        action = "They are read as they are."
+        yield Problem("not-finite", "the pixels", found, "finite numbers", action)
+    # mrcz stores the statistics of one section
     if blocks is None and not file.sections.mode.samples:
-        yield from _of_statistics(file.header, measured)
+        yield from _statistics(file.header, measured)
 
 
-def _steps(file: MrcFile) -> Iterator[tuple[slice, ...]]:
-    """Yield keys of some sections each, or of one, or of some rows of one that is very large."""
-    n, rows = file.sections.shape[:2]
-    rest = (slice(None),) * (len(file.sections.shape) - 2)
-    per_step = max(1, _STEP // file.sections.section_bytes)
-    if isinstance(file.sections, Blocks):
-        per_step = 1
-    band = rows
-    if per_step == 1 and not isinstance(file.sections, Blocks):
-        band = max(1, _STEP * rows // file.sections.section_bytes)
-    for start in range(0, n, per_step):
-        for row in range(0, rows, band):
-            yield slice(start, min(start + per_step, n)), slice(row, row + band), *rest
+def _steps(sections: Sections) -> Iterator[tuple[slice, ...]]:
+    """Yield the keys of parts of the pixels: sections, or rows of one very large section."""
+    n, rows, *rest = sections.shape
+    per_step, band = 1, rows
+    if not isinstance(sections, Blocks):
+        per_step = max(1, _STEP // sections.section_bytes)
+        band = max(1, _STEP * rows // sections.section_bytes)
+    for start, row in product(range(0, n, per_step), range(0, rows, band)):
+        stop = min(start + per_step, n)
+        yield slice(start, stop), slice(row, row + band), *(slice(None) for _ in rest)
 
 
 @dataclass
-class Measured:
-    """What pixels are, those that are no finite numbers counted apart.
+class _Measured:
+    """Statistics of the finite pixels, and the range of all, which is NaN if a pixel is NaN."""
 
-    Attributes
-    ----------
-    finite, imaginary : Statistics
-        Of the finite ones, or their real parts, and their imaginary parts.
-    least, most : float
-        Of all: NaN where one is.
-    n_wild : int
-        NaN and infinities.
-    first : int
-        Section of the first of them.
-    """
-
-    finite: Statistics = field(default_factory=Statistics)
+    real: Statistics = field(default_factory=Statistics)
     imaginary: Statistics = field(default_factory=Statistics)
     least: float = math.inf
     most: float = -math.inf
-    n_wild: int = 0
-    first: int = -1
+    n_not_finite: int = 0
+    first_not_finite: int = -1
 
     def add(self, pixels: npt.NDArray[Any], section: int) -> None:
-        """Measure some more pixels, of `section` and those that follow."""
-        self.finite = self.finite.joined(Statistics.of(np.ascontiguousarray(pixels.real)))
+        """Measure pixels of `section` and of those that follow it."""
+        self.real = self.real.joined(Statistics.of(np.ascontiguousarray(pixels.real)))
         if pixels.dtype.kind == "c":
-            self.imaginary = self.imaginary.joined(
-                Statistics.of(np.ascontiguousarray(pixels.imag))
-            )
+            imaginary = Statistics.of(np.ascontiguousarray(pixels.imag))
+            self.imaginary = self.imaginary.joined(imaginary)
         else:
             self.least = float(np.minimum(self.least, pixels.min()))
             self.most = float(np.maximum(self.most, pixels.max()))
         if pixels.dtype.kind in "fc" and not (is_finite := np.isfinite(pixels)).all():
-            self.n_wild += int((~is_finite).sum())
-            if self.first < 0:
-                of_section = is_finite.reshape(len(pixels), -1).all(axis=1)
-                self.first = section + int(np.argmin(of_section))
+            if not self.n_not_finite:
+                self.first_not_finite = section + int(np.argwhere(~is_finite)[0, 0])
+            self.n_not_finite += int((~is_finite).sum())
 
     def fields(self) -> dict[str, float]:
-        """Return the header's fields as numpy has them of all pixels at once."""
-        fields = self.finite.fields()
-        if self.n_wild:
-            return {
-                "dmin": self.least,
-                "dmax": self.most,
-                "dmean": self.least + self.most,
-                "rms": math.nan,
-            }
+        """Return the header fields, as NumPy calculates them from all pixels together."""
+        fields = self.real.fields()
         if self.imaginary.n:
             fields["rms"] = math.hypot(fields["rms"], self.imaginary.fields()["rms"])
+        if self.n_not_finite:
+            # the sum is NaN or infinite as well
+            mean = self.least + self.most
+            fields = {"dmin": self.least, "dmax": self.most, "dmean": mean, "rms": math.nan}
         return fields
 
 
-def _of_statistics(header: Header, measured: Measured) -> Iterator[Problem]:
-    """Compare as mrcfile does: what the header leaves undetermined is not compared."""
+def _statistics(header: Header, measured: _Measured) -> Iterator[Problem]:
+    """Compare the statistics that the header determines, as mrcfile does."""
     real = measured.fields()
-    # complex numbers have no order
-    is_ordered = not measured.imaginary.n
-    rows = (
+    is_ordered = not measured.imaginary.n  # complex numbers are not
+    has_range = is_ordered and header.dmin < header.dmax
+    has_mean = is_ordered and header.dmean > min(header.dmin, header.dmax)
+    for code, name, is_determined in (
         ("statistics-rms", "RMS", header.rms >= 0),
-        ("statistics-minimum", "DMIN", is_ordered and header.dmin < header.dmax),
-        ("statistics-maximum", "DMAX", is_ordered and header.dmin < header.dmax),
-        (
-            "statistics-mean",
-            "DMEAN",
-            is_ordered and header.dmean > min(header.dmin, header.dmax),
-        ),
-    )
-    for code, name, is_determined in rows:
-        told, found = header[name], real[name.lower()]
+        ("statistics-minimum", "DMIN", has_range),
+        ("statistics-maximum", "DMAX", has_range),
+        ("statistics-mean", "DMEAN", has_mean),
+    ):
+        found, expected = header[name], real[name.lower()]
         is_exact = name in ("DMIN", "DMAX")
-        is_same = told == found if is_exact else bool(np.isclose(found, told, rtol=_TOLERANCE))
+        is_same = found == expected if is_exact else np.isclose(expected, found, rtol=_TOLERANCE)
         if is_determined and not is_same:
-            yield header_problem(
-                code,
-                name,
-                f"{told:.9g}",
-                f"{found:.9g}, as the pixels are",
-                "The pixels are read as they are; to_mrc measures them anew.",
-            )
+            accepted = f"{expected:.9g}, the value of the pixels"
+            action = "The pixels are read as they are. to_mrc calculates new statistics."
+            yield header_problem(code, name, f"{found:.9g}", accepted, action)

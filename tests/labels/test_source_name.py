@@ -252,7 +252,7 @@ def test_converting_and_the_command_line(path: Path, tmp_path: Path) -> None:
     with pytest.warns(MrcWarning, match="extended header"):
         convert(str(tmp_path / "a.nc"), str(tmp_path / "a.mrc"))
     done = subprocess.run(
-        [sys.executable, "-m", "mrc_xarray.cli", "convert", "a.nc", "b.mrc", "--quiet"],
+        [sys.executable, "-m", "mrc_xarray", "convert", "a.nc", "b.mrc", "--quiet"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -67,7 +67,7 @@ def test_problem_names_file_line_and_key() -> None:
     assert problem.message("a.st") == (
         "a.st: a.mdoc, line 7: Defocus is '?'; accepted: a number. It is unknown."
     )
-    assert "strict=True refuses it. Without strict: It is unknown." in problem.refusal("a.st")
+    assert problem.refusal("a.st").endswith("Without strict=True: It is unknown.")
     assert not problem.strict
 
 

@@ -1,4 +1,4 @@
-"""``mrc-xarray convert``: from any store to any other, with what can be kept."""
+"""``mrc-xarray convert``: from each format and store to others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mrc_xarray.cli import main
 Array = np.ndarray[Any, Any]
 
 PIXELS = np.random.default_rng(8).integers(-(2**15), 2**15, (16, 24, 40), "i2")
-# 2.5 Å, and off the origin
+# a voxel size of 2.5 Å, and not at the origin
 FIELDS: dict[str, Any] = {"cella": (100, 60, 40), "origin": (-20, 5, 30), "labels": (b"ours",)}
 BYTES = by_hand.mrc(PIXELS, **FIELDS)
 
@@ -47,7 +47,7 @@ def opened(target: Path | str, **options: Any) -> xr.Dataset:
 
 
 def convert(*arguments: object) -> int:
-    """Run the command, as a script sees it."""
+    """Run the command, and return its exit status."""
     try:
         return main(["convert", *map(str, arguments)])
     except SystemExit as stopped:
@@ -64,7 +64,7 @@ def check_equal(found: xr.Dataset, expected: xr.Dataset) -> None:
 
 
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line that tells what went wrong; argparse puts its usage before it."""
+    """Return the one line with the error, which argparse puts after its usage."""
     out, err = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in err
@@ -96,8 +96,11 @@ def test_around_all_kinds_and_back(source: Path, tmp_path: Path) -> None:
     assert source.read_bytes() == BYTES
 
 
-@pytest.mark.parametrize("first", SUFFIXES)
-@pytest.mark.parametrize("second", SUFFIXES)
+# the others are in the test above
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(".zarr", ".mrcz"), (".zarr", ".zarr"), (".nc", ".zarr"), (".mrcz", ".nc")],
+)
 def test_each_kind_to_each(source: Path, tmp_path: Path, first: str, second: str) -> None:
     between, path = tmp_path / f"first{first}", tmp_path / f"second{second}"
     assert convert(source, between, "--quiet") == 0
@@ -106,11 +109,11 @@ def test_each_kind_to_each(source: Path, tmp_path: Path, first: str, second: str
     assert sorted(os.listdir(tmp_path)) == sorted([source.name, between.name, path.name])
 
 
-@suffixes
-@pytest.mark.parametrize("dtype", ["i1", "u2", "f4", "c8"])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [(".mrc", "u2"), (".mrc", "c8"), (".mrcz", "i1"), (".zarr", "c8"), (".nc", "f4")],
+)
 def test_types_survive(tmp_path: Path, suffix: str, dtype: str) -> None:
-    if (suffix, dtype) == (".nc", "c8"):
-        pytest.skip("netCDF4 has no complex numbers of its own")
     pixels = np.random.default_rng(0).integers(0, 100, (3, 4, 5)).astype(dtype)
     source, path = tmp_path / "source.mrc", tmp_path / f"written{suffix}"
     source.write_bytes(by_hand.mrc(pixels))
@@ -118,10 +121,13 @@ def test_types_survive(tmp_path: Path, suffix: str, dtype: str) -> None:
     check_equal(opened(path), opened(source))
 
 
-@suffixes
 @pytest.mark.parametrize(
-    ("fields", "dims"),
-    [({"ispg": 0, "mz": 1}, ("image", "y", "x")), ({"ispg": 401, "mz": 4}, ("volume", *"zyx"))],
+    ("suffix", "fields", "dims"),
+    [
+        (".mrcz", {"ispg": 0, "mz": 1}, ("image", "y", "x")),
+        (".nc", {"ispg": 0, "mz": 1}, ("image", "y", "x")),
+        (".zarr", {"ispg": 401, "mz": 4}, ("volume", *"zyx")),
+    ],
 )
 def test_layouts_survive(
     tmp_path: Path, suffix: str, fields: dict[str, Any], dims: tuple[str, ...]
@@ -138,26 +144,25 @@ def test_layouts_survive(
 
 # options ----------------------------------------------------------------------------------------
 
-SELECTIONS: dict[str, tuple[list[str], dict[str, slice]]] = {
-    "range": (["z=0:10"], {"z": slice(0, 10)}),
-    "from": (["y=7:"], {"y": slice(7, None)}),
-    "to": (["x=:5"], {"x": slice(None, 5)}),
-    "from the end": (["z=-3:"], {"z": slice(-3, None)}),
-    "to the end": (["x=2:-1"], {"x": slice(2, -1)}),
-    "all": (["z=:"], {}),
-    "beyond": (["z=12:100"], {"z": slice(12, None)}),
-    "several": (
-        ["z=2:4", "y=0:3", "x=-4:"],
-        {"z": slice(2, 4), "y": slice(3), "x": slice(-4, None)},
-    ),
-}
+SEVERAL = (
+    ["z=2:4", "y=0:9:3", "x=-4:"],
+    {"z": slice(2, 4), "y": slice(0, 9, 3), "x": slice(-4, None)},
+)
 
 
-@suffixes
 @pytest.mark.parametrize(
-    ("texts", "selection"),
-    SELECTIONS.values(),
-    ids=[name.replace(" ", "-") for name in SELECTIONS],
+    ("suffix", "texts", "selection"),
+    [
+        (".mrc", ["z=0:10"], {"z": slice(0, 10)}),
+        (".mrc", ["y=7:"], {"y": slice(7, None)}),
+        (".mrc", ["x=:-1"], {"x": slice(None, -1)}),
+        (".mrc", ["z=:"], {}),
+        (".mrc", ["z=12:100"], {"z": slice(12, None)}),
+        # an index retains the dimension
+        (".rec", ["z=5"], {"z": slice(5, 6)}),
+        (".rec", ["z=-1", "y=0"], {"z": slice(-1, None), "y": slice(0, 1)}),
+        *((suffix, *SEVERAL) for suffix in SUFFIXES),
+    ],
 )
 def test_selection_is_by_index(
     source: Path, tmp_path: Path, suffix: str, texts: list[str], selection: dict[str, slice]
@@ -165,12 +170,6 @@ def test_selection_is_by_index(
     path = tmp_path / f"part{suffix}"
     assert convert(source, path, "--quiet", "--select", *texts) == 0
     check_equal(opened(path), opened(source).isel(selection))
-
-
-def test_selection_of_one_section_keeps_its_dimension(source: Path, tmp_path: Path) -> None:
-    path = tmp_path / "part.rec"
-    assert convert(source, path, "--quiet", "--select", "z=3:4") == 0
-    check_equal(opened(path), opened(source).isel(z=slice(3, 4)))
 
 
 @pytest.mark.parametrize(
@@ -185,8 +184,9 @@ def test_bad_selection_is_one_line(
     assert os.listdir(tmp_path) == [source.name]
 
 
-@pytest.mark.parametrize(("mode", "dtype"), [(1, "i2"), (6, "u2"), (12, "f2"), (2, "f4")])
-@pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
+@pytest.mark.parametrize(
+    ("suffix", "mode", "dtype"), [(".mrc", 1, "i2"), (".mrcz", 6, "u2"), (".mrc", 12, "f2")]
+)
 def test_mode_casts(tmp_path: Path, suffix: str, mode: int, dtype: str) -> None:
     pixels = np.random.default_rng(0).uniform(0, 100, (3, 4, 5)).astype("f4")
     source, path = tmp_path / "source.mrc", tmp_path / f"cast{suffix}"
@@ -215,8 +215,7 @@ def test_unknown_mode(
     assert os.listdir(tmp_path) == [source.name]
 
 
-@pytest.mark.parametrize("codec", ["blosclz", "lz4", "lz4hc", "zlib", "zstd"])
-@pytest.mark.parametrize("clevel", [None, 5])
+@pytest.mark.parametrize(("codec", "clevel"), [("lz4", None), ("zstd", 5)])
 def test_compressor(source: Path, tmp_path: Path, codec: str, clevel: int | None) -> None:
     path = tmp_path / "compressed.mrcz"
     options = [] if clevel is None else ["--clevel", clevel]
@@ -226,7 +225,7 @@ def test_compressor(source: Path, tmp_path: Path, codec: str, clevel: int | None
     check_equal(found, opened(source))
 
 
-def test_suffix_tells_whether_it_is_compressed(source: Path, tmp_path: Path) -> None:
+def test_suffix_decides_about_compression(source: Path, tmp_path: Path) -> None:
     for name, codec in (("a.mrcz", "zstd"), ("a.mrc", None), ("a.map", None)):
         assert convert(source, tmp_path / name, "--quiet") == 0
         assert opened(tmp_path / name).data.attrs.get("mrcz_codec") == codec
@@ -304,10 +303,11 @@ def test_source_without_pixels_of_ours(tmp_path: Path, capsys: pytest.CaptureFix
     assert os.listdir(tmp_path) == [source.name]
 
 
+@pytest.mark.slow
 def test_the_installed_command(source: Path, tmp_path: Path) -> None:
     command = shutil.which("mrc-xarray", path=os.path.dirname(sys.executable))
     if command is None:
-        pytest.skip("the command is not installed beside this Python")
+        pytest.skip("the command is not installed with this Python")
     path = tmp_path / "target.mrcz"
     arguments = [command, "convert", str(source), str(path)]
     done = subprocess.run([*arguments, "--select", "z=0:10"], capture_output=True, text=True)
@@ -328,12 +328,12 @@ def s3() -> Iterator[servers.S3]:
         yield s3
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
 def store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], str]]:
-    """Tell the URL of a name; the options come from fsspec's configuration, as users set them."""
-    # other names in each test, as file systems remember listings
+    """Return a function from names to URLs, whose options are in fsspec's configuration."""
+    # new names in each test, because file systems cache listings
     directory = tmp_path.name
     if request.param == "s3":
         s3 = request.getfixturevalue("s3")
@@ -349,8 +349,10 @@ def store(
 Store = Callable[[str], str]
 
 
-@pytest.mark.parametrize("first", [".mrc", ".mrcz", ".zarr"])
-@pytest.mark.parametrize("second", [".mrc", ".mrcz", ".zarr"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(".mrc", ".mrcz"), (".mrcz", ".zarr"), (".zarr", ".mrc"), (".zarr", ".zarr")],
+)
 def test_store_to_store(source: Path, store: Store, first: str, second: str) -> None:
     urls = [store(f"first{first}"), store(f"second{second}")]
     assert convert(source, urls[0], "--quiet") == 0
@@ -380,7 +382,7 @@ def test_object_that_is_missing_is_one_line(
 
 # memory -----------------------------------------------------------------------------------------
 
-# the peak of this program alone: ru_maxrss begins with that of the process that started it
+# of this program alone, while ru_maxrss starts with the value of the parent process
 PEAK = """
 import sys
 from mrc_xarray.cli import main
@@ -397,15 +399,15 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells the peak there")
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="it has the peak, on Linux")
 @pytest.mark.parametrize("suffix", [".mrcz", ".zarr"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None:
-    shape = (64, 1024, 1024)
     small, large = tmp_path / "small.mrc", tmp_path / "large.mrc"
-    # several chunks, so that what one chunk needs is in the baseline
+    # several chunks, so that the baseline includes the memory for one chunk
     small.write_bytes(by_hand.mrc(np.ones((8, 1024, 1024), "f4")))
     with large.open("wb") as file:
-        file.write(by_hand.header(shape, 2))
+        file.write(by_hand.header((64, 1024, 1024), 2))
         file.truncate(1024 + 4 * 64 * 1024 * 1024)
     done = subprocess.run(
         [sys.executable, "-c", PEAK, str(small), str(large), suffix],
@@ -414,8 +416,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) / 1024 < 100
-    ds = xr.open_dataset(f"{large}.mrc", engine="mrc") if suffix == ".mrc" else None
-    assert ds is None or ds.data.shape == shape
 
 
 @pytest.mark.parametrize("inside", ["", "inner.zarr"])

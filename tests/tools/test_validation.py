@@ -1,0 +1,619 @@
+"""The main header and the pixels of a file; mrcfile's validator is the oracle."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import fsspec
+import mrcfile
+import mrcz_by_hand as damage
+import numpy as np
+import pytest
+import servers
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from validating import (
+    DATA,
+    HEADER_CODES,
+    INF,
+    NAN,
+    NOT_IN_MRCFILE,
+    STATISTICS,
+    STRICT,
+    TEXT,
+    Fields,
+    assert_as_mrcfile,
+    codes,
+    header_errors,
+    judged,
+    key,
+    mrcfile_accepts,
+    warned,
+)
+
+import mrc_xarray
+from mrc_xarray import MrcError, errors
+
+RealFile = Callable[[str], Path]
+
+
+# valid files ------------------------------------------------------------------------------------
+
+SHAPES = {"image": (3, 4), "stack": (5, 3, 4), "volume": (5, 3, 4), "volumes": (2, 5, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "compression"),
+    [
+        *((dtype, "volume", None) for dtype in ("i1", "i2", "u1", "u2", "f2", "f4", "c8", ">f4")),
+        *(("f4", kind, None) for kind in ("image", "stack", "volumes")),
+        ("i2", "stack", "gzip"), ("f4", "volumes", "bzip2"),
+    ],
+)  # fmt: skip
+def test_mrcfiles_own(tmp_path: Path, dtype: str, kind: str, compression: str | None) -> None:
+    suffix = {None: "", "gzip": ".gz", "bzip2": ".bz2"}[compression]
+    path = tmp_path / f"file.mrc{suffix}"
+    shape = SHAPES[kind]
+    with mrcfile.new(path, compression=compression) as mrc:
+        # few and small values, because mrcfile adds float16 in float16
+        mrc.set_data((np.arange(np.prod(shape)) % 7).reshape(shape).astype(dtype))
+        if kind == "stack":
+            mrc.set_image_stack()
+        mrc.set_extended_header(np.frombuffer(TEXT, "V1"))
+        mrc.header.exttyp = b"CCP4"
+    assert mrcfile_accepts(path)
+    assert judged(path, data=True) == judged(path) == []
+
+
+@pytest.mark.parametrize("exttyp", [b"MRCO", b"SERI", b"AGAR", b"FEI1", b"FEI2", b"HDF5"])
+def test_every_kind_of_extended_header(write: Any, exttyp: bytes) -> None:
+    path = write(by_hand.mrc(DATA, extended=b"X" * 80, exttyp=exttyp))
+    assert list(map(key, assert_as_mrcfile(path))) == list(map(key, judged(path)))
+
+
+VALID: dict[str, Fields] = {
+    "as it is": {},
+    "version 20140": {"nversion": 20140},
+    "axes permuted": {"mapc": 3, "mapr": 1, "maps": 2, "mx": 3, "my": 2, "mz": 4},
+    "cell 0": {"cella": (0, 0, 0)},
+    "M 0 without a cell": {"cella": (0, 0, 0), "mx": 0, "my": 0, "mz": 0},
+    "image stack": {"ispg": 0, "mz": 1},
+    "space group": {"ispg": 19},
+    "631 is no stack": {"ispg": 631, "mz": 2},
+    "volumes": {"ispg": 401, "mz": 1},
+    "volumes to the last": {"ispg": 630, "mz": 2},
+    "ten labels": {"labels": (b"text",) * 10},
+    "blank label": {"labels": (b"text", b"   "), "nlabl": 1},
+    "label of other controls": {"labels": (b"\x1c", b"\x85", b"\xa0"), "nlabl": 3},
+    "label behind a NUL": {"labels": (b"\0text", b"  \0 "), "nlabl": 2},
+    "nothing determined": {"dmin": 0, "dmax": -1, "dmean": -2, "rms": -1},
+    "nothing determined, Velox": {"dmin": 3, "dmax": 2, "dmean": 1, "rms": -1},
+    "nothing but the mean": {"dmin": 0, "dmax": -1, "dmean": 11.5, "rms": -1},
+    "nothing but the range": {"dmean": -2, "rms": -1},
+    "one number as range": {"dmin": 5, "dmax": 5, "dmean": 5},
+    "not finite, undetermined": {"dmin": NAN, "dmax": NAN, "dmean": NAN, "rms": NAN},
+    "mean below a minimum of nothing": {"dmin": NAN, "dmax": 5, "dmean": 7, "rms": -INF},
+}
+
+
+@pytest.mark.parametrize("case", VALID)
+def test_valid(write: Any, case: str) -> None:
+    assert assert_as_mrcfile(write(**VALID[case])) == []
+
+
+@pytest.mark.parametrize(
+    ("order", "stamp"), [("<", b"\x44\x41\0\0"), ("<", b"\x44" * 4), (">", b"\x11" * 4)]
+)
+def test_valid_stamp(write: Any, order: str, stamp: bytes) -> None:
+    assert assert_as_mrcfile(write(byteorder=order, machst=stamp)) == []
+
+
+def test_modes_of_the_standard_that_mrcfile_lacks(write: Any) -> None:
+    shape = (2, 3, 5)
+    pairs = np.arange(-30, 30, dtype="i2").reshape(2, 3, 10)
+    rms = float((pairs[..., ::2] + 1j * pairs[..., 1::2]).std())
+    for right in (-1, rms):
+        path = write(by_hand.mrc(pairs, 3, shape=shape, rms=right))
+        assert judged(path, data=True) == judged(path) == []
+        assert not mrcfile_accepts(path)
+    assert codes(judged(write(by_hand.mrc(pairs, 3, shape=shape, rms=1)), data=True)) == [
+        "statistics-rms"
+    ]
+    pixels = (np.arange(30).reshape(shape) % 16).astype("u1")
+    packed = by_hand.pack_4bit(pixels)
+    right = {"dmin": 0, "dmax": 15, "dmean": float(pixels.mean()), "rms": float(pixels.std())}
+    path = write(by_hand.mrc(packed, 101, shape=shape, **right))
+    assert judged(path, data=True) == []
+    assert not mrcfile_accepts(path)
+    path = write(by_hand.mrc(packed, 101, shape=shape, **right | {"dmax": 14}))
+    assert codes(judged(path, data=True)) == ["statistics-maximum"]
+    path = write(by_hand.mrc(packed, 101, shape=shape)[:-1])
+    assert codes(judged(path)) == ["truncated"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("file.mrc", "i1"), ("file.mrc", "c8"), ("file.mrcz", "u2"), ("file.mrc.gz", "f4")],
+)
+def test_our_own(tmp_path: Path, dtype: str, name: str) -> None:
+    data = xr.DataArray(np.arange(60).reshape(3, 4, 5).astype(dtype), dims=("z", "y", "x"))
+    mrc_xarray.to_mrc(data, tmp_path / name)
+    assert judged(tmp_path / name, data=True) == judged(tmp_path / name) == []
+
+
+# broken headers ---------------------------------------------------------------------------------
+
+# fields; code, field, found and accepted of the problem; and the codes that may follow
+Broken = tuple[Fields, str, str, str, str, set[str]]
+EXTENDED = {"extended": TEXT}
+BROKEN: dict[str, Broken] = {
+    "no MAP": ({"map": bytes(4)}, "map-word", "MAP", r"\x00\x00\x00\x00", "MAP ", set()),
+    "other MAP": ({"map": b"map "}, "map-word", "MAP", "map ", "MAP ", set()),
+    "MAP and NUL": ({"map": b"MAP\0"}, "map-.+", "MAP", r"MAP\x00", "MAP ", set()),
+    "stamp 0": ({"machst": bytes(4)}, "machine-stamp", "MACHST", "00 00 00 00", "44 44", set()),
+    "both stamps": (
+        {"machst": b"\x11\x44\0\0"}, "machine-stamp", "MACHST", "11 44 00 00", "44 41", set(),
+    ),
+    "mode 9": ({"mode": 9}, "mode", "MODE", "9", "101", set()),
+    "MODE that is not in the standard": (
+        {"mode": 7}, "mode", "MODE", "7", "0, 1, 2, 3, 4, 6, 12", HEADER_CODES,
+    ),
+    "RGB": ({"mode": 16}, "mode", "MODE", "16", "0, 1, 2", HEADER_CODES),
+    "NX negative": ({"nx": -4}, "dimensions", "NX.*", "-4", "1", set()),
+    "MX negative": ({"mx": -4}, "negative-field", "MX", "-4", "0", set()),
+    "MZ negative": ({"mz": -1}, "negative-field", "MZ", "-1", "0", set()),
+    "NLABL negative": ({"nlabl": -1}, "negative-field", "NLABL", "-1", "0", {"label-count"}),
+    "cell negative": ({"cella": (-4, 3, 2)}, "negative-cell", r"CELLA\.x", "-4", "0", set()),
+    "cell minus infinity": (
+        {"cella": (4, -INF, 2)}, "negative-cell", r"CELLA\.y", "-inf", "0", set(),
+    ),
+    "axes 0": ({"mapc": 0}, "axes", "MAPC, MAPR, MAPS", "0, 2, 3", "1, 2, 3", set()),
+    "axes twice": ({"maps": 1}, "axes", "MAPC, MAPR, MAPS", "1, 2, 1", "1, 2, 3", set()),
+    "MZ that does not divide NZ": (
+        {"ispg": 401, "mz": 3}, "volume-stack", ".*MZ", "3", "2", {"extra-bytes", "truncated"},
+    ),
+    "volumes of no section": ({"ispg": 630, "mz": 0}, "volume-stack", ".*MZ", "0", "", set()),
+    "gap in the labels": (
+        {"labels": (b"one", b"", b"three"), "nlabl": 2}, "label-gap", "label 2|label 3", "", "",
+        set(),
+    ),
+    "NLABL too large": ({"nlabl": 1}, "label-count", "NLABL", "1", "0", set()),
+    "NLABL too small": (
+        {"labels": (b"one", b"two"), "nlabl": 0}, "label-count", "NLABL", "0", "2", set(),
+    ),
+    "blank label that counts": (
+        {"labels": (b"one", b"  ")}, "label-count", "NLABL", "2", "1", set(),
+    ),
+    "control that does not count": (
+        {"labels": (b"one", b"\x1c"), "nlabl": 1}, "label-count", "NLABL", "1", "2", set(),
+    ),
+    "no version": ({"nversion": 0}, "version", "NVERSION", "0", "20141", set()),
+    "version to come": ({"nversion": 20142}, "version", "NVERSION", "20142", "20140", set()),
+    "EXTTYP unset": (EXTENDED | {"exttyp": b""}, "exttyp", "EXTTYP", "", "CCP4", set()),
+    "EXTTYP unknown": (EXTENDED | {"exttyp": b"ccp4"}, "exttyp", "EXTTYP", "ccp4", "CCP4", set()),
+    "EXTTYP of mrcz": (EXTENDED | {"exttyp": b"json"}, "exttyp", "EXTTYP", "json", "SERI", set()),
+    "minimum": ({"dmin": 1}, "statistics-minimum", "DMIN", "1", "0", set()),
+    "maximum": ({"dmax": 22}, "statistics-maximum", "DMAX", "22", "23", set()),
+    "mean": ({"dmean": 12}, "statistics-mean", "DMEAN", "12", "11.5", set()),
+    "mean alone": (
+        {"dmin": 0, "dmax": -1, "dmean": 0}, "statistics-mean", "DMEAN", "0", "11.5", set(),
+    ),
+    "infinite mean": ({"dmean": INF}, "statistics-mean", "DMEAN", "inf", "11.5", set()),
+    "rms": ({"rms": 7.25}, "statistics-rms", "RMS", "7.25", "6.92", set()),
+    "rms 0": ({"rms": 0}, "statistics-rms", "RMS", "0", "6.92", set()),
+    "rms infinite": ({"rms": INF}, "statistics-rms", "RMS", "inf", "6.92", set()),
+    "NSYMBT without the bytes": (
+        {"nsymbt": 80, "exttyp": b"CCP4"}, "nsymbt", "NSYMBT", "80", "0", set(),
+    ),
+    "NSYMBT too long": (
+        {"nsymbt": 10**6, "exttyp": b"CCP4"}, "nsymbt", "NSYMBT", "1000000", "", set(),
+    ),
+    "NSYMBT too short": (
+        EXTENDED | {"nsymbt": 0}, "extra-bytes", "NX, NY, NZ.*", "4, 3, 2", "1200", HEADER_CODES,
+    ),
+}  # fmt: skip
+# mrcfile accepts these, but the engine warns
+SUSPICIOUS: dict[str, tuple[Fields, str, str, str]] = {
+    "MX 0": ({"mx": 0}, "cell", "MX", "0"),
+    "cell not a number": ({"cella": (4, NAN, 2)}, "cell", "CELLA.y", "nan"),
+    "origin not a number": ({"origin": (NAN, 0, 0)}, "origin", "ORIGIN", "nan, 0, 0"),
+    "origin huge": ({"origin": (0, 0, 1e30)}, "origin", "ORIGIN", "0, 0, 1e+30"),
+    "NXSTART huge": ({"nxstart": 41}, "start", "NXSTART", "41"),
+}
+
+
+# one for each type of field
+BIG_ENDIAN = ("mode 9", "cell negative", "axes twice", "NLABL too large", "rms", "no MAP")
+
+
+@pytest.mark.parametrize(
+    ("case", "order"), [(case, "<") for case in BROKEN] + [(case, ">") for case in BIG_ENDIAN]
+)
+def test_broken(write: Any, case: str, order: str) -> None:
+    fields, code, field, found, accepted, following = BROKEN[case]
+    path = write(byteorder=order, **fields)
+    problems = header_errors(assert_as_mrcfile(path))
+    [problem] = [p for p in problems if re.fullmatch(code, p.code)]
+    assert set(codes(problems)) - {problem.code} <= following
+    assert re.fullmatch(field, problem.field)
+    assert found in problem.found
+    assert accepted in problem.accepted
+    assert problem.action
+    assert problem.file == ""
+    if not problem.code.startswith("statistics"):
+        assert key(problem) in map(key, judged(path))
+
+
+@pytest.mark.parametrize("case", SUSPICIOUS)
+def test_suspicious(write: Any, case: str) -> None:
+    fields, *expected = SUSPICIOUS[case]
+    path = write(**fields)
+    [problem] = assert_as_mrcfile(path)
+    assert [problem.code, problem.field, problem.found] == expected
+    assert problem.severity == "warning"
+    assert str(problem) == str(judged(path)[0])
+
+
+def test_all_problems_are_listed(write: Any) -> None:
+    path = write(map=bytes(4), nversion=0, mapc=0, cella=(-1, -2, 3), mx=-1, my=-1, dmin=1, rms=0)
+    assert sorted(codes(header_errors(assert_as_mrcfile(path)))) == [
+        "axes", "map-word", "negative-cell", "negative-cell", "negative-field", "negative-field",
+        "statistics-minimum", "statistics-rms", "version",
+    ]  # fmt: skip
+
+
+def test_pixels_are_checked_only_with_data(write: Any) -> None:
+    path = write(dmin=1, dmax=2, dmean=3, rms=4)
+    assert judged(path) == []
+    assert len(judged(path, data=True)) == 4
+
+
+@pytest.mark.parametrize("size", [0, 48, 95])
+def test_too_short(write: Any, size: int) -> None:
+    path = write(by_hand.mrc(DATA)[: 1024 + size])
+    [problem] = header_errors(assert_as_mrcfile(path))
+    assert problem.code == "truncated"
+    assert str(1024 + size) in str(problem)
+    assert "1120" in str(problem)
+
+
+@pytest.mark.parametrize("more", [1, 5000])
+def test_too_long(write: Any, more: int) -> None:
+    path = write(by_hand.mrc(DATA) + bytes(more))
+    [problem] = assert_as_mrcfile(path)
+    assert problem.code == "extra-bytes"
+    assert str(1120 + more) in str(problem)
+
+
+def test_too_short_after_an_extended_header(write: Any) -> None:
+    path = write(by_hand.mrc(DATA, extended=TEXT * 2, exttyp=b"CCP4")[:-30])
+    assert set(codes(assert_as_mrcfile(path))) & {"truncated", "nsymbt"}
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 0), (0, 3, 4), (2, 3, 0)])
+def test_no_data(write: Any, shape: tuple[int, int, int]) -> None:
+    """Valid for mrcfile, which finds no data, as the header implies."""
+    path = write(by_hand.header(shape, 2))
+    assert mrcfile_accepts(path)
+    for data in (False, True):
+        assert "dimensions" in codes(header_errors(judged(path, data=data)))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "f4"])
+@pytest.mark.parametrize("order", "<>")
+def test_stamp_of_the_other_order(write: Any, order: str, dtype: str) -> None:
+    """Mode 2 is possible in one order only, and mrcfile then ignores the stamp."""
+    stamp = by_hand.STAMPS["<" if order == ">" else ">"]
+    path = write(by_hand.mrc(DATA.astype(dtype), byteorder=order, machst=stamp))
+    [problem] = judged(path, data=True)
+    assert (problem.code, problem.field) == ("machine-stamp", "MACHST")
+    assert stamp.hex(" ") in problem.found
+    assert mrcfile_accepts(path) == (dtype == "f4")
+
+
+# pixels -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("f2", NAN), ("f4", NAN), ("f4", INF), ("f4", -INF), ("c8", INF)]
+)
+def test_not_finite(write: Any, dtype: str, value: float) -> None:
+    data = DATA.astype(dtype)
+    data[1, 2, 3] = value
+    path = write(by_hand.mrc(data))
+    [problem] = assert_as_mrcfile(path)
+    assert (problem.code, problem.severity) == ("not-finite", "warning")
+    assert problem.found == "NaN or infinite in 1 places, the first in section 1"
+    assert judged(path) == []
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rms": 1}, {"rms": INF}, {"dmin": 0, "dmax": 23}, {"dmean": 11.5}, {"dmean": INF},
+        {"dmin": 0, "dmax": INF, "dmean": INF, "rms": NAN}, {"dmin": 0, "dmax": NAN, "rms": NAN},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_statistics_of_pixels_that_are_not_finite(
+    write: Any, value: float, fields: Fields
+) -> None:
+    data = DATA.copy()
+    data[1, 2, 3] = value
+    assert "not-finite" in codes(assert_as_mrcfile(write(by_hand.mrc(data, **fields))))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2", "f4"])
+def test_statistics_of_every_type(write: Any, dtype: str) -> None:
+    data = (DATA - (0 if dtype == "u2" else 12)).astype(dtype)
+    right = {"dmin": data.min(), "dmax": data.max(), "dmean": data.mean(), "rms": data.std()}
+    path = write(by_hand.mrc(data, **{k: float(v) for k, v in right.items()}))
+    assert assert_as_mrcfile(path) == []
+    for field, code in zip(right, ("minimum", "maximum", "mean", "rms"), strict=True):
+        wrong = {k: float(v) for k, v in right.items()} | {field: float(right[field]) + 0.5}
+        path = write(by_hand.mrc(data, **wrong))
+        assert codes(assert_as_mrcfile(path)) == [f"statistics-{code}"]
+
+
+def test_mode_0_is_signed(write: Any) -> None:
+    data = (DATA + 120).astype("u1")
+    path = write(by_hand.mrc(data, 0, dmin=120, dmax=143, dmean=131.5, rms=float(data.std())))
+    assert header_errors(assert_as_mrcfile(path))
+
+
+def test_statistics_of_complex_pixels(write: Any) -> None:
+    data = (DATA + 1j * DATA[::-1]).astype("c8")
+    assert assert_as_mrcfile(write(by_hand.mrc(data, rms=float(data.std())))) == []
+    assert codes(assert_as_mrcfile(write(by_hand.mrc(data, rms=1)))) == ["statistics-rms"]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_sums_that_overflow_in_mrcfile(write: Any, dtype: str) -> None:
+    """It adds float16 in float16, and squares float32 in float32."""
+    data = np.full((4, 100, 100), 10, dtype)
+    data[::2] = 20
+    if dtype == "f4":
+        data *= np.float32(1e20)
+    wide = data.astype("f8")
+    right = {"dmin": wide.min(), "dmax": wide.max(), "dmean": wide.mean(), "rms": wide.std()}
+    path = write(by_hand.mrc(data, **right))
+    assert judged(path, data=True) == []
+    assert not mrcfile_accepts(path)
+
+
+def test_large_files_are_measured_in_parts(write: Any) -> None:
+    """More than one step of sections, and a section of more than one step."""
+    for shape in ((5, 1024, 1024), (1, 2048, 2100)):
+        data = np.zeros(shape, "f4")
+        data[-1, -1] = np.nan
+        [problem] = judged(write(by_hand.mrc(data)), data=True)
+        assert f"in {shape[2]} places, the first in section {shape[0] - 1}" in problem.found
+
+
+def test_pixels_are_read_only_with_data(tmp_path: Path) -> None:
+    data = np.zeros((16, 256, 256), "f4")
+    (tmp_path / "file.mrc").write_bytes(by_hand.mrc(data, dmin=0, dmax=0, dmean=0, rms=1))
+    with servers.http_server(tmp_path) as server:
+        assert judged(server.url("file.mrc")) == []
+        assert server.nbytes() <= 128 * 1024
+        assert codes(judged(server.url("file.mrc"), data=True)) == ["statistics-rms"]
+        assert server.nbytes() >= data.nbytes
+
+
+# agreement with mrcfile -------------------------------------------------------------------------
+
+FLOATS = [0.0, -0.0, 1.0, -1.0, 11.5, 23.0, float(DATA.std()), 1e30, -1e30, NAN, INF, -INF]
+triples = st.tuples(*[st.sampled_from(FLOATS)] * 3)
+# mrcfile allocates the memory that a header implies; and sizes of 0, stamps of the other order
+# and modes that it does not know have tests of their own
+sizes = st.sampled_from([-4, -1, 1, 2, 3, 4, 5, 100])
+intervals = st.sampled_from([-(2**31), -2, -1, 0, 1, 2, 3, 4, 2**31 - 1])
+axes = st.integers(-1, 4)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "nx": sizes, "ny": sizes, "nz": sizes, "mx": intervals, "my": intervals, "mz": intervals,
+    "mode": st.sampled_from([-1, 0, 1, 2, 4, 5, 6, 7, 8, 9, 12, 16, 17, 100, 2**24, 2**31 - 1]),
+    "nxstart": intervals, "nystart": intervals, "nzstart": intervals,
+    "cella": triples, "cellb": triples, "origin": triples,
+    "mapc": axes, "mapr": axes, "maps": axes,
+    "ispg": st.sampled_from([-(2**31), -1, 0, 1, 2, 400, 401, 402, 630, 631, 2**31 - 1]),
+    "nsymbt": st.sampled_from([-(2**31), -1024, -1, 0, 1, 79, 80, 81, 96, 176, 177, 1000]),
+    "exttyp": st.sampled_from([b"", b"    ", b"CCP4", b"MRCO", b"json", b"FEI1", b"\xff\xfe"]),
+    "nversion": st.sampled_from([-1, 0, 2014, 20139, 20140, 20141, 20142, 2**31 - 1]),
+    "lskflg": st.integers(-1, 2), "nint": st.integers(-1, 40), "nreal": st.integers(-1, 40),
+    "imod_stamp": st.just(by_hand.IMOD_STAMP), "imod_flags": st.integers(0, 31),
+    "map": st.sampled_from([b"MAP ", b"MAP\0", b"MAP", b"map ", b" MAP", bytes(4), b"\xffAP "]),
+    "machst": st.sampled_from([b"\x44\x41\0\0", b"\x44" * 4, b"\x44\0\0\0", b"\x11\x44\0\0", b""]),
+    "dmin": st.sampled_from(FLOATS), "dmax": st.sampled_from(FLOATS),
+    "dmean": st.sampled_from(FLOATS), "rms": st.sampled_from(FLOATS),
+    "nlabl": st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 10, 11]),
+    "labels": st.lists(
+        st.sampled_from([b"", b"text", b"  ", b"\t\r\n", b"\x1c", b"\xa0", b"\0a", b" \0 "]),
+        max_size=10,
+    ).map(tuple),
+}  # fmt: skip
+
+
+@st.composite
+def changed_fields(draw: st.DrawFn) -> Fields:
+    names = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=3, unique=True))
+    return {name: draw(VALUES[name]) for name in names}
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    fields=changed_fields(),
+    dtype=st.sampled_from(["f4", "i2", "i1"]),
+    extended=st.sampled_from([b"", TEXT]),
+)
+def test_any_header(
+    tmp_path_factory: pytest.TempPathFactory, fields: Fields, dtype: str, extended: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any_header.mrc"
+    kind = {"exttyp": b"CCP4"} if extended else {}
+    data = DATA.astype(dtype)
+    path.write_bytes(by_hand.mrc(data, extended=extended, **(STATISTICS | kind | fields)))
+    assert_as_mrcfile(path)
+
+
+REAL_FILES = {
+    "EMD-3197.map": ["version"],
+    "EMD-3197.map.bz2": ["version"],
+    "emd_3197.map.gz": ["version"],
+    "fei-extended.mrc": [],
+    "direct_electron/20241021_00405_final.mrc": ["negative-cell"] * 2,
+    "direct_electron/20241021_00405_movie.mrc": ["negative-cell"] * 2,
+    "direct_electron/Custom_movie.mrc": ["negative-cell"] * 2,
+}
+
+
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_real_file(real_file: RealFile, name: str) -> None:
+    assert codes(assert_as_mrcfile(real_file(name))) == REAL_FILES[name]
+
+
+# files that are not MRC --------------------------------------------------------------------------
+
+NO_MRC: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "empty"),
+    "half a header": (by_hand.mrc(DATA)[:1000], "short"),
+    "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid 0\n", "foreign"),
+    "HTML": (b"<!DOCTYPE html>\n<html><body>404</body></html>".ljust(5000), "foreign"),
+    "DeltaVision": (by_hand.mrc(DATA, lskflg=0xC0A0), "foreign"),
+    "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8, ""),
+    "text": (b"The quick brown fox\n" * 99, ""),
+    "noise": (np.random.default_rng(1).bytes(4096), ""),
+}
+
+
+@pytest.mark.parametrize("case", NO_MRC)
+def test_no_mrc(write: Any, case: str) -> None:
+    raw, code = NO_MRC[case]
+    path = write(raw)
+    found = codes(header_errors(judged(path)))
+    assert found == [code] if code else found
+    assert codes(header_errors(judged(path, data=True)))[: len(found)] == found
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        mrc_xarray.validate(tmp_path / "none.mrc")
+    with pytest.raises(OSError, match=r"directory|folder"):
+        mrc_xarray.validate(tmp_path)
+
+
+@st.composite
+def damaged_files(draw: st.DrawFn) -> bytes:
+    """Return a valid file with some bytes overwritten, or noise."""
+    if draw(st.booleans()):
+        return draw(st.binary(min_size=0, max_size=64)) * draw(st.integers(0, 70))
+    valid = [by_hand.mrc(DATA, extended=TEXT), damage.file(damage.chunks()[:2], nz=2)]
+    raw = bytearray(draw(st.sampled_from(valid)))
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, 1100) | st.integers(0, len(raw)))
+        noise = draw(st.binary(min_size=1, max_size=8))
+        raw[at : at + len(noise)] = noise
+    return bytes(raw[: draw(st.integers(0, len(raw)) | st.just(len(raw)))])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(raw=damaged_files(), data=st.booleans())
+def test_no_bytes_raise(raw: bytes, data: bool) -> None:
+    judged(raw, data=data)
+
+
+# the table, strict= and warnings ----------------------------------------------------------------
+
+
+def test_rules() -> None:
+    assert set(errors.RULES) >= HEADER_CODES | NOT_IN_MRCFILE
+    assert {code for code, rule in errors.RULES.items() if rule.strict} == STRICT
+    for code, rule in errors.RULES.items():
+        assert re.fullmatch("[a-z]+(-[a-z]+)*", code)
+        assert rule.severity in ("error", "warning", "note")
+        assert rule.meaning
+    for code in ("cell", "origin", "start", "not-finite"):
+        assert errors.RULES[code].severity == "warning"
+    assert all(errors.RULES[code].severity == "error" for code in STRICT)
+
+
+ERRORS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
+
+
+@pytest.mark.skipif(not ERRORS_PAGE.exists(), reason="the docs are not here")
+def test_rules_are_documented() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (.+) \|$", ERRORS_PAGE.read_text(), re.M)
+    assert {code: (severity, meaning) for code, severity, meaning in rows} == {
+        code: (rule.severity, rule.meaning) for code, rule in errors.RULES.items()
+    }
+
+
+EVERY = {name: row[0] for name, row in [*BROKEN.items(), *SUSPICIOUS.items()]}
+# what the engine warns about when it opens a file
+WARNED = STRICT | {"cell", "negative-cell", "origin", "start"}
+
+
+@pytest.mark.parametrize("case", EVERY)
+def test_engine_warns_about_the_same_problems(write: Any, case: str) -> None:
+    path = write(**EVERY[case])
+    problems = judged(path)
+    messages = warned(path)
+    if messages is None:
+        assert "error" in {p.severity for p in problems}
+        return
+    about = [[p.code for p in problems if p.field in m and p.found in m] for m in messages]
+    assert all(about), messages
+    assert {p.code for p in problems} & WARNED <= {code for found in about for code in found}
+    is_refused = any(errors.RULES[p.code].strict for p in problems)
+    assert (warned(path, strict=True) is None) == is_refused
+
+
+@pytest.mark.parametrize("code", sorted(STRICT))
+def test_strict_raises(write: Any, code: str) -> None:
+    fields = {
+        "map-word": {"map": bytes(4)}, "machine-stamp": {"machst": bytes(4)}, "axes": {"mapc": 0},
+        "nsymbt": {"nsymbt": 80, "exttyp": b"CCP4"}, "truncated": {"nz": 3},
+    }[code]  # fmt: skip
+    path = write(**fields)
+    assert code in codes(judged(path))
+    with pytest.raises(MrcError):
+        xr.open_dataset(path, engine="mrc", strict=True, truncated="trim")
+
+
+# targets ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(write: Any) -> Path:
+    return write(map=bytes(4), nversion=0, dmin=1, mx=0, cella=(-4, 3, 2))
+
+
+def test_any_target(broken: Path) -> None:
+    raw = broken.read_bytes()
+    expected = sorted(map(key, judged(broken, data=True)), key=str)
+    assert len(expected) >= 4
+    for target in (str(broken), f"file://{broken}", raw, io.BytesIO(raw)):
+        assert sorted(map(key, judged(target, data=True)), key=str) == expected
+    with broken.open("rb") as file:
+        assert sorted(map(key, judged(file, data=True)), key=str) == expected
+        assert not file.closed
+
+
+def test_any_store(broken: Path) -> None:
+    expected = list(map(key, judged(broken, data=True)))
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/validate/file.mrc", broken.read_bytes())
+    try:
+        url = "memory://validate/file.mrc"
+        assert list(map(key, judged(url, data=True, storage_options={}))) == expected
+        with pytest.raises(FileNotFoundError, match="none"):
+            mrc_xarray.validate("memory://validate/none.mrc")
+    finally:
+        memory.rm("/validate", recursive=True)
