@@ -1,0 +1,216 @@
+"""Workers of a cluster write one file together, and may die meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import dask.array as da
+import mrcfile
+import mrcz
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+from mrc_xarray import to_mrc
+
+Array = np.ndarray[Any, Any]
+MiB = 1024**2
+
+PIXELS = np.random.default_rng(4).integers(-(2**15), 2**15, (24, 32, 48), "i2")
+
+kinds = pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
+# chunks smaller than what is offered, so that there is work for every worker
+by_two = pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
+
+
+def read(path: Path) -> Array:
+    pixels: Array = xr.open_dataarray(path, engine="mrc").values
+    return pixels
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+def check(path: Path, pixels: Array) -> None:
+    """Compare with mrcfile or mrcz."""
+    if path.suffix == ".mrcz":
+        np.testing.assert_array_equal(np.squeeze(mrcz.readMRC(path)[0]), pixels)
+        return
+    with mrcfile.open(path) as file:
+        np.testing.assert_array_equal(file.data, pixels)
+        assert file.header.dmin == pixels.min()
+        assert file.header.dmax == pixels.max()
+        assert file.header.dmean == pytest.approx(pixels.mean(dtype="f8"), rel=1e-6)
+        assert file.header.rms == pytest.approx(pixels.std(dtype="f8"), rel=1e-6)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
+@kinds
+def test_tasks_are_sent_to_workers(tmp_path: Path, suffix: str) -> None:
+    """Workers in threads of this process get pickled tasks, as others do."""
+    path = tmp_path / f"volume{suffix}"
+    with (
+        LocalCluster(
+            n_workers=2, processes=False, protocol="tcp", dashboard_address=None
+        ) as cluster,
+        Client(cluster),
+    ):
+        lazy = da.from_array(PIXELS, chunks=(5, -1, -1))
+        to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), path)
+    check(path, PIXELS)
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.slow
+@by_two
+@pytest.mark.parametrize(
+    ("suffix", "how", "chunks"),
+    [
+        (".mrc", "current", {"z": 2}),
+        (".mrcz", "current", {"z": 2}),
+        (".mrc", "future", {"z": 5, "y": 7}),
+        (".mrcz", "scheduler", {"z": 5, "y": 7}),
+    ],
+)
+def test_workers_write(
+    client: Client, tmp_path: Path, suffix: str, how: str, chunks: dict[str, int]
+) -> None:
+    source, path = tmp_path / "source.mrc", tmp_path / f"volume{suffix}"
+    source.write_bytes(by_hand.mrc(PIXELS))
+    data = xr.open_dataset(source, engine="mrc", chunks=chunks).data + np.int16(3)
+    write = to_mrc(data, path, compute=False)
+    assert write is not None
+    if how == "current":
+        with client.as_current():
+            found = to_mrc(data, path)
+    elif how == "scheduler":
+        found = write.compute(scheduler=client)
+    else:
+        found = client.compute(write).result()
+    assert found is None
+    check(path, PIXELS + np.int16(3))
+    assert names(tmp_path) == sorted([source.name, path.name])
+
+
+@pytest.mark.slow
+def test_workers_write_several_files_at_once(client: Client, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}{suffix}" for i in range(3) for suffix in (".mrc", ".mrcz")]
+    lazy = da.from_array(PIXELS, chunks=(4, -1, -1))
+    delayed = [
+        to_mrc(xr.DataArray(lazy + np.int16(i), dims=("z", "y", "x")), path, compute=False)
+        for i, path in enumerate(paths)
+    ]
+    assert client.gather(client.compute(delayed)) == [None] * len(paths)
+    for i, path in enumerate(paths):
+        np.testing.assert_array_equal(read(path), PIXELS + np.int16(i))
+    assert names(tmp_path) == sorted(path.name for path in paths)
+
+
+@pytest.mark.slow
+def test_workers_fill_regions_and_append(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "volume.mrc"
+    to_mrc(PIXELS, path)
+    lazy = xr.DataArray(da.from_array(PIXELS, chunks=(3, 10, 11)), dims=("z", "y", "x"))
+    expected = PIXELS.copy()
+    expected[3:20, 1:31] = PIXELS[4:21, :30]
+    with client.as_current():
+        to_mrc(lazy[4:21, :30], path, region={"z": slice(3, 20), "y": slice(1, 31)})
+        to_mrc(lazy[2:], path, append_dim="z")
+    np.testing.assert_array_equal(read(path), np.concatenate([expected, PIXELS[2:]]))
+
+
+@pytest.mark.slow
+@kinds
+def test_pixels_do_not_pass_through_client_and_scheduler(
+    client: Client, tmp_path: Path, suffix: str
+) -> None:
+    path, shape = tmp_path / f"volume{suffix}", (64, 512, 1024)
+
+    def noise(part: Any, block_info: Any = None) -> Any:
+        seed = block_info[0]["array-location"][0][0]
+        return np.random.default_rng(seed).integers(-(2**15), 2**15, part.shape, "i2")
+
+    lazy = da.zeros(shape, "i2", chunks=(2, -1, -1)).map_blocks(noise, dtype="i2")
+    write = to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), path, compute=False)
+    # client and scheduler are in this process
+    tracemalloc.start()
+    try:
+        assert client.compute(write).result() is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size > np.prod(shape)
+    assert peak < 16 * MiB
+    expected = np.random.default_rng(62).integers(-(2**15), 2**15, (2, *shape[1:]), "i2")
+    np.testing.assert_array_equal(xr.open_dataarray(path, engine="mrc")[62:], expected)
+
+
+@pytest.mark.slow
+@kinds
+def test_worker_that_dies_costs_nothing(client: Client, tmp_path: Path, suffix: str) -> None:
+    started, path = tmp_path / "started", tmp_path / f"volume{suffix}"
+    started.mkdir()
+    path.write_bytes(b"what was there before")
+    pixels = np.concatenate([PIXELS, PIXELS[::-1], PIXELS, PIXELS[:, ::-1]])
+
+    def block(part: Any, block_info: Any = None) -> Any:
+        (started / str(block_info[0]["array-location"][0][0])).touch()
+        time.sleep(0.05)
+        return part
+
+    lazy = da.from_array(pixels, chunks=(1, -1, -1)).map_blocks(block, dtype="i2")
+    data = xr.DataArray(lazy, dims=("z", "y", "x"))
+    workers = client.run(os.getpid)
+    future = client.compute(to_mrc(data, path, overwrite=True, compute=False))
+    # one after the other, so that the one that has the most to lose is among them
+    for i, (address, pid) in enumerate(workers.items()):
+        wait_for(lambda i=i: len(names(started)) >= 20 * (i + 1))
+        assert not future.done()
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda address=address: address not in client.scheduler_info()["workers"])
+        client.wait_for_workers(2, timeout=60)
+    assert future.result(timeout=120) is None
+    check(path, pixels)
+
+
+@pytest.mark.slow
+@kinds
+def test_worker_that_dies_under_a_random_pipeline(
+    client: Client, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"volume{suffix}"
+
+    def block(pixels: Any) -> Any:
+        seed = np.random.default_rng()
+        time.sleep(0.02)
+        return seed.integers(0, seed.integers(2, 2**14), pixels.shape, "i2")
+
+    lazy = da.zeros((40, 64, 48), chunks=(1, -1, -1), dtype="i2").map_blocks(block, dtype="i2")
+    with client.as_current():
+        done = client.compute(
+            to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), path, compute=False)
+        )
+        wait_for(lambda: [p for p in tmp_path.glob(".*.part") if p.stat().st_size > 8192])
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        done.result(timeout=120)
+    pixels = read(path)
+    assert pixels.shape == lazy.shape
+    assert names(tmp_path) == [path.name]
+    if suffix == ".mrcz":
+        header = xr.open_dataset(path, engine="mrc").mrc.header
+        assert (header.dmin, header.dmax) == (pixels.min(), pixels.max())
