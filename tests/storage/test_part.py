@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import by_hand
 import dask
-import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from writes import OLD, PIXELS, mode_of, modes_of_parts, names, once, read
 
 from mrc_xarray import to_mrc
 from mrc_xarray.storage import part as part_module
@@ -22,38 +20,8 @@ from mrc_xarray.storage.part import Part, PartFolder
 from mrc_xarray.storage.sink import open_sink
 from mrc_xarray.tools.convert import convert
 
-PIXELS = np.arange(6 * 4 * 5, dtype="f4").reshape(6, 4, 5)
-OTHER = b"a file that another writer has finished meanwhile"
-
-Act = Callable[[], Any]
-
 # the plain file is renamed, and the compressed one is a second temporary file
 both = pytest.mark.parametrize("name", ["a.mrc", "a.mrc.gz"])
-
-
-def in_the_middle(act: Act) -> xr.DataArray:
-    """Return data that call `act` when their second half is computed."""
-
-    def block(pixels: Any, block_info: Any = None) -> Any:
-        if block_info[0]["chunk-location"][0] == 1:
-            act()
-        return pixels
-
-    lazy = da.from_array(PIXELS, chunks=(3, -1, -1))
-    meta = np.empty((0, 0, 0), "f4")
-    return xr.DataArray(lazy.map_blocks(block, meta=meta), dims=("z", "y", "x"), name="data")
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
-
-
-def mode_of(path: Path | str) -> int:
-    return stat.S_IMODE(os.stat(path).st_mode)
-
-
-def read(path: Path) -> Any:
-    return xr.open_dataarray(path, engine="mrc").values
 
 
 @pytest.fixture(params=[True, False], ids=["links", "no links"])
@@ -76,14 +44,14 @@ def test_file_that_appeared_meanwhile_is_not_replaced(
 ) -> None:
     path = tmp_path / name
     with pytest.raises(FileExistsError, match="overwrite"):
-        to_mrc(in_the_middle(lambda: path.write_bytes(OTHER)), path)
-    assert path.read_bytes() == OTHER
+        to_mrc(once(lambda: path.write_bytes(OLD)), path)
+    assert path.read_bytes() == OLD
     assert names(tmp_path) == [name]
 
 
 @both
 def test_new_file_is_published(links: None, tmp_path: Path, name: str) -> None:
-    to_mrc(in_the_middle(lambda: None), tmp_path / name)
+    to_mrc(once(lambda: None), tmp_path / name)
     np.testing.assert_array_equal(read(tmp_path / name), PIXELS)
     assert names(tmp_path) == [name]
 
@@ -94,19 +62,19 @@ def test_converted_file_is_published_by_the_same_rules(
 ) -> None:
     source, path = tmp_path / "source.mrc", tmp_path / name
     source.write_bytes(by_hand.mrc(PIXELS))
-    real, seen = getattr(xr.Dataset, method), set()
+    real, seen = getattr(xr.Dataset, method), list[int]()
 
     def appear(self: xr.Dataset, *args: Any, **options: Any) -> Any:
-        path.write_bytes(OTHER)
-        seen.update(mode_of(part) for part in tmp_path.glob(".*.part"))
+        path.write_bytes(OLD)
+        seen.extend(modes_of_parts(tmp_path))
         return real(self, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(xr.Dataset, method, appear)
         with pytest.raises(FileExistsError, match="overwrite"):
             convert(str(source), str(path))
-    assert seen == {0o600 if name == "a.nc" else 0o700}
-    assert path.read_bytes() == OTHER
+    assert seen == [0o600 if name == "a.nc" else 0o700]
+    assert path.read_bytes() == OLD
     convert(str(source), str(path), overwrite=True)
     convert(str(path), str(tmp_path / "copy.mrc"))
     np.testing.assert_array_equal(read(tmp_path / "copy.mrc"), PIXELS)
@@ -186,7 +154,7 @@ def test_nobody_else_reads_the_temporary_file(
     published = Part.publish
 
     def publish(self: Part, *, overwrite: bool) -> None:
-        seen.extend(mode_of(path) for path in tmp_path.glob(".*.part"))
+        seen.extend(modes_of_parts(tmp_path))
         published(self, overwrite=overwrite)
 
     monkeypatch.setattr(Part, "publish", publish)
@@ -207,7 +175,7 @@ def test_replaced_file_gives_its_attributes(tmp_path: Path, name: str) -> None:
     os.chown(path, *owner)
     to_mrc(PIXELS + 1, path, overwrite=True)
     found = path.stat()
-    assert stat.S_IMODE(found.st_mode) == 0o640
+    assert mode_of(path) == 0o640
     assert (found.st_uid, found.st_gid) == owner
     assert os.getxattr(path, "user.project") == b"ribosome"
 
@@ -293,7 +261,7 @@ def test_left_overs_are_removed_neither_through_links_nor_of_other_kinds(tmp_pat
     assert names(tmp_path) == sorted([*before, "a.mrc"])
 
 
-def test_left_overs_of_the_longest_name_are_removed(tmp_path: Path) -> None:
+def test_left_over_of_the_longest_name_is_removed(tmp_path: Path) -> None:
     path = tmp_path / ("[x]é" * 50 + ".mrc")
     Path(Part.of(str(path)).path).write_bytes(b"left")
     to_mrc(PIXELS, path)
@@ -321,7 +289,7 @@ def test_part_that_was_removed_before_it_was_locked_is_made_again(
 def test_delayed_write_is_no_left_over_while_it_runs(tmp_path: Path, scheduler: str) -> None:
     """Another writer of the same name removes the temporary files of killed writers."""
     path = tmp_path / "a.mrc"
-    data = in_the_middle(lambda: to_mrc(PIXELS[:2] + 1, path, overwrite=True))
+    data = once(lambda: to_mrc(PIXELS[:2] + 1, path, overwrite=True))
     write = to_mrc(data, path, overwrite=True, compute=False)
     assert write is not None
     with dask.config.set(scheduler=scheduler):
@@ -348,12 +316,12 @@ def test_beginning_again_preserves_what_is_written(tmp_path: Path, name: str, si
 def test_finishing_again_does_no_harm_and_a_lost_file_is_not_published(
     tmp_path: Path, name: str
 ) -> None:
-    (tmp_path / name).write_bytes(OTHER)
+    (tmp_path / name).write_bytes(OLD)
     sink = open_sink(tmp_path / name, None, overwrite=True)
     with pytest.raises(FileNotFoundError) as caught:
         sink.finish(b"head")
     assert "must share the file system" in caught.value.__notes__[0]
-    assert (tmp_path / name).read_bytes() == OTHER
+    assert (tmp_path / name).read_bytes() == OLD
     sink.begin(8)
     for _ in range(2):
         sink.finish(b"head")

@@ -18,26 +18,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
+from writes import PIXELS, Array, by_two, kinds, names, read, volume
 
 from mrc_xarray import to_mrc
 
-Array = np.ndarray[Any, Any]
 MiB = 1024**2
-
-PIXELS = np.random.default_rng(4).integers(-(2**15), 2**15, (24, 32, 48), "i2")
-
-kinds = pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
-# chunks smaller than what is offered, so that there is work for every worker
-by_two = pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
-
-
-def read(path: Path) -> Array:
-    pixels: Array = xr.open_dataarray(path, engine="mrc").values
-    return pixels
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory))
 
 
 def check(path: Path, pixels: Array) -> None:
@@ -70,8 +55,7 @@ def test_tasks_are_sent_to_workers(tmp_path: Path, suffix: str) -> None:
         ) as cluster,
         Client(cluster),
     ):
-        lazy = da.from_array(PIXELS, chunks=(5, -1, -1))
-        to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), path)
+        to_mrc(volume(chunk=5), path)
     check(path, PIXELS)
     assert names(tmp_path) == [path.name]
 
@@ -110,11 +94,7 @@ def test_workers_write(
 @pytest.mark.slow
 def test_workers_write_several_files_at_once(client: Client, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}{suffix}" for i in range(3) for suffix in (".mrc", ".mrcz")]
-    lazy = da.from_array(PIXELS, chunks=(4, -1, -1))
-    delayed = [
-        to_mrc(xr.DataArray(lazy + np.int16(i), dims=("z", "y", "x")), path, compute=False)
-        for i, path in enumerate(paths)
-    ]
+    delayed = [to_mrc(volume() + np.int16(i), path, compute=False) for i, path in enumerate(paths)]
     assert client.gather(client.compute(delayed)) == [None] * len(paths)
     for i, path in enumerate(paths):
         np.testing.assert_array_equal(read(path), PIXELS + np.int16(i))
@@ -168,22 +148,19 @@ def test_worker_that_dies_costs_nothing(client: Client, tmp_path: Path, suffix: 
     path.write_bytes(b"what was there before")
     pixels = np.concatenate([PIXELS, PIXELS[::-1], PIXELS, PIXELS[:, ::-1]])
 
-    def block(part: Any, block_info: Any = None) -> Any:
-        (started / str(block_info[0]["array-location"][0][0])).touch()
+    def act(section: int) -> None:
+        (started / str(section)).touch()
         time.sleep(0.05)
-        return part
 
-    lazy = da.from_array(pixels, chunks=(1, -1, -1)).map_blocks(block, dtype="i2")
-    data = xr.DataArray(lazy, dims=("z", "y", "x"))
     workers = client.run(os.getpid)
-    future = client.compute(to_mrc(data, path, overwrite=True, compute=False))
+    future = client.compute(to_mrc(volume(pixels, act), path, overwrite=True, compute=False))
     # one after the other, so that the one that has the most to lose is among them
     for i, (address, pid) in enumerate(workers.items()):
         wait_for(lambda i=i: len(names(started)) >= 20 * (i + 1))
         assert not future.done()
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda address=address: address not in client.scheduler_info()["workers"])
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=200)
     assert future.result(timeout=120) is None
     check(path, pixels)
 
