@@ -204,13 +204,15 @@ class PartFolder:
                 raise
             return
         # a folder that is not empty can't be replaced in one step
-        old = os.path.join(self.private, "old")
+        old = Part.of(self.name).path
         os.rename(self.name, old)
         try:
             os.rename(self.path, self.name)
         except BaseException:
             os.rename(old, self.name)
             raise
+        # where `discard` removes it
+        os.rename(old, self.path)
 
     def discard(self) -> None:
         """Remove the temporary folder, and what was replaced."""

@@ -40,7 +40,7 @@ def block(part, block_info=None):
 
 # a shell's job in the background starts with it ignored
 signal.signal(signal.SIGINT, signal.default_int_handler)
-lazy = da.ones((48, 128, 128), "f4", chunks=(1, -1, -1))
+lazy = da.ones((48, 128, 128), dtype="f4", chunks=(1, -1, -1))
 lazy = lazy.map_blocks(block, meta=np.empty((0, 0, 0), "f4"))
 mrc_xarray.to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), sys.argv[1], overwrite=True)
 """

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import by_hand
 import dask.array as da
 import mrcfile
 import mrcz
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from writes import PIXELS, Array, by_two, kinds, names, read, volume
+from writes import PIXELS, Array, kinds, names, read, volume
 
 from mrc_xarray import to_mrc
 
@@ -45,60 +44,24 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
         time.sleep(0.005)
 
 
-@kinds
-def test_tasks_are_sent_to_workers(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "how"), [(".mrc", "current"), (".mrcz", "scheduler"), (".mrcz", "future")]
+)
+def test_tasks_are_sent_to_workers(tmp_path: Path, suffix: str, how: str) -> None:
     """Workers in threads of this process get pickled tasks, as others do."""
     path = tmp_path / f"volume{suffix}"
-    with (
-        LocalCluster(
-            n_workers=2, processes=False, protocol="tcp", dashboard_address=None
-        ) as cluster,
-        Client(cluster),
-    ):
-        to_mrc(volume(chunk=5), path)
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": None}
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
+        write = to_mrc(volume(chunk=5), path, compute=False)
+        assert write is not None
+        if how == "current":
+            to_mrc(volume(chunk=5), path)
+        elif how == "scheduler":
+            write.compute(scheduler=client)
+        else:
+            client.compute(write).result()
     check(path, PIXELS)
     assert names(tmp_path) == [path.name]
-
-
-@pytest.mark.slow
-@by_two
-@pytest.mark.parametrize(
-    ("suffix", "how", "chunks"),
-    [
-        (".mrc", "current", {"z": 2}),
-        (".mrcz", "current", {"z": 2}),
-        (".mrc", "future", {"z": 5, "y": 7}),
-        (".mrcz", "scheduler", {"z": 5, "y": 7}),
-    ],
-)
-def test_workers_write(
-    client: Client, tmp_path: Path, suffix: str, how: str, chunks: dict[str, int]
-) -> None:
-    source, path = tmp_path / "source.mrc", tmp_path / f"volume{suffix}"
-    source.write_bytes(by_hand.mrc(PIXELS))
-    data = xr.open_dataset(source, engine="mrc", chunks=chunks).data + np.int16(3)
-    write = to_mrc(data, path, compute=False)
-    assert write is not None
-    if how == "current":
-        with client.as_current():
-            found = to_mrc(data, path)
-    elif how == "scheduler":
-        found = write.compute(scheduler=client)
-    else:
-        found = client.compute(write).result()
-    assert found is None
-    check(path, PIXELS + np.int16(3))
-    assert names(tmp_path) == sorted([source.name, path.name])
-
-
-@pytest.mark.slow
-def test_workers_write_several_files_at_once(client: Client, tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}{suffix}" for i in range(3) for suffix in (".mrc", ".mrcz")]
-    delayed = [to_mrc(volume() + np.int16(i), path, compute=False) for i, path in enumerate(paths)]
-    assert client.gather(client.compute(delayed)) == [None] * len(paths)
-    for i, path in enumerate(paths):
-        np.testing.assert_array_equal(read(path), PIXELS + np.int16(i))
-    assert names(tmp_path) == sorted(path.name for path in paths)
 
 
 @pytest.mark.slow
@@ -163,31 +126,3 @@ def test_worker_that_dies_costs_nothing(client: Client, tmp_path: Path, suffix: 
         client.wait_for_workers(2, timeout=200)
     assert future.result(timeout=120) is None
     check(path, pixels)
-
-
-@pytest.mark.slow
-@kinds
-def test_worker_that_dies_under_a_random_pipeline(
-    client: Client, tmp_path: Path, suffix: str
-) -> None:
-    path = tmp_path / f"volume{suffix}"
-
-    def block(pixels: Any) -> Any:
-        seed = np.random.default_rng()
-        time.sleep(0.02)
-        return seed.integers(0, seed.integers(2, 2**14), pixels.shape, "i2")
-
-    lazy = da.zeros((40, 64, 48), chunks=(1, -1, -1), dtype="i2").map_blocks(block, dtype="i2")
-    with client.as_current():
-        done = client.compute(
-            to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), path, compute=False)
-        )
-        wait_for(lambda: [p for p in tmp_path.glob(".*.part") if p.stat().st_size > 8192])
-        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
-        done.result(timeout=120)
-    pixels = read(path)
-    assert pixels.shape == lazy.shape
-    assert names(tmp_path) == [path.name]
-    if suffix == ".mrcz":
-        header = xr.open_dataset(path, engine="mrc").mrc.header
-        assert (header.dmin, header.dmax) == (pixels.min(), pixels.max())

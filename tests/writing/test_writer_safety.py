@@ -67,20 +67,6 @@ def test_raising_task_leaves_what_was_there(
 
 
 @kinds
-def test_delayed_write_that_raises_leaves_the_old_file(
-    anywhere: None, tmp_path: Path, suffix: str
-) -> None:
-    path = tmp_path / f"volume{suffix}"
-    path.write_bytes(OLD)
-    write = to_mrc(once(fail), path, overwrite=True, compute=False)
-    assert write is not None
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="beyond repair"):
-            write.compute()
-        assert path.read_bytes() == OLD
-
-
-@kinds
 def test_value_out_of_range_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"volume{suffix}"
     listed = put(path, OLD)
@@ -117,14 +103,6 @@ def test_block_of_another_type_than_declared_is_an_error(
     with pytest.raises(MrcError, match=f"{np.dtype(real)}, which .* {np.dtype(declared)} that"):
         to_mrc(xr.DataArray(wrong, dims=("z", "y", "x")), path)
     assert names(tmp_path) == []
-
-
-def test_block_that_casts_safely_is_written(tmp_path: Path) -> None:
-    lazy = da.ones((4, 8, 8), chunks=2, dtype="f4")
-    narrow = lazy.map_blocks(lambda block: block.astype("i2"), dtype="f4")
-    path = tmp_path / "volume.mrc"
-    to_mrc(xr.DataArray(narrow, dims=("z", "y", "x")), path)
-    np.testing.assert_array_equal(read(path), np.ones((4, 8, 8), "f4"))
 
 
 # disks and directories --------------------------------------------------------------------------
