@@ -1,18 +1,19 @@
-"""The temporary file that a new file is written to, and how it gets its final name."""
+"""The part: the temporary file or folder that becomes a new one when it is complete."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
-import re
 import shutil
 import stat
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
+from mrc_xarray.storage.local import is_same_file
 from mrc_xarray.storage.locks import Lock, try_lock
 
 __all__ = ["Buffer", "Part", "PartFolder", "exists", "read_at", "write_at"]
@@ -42,28 +43,20 @@ class Part:
     name: str
 
     @classmethod
-    def of(cls, name: str) -> Part:
-        """Choose a temporary name; nothing is written yet."""
-        folder, base = os.path.split(name)
-        return cls(os.path.join(folder, f".{_short(base)}.{uuid.uuid4().hex[:12]}.part"), name)
+    def of(cls, name: str) -> Self:
+        """Choose a temporary path; nothing is written yet."""
+        folder, base = os.path.split(_short(name))
+        return cls(os.path.join(folder, f".{base}.{uuid.uuid4().hex[:12]}.part"), name)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file exists: from its creation until it is published or discarded."""
+        return os.path.exists(self.path)
 
     def create(self, size: int) -> Lock:
-        """Create the file if it does not exist yet, with at least `size` bytes.
+        """Create the file if it does not exist yet, with at least `size` bytes, and lock it.
 
-        Parameters
-        ----------
-        size : int
-            In bytes.
-
-        Returns
-        -------
-        Lock
-            As long as it is held, other writers do not remove the file.
-
-        Raises
-        ------
-        OSError
-            If the file can't be created.
+        While the lock is held, other writers do not remove the file.
         """
         while True:
             # never truncated: a cluster may repeat this after the worker that did it has died
@@ -73,75 +66,60 @@ class Part:
                 is_lockable = try_lock(fd) is not None
                 if os.fstat(fd).st_size < size:
                     os.ftruncate(fd, size)
-                is_there = _is_at(fd, self.path)
+                is_there = is_same_file(self.path, os.fstat(fd))
             except BaseException:
                 lock.release()
                 raise
-            if not is_lockable:
-                # for example on Windows, where an open file can't be renamed
+            if not (is_lockable and is_there):
+                # on Windows, an open file can't be renamed
                 lock.release()
             if is_there:
                 return lock
             # another writer removed the file between its creation and its lock
-            lock.release()
 
     def write(self, buffers: Iterable[Buffer]) -> None:
         """Write buffers at their offsets, from any process that sees the file."""
         try:
-            fd = os.open(self.path, os.O_WRONLY | _BINARY)
+            with open(self.path, "r+b", buffering=0) as file:
+                write_at(file.fileno(), buffers)
         except FileNotFoundError as error:
             error.add_note(
                 "the workers of a cluster must share the file system that the file is written to"
             )
             raise
-        try:
-            write_at(fd, buffers)
-        finally:
-            os.close(fd)
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return up to `nbytes` bytes from `offset` on, and fewer at the end of the file."""
-        fd = os.open(self.path, os.O_RDONLY | _BINARY)
-        try:
-            return read_at(fd, offset, nbytes)
-        finally:
-            os.close(fd)
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(nbytes)
 
     def cut(self, size: int) -> None:
-        """Leave the first `size` bytes."""
+        """Truncate the file to its first `size` bytes."""
         os.truncate(self.path, size)
 
-    @property
-    def is_there(self) -> bool:
-        """Whether the file exists: it does after it was created, until it is published."""
-        return os.path.exists(self.path)
-
     def publish(self, *, overwrite: bool) -> None:
-        """Give the file its final name, atomically.
-
-        Parameters
-        ----------
-        overwrite : bool
-            Whether to replace an existing file.
-
-        Raises
-        ------
-        FileExistsError
-            If a file of this name exists, and `overwrite` is False.
-        OSError
-            If the file can't be synchronised or renamed.
-        """
-        fd = os.open(self.path, os.O_RDWR | _BINARY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        _take_over_attributes(self.path, self.name)
+        """Give the file its final name, atomically; raise FileExistsError if that is taken."""
+        with open(self.path, "r+b") as file:
+            os.fsync(file.fileno())
+        self._take_over_attributes()
         if overwrite:
             os.replace(self.path, self.name)
         else:
             self._publish_new()
         _sync_folder(os.path.dirname(self.name))
+
+    def remove_left_overs(self) -> None:
+        """Remove the temporary files of killed writers of the same name."""
+        folder, base = map(glob.escape, os.path.split(_short(self.name)))
+        pattern = os.path.join(folder, f".{base}.{'[0-9a-f]' * 12}.part")
+        for path in set(glob.glob(pattern)) - {self.path}:
+            _remove_unlocked(path)
+
+    def discard(self) -> None:
+        """Remove the file if it exists."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
 
     def _publish_new(self) -> None:
         try:
@@ -153,13 +131,12 @@ class Part:
         except OSError:
             # for example on a file system without hard links
             self._replace_reserved()
-            return
         self.discard()
 
     def _replace_reserved(self) -> None:
-        """Reserve the name with an empty file, and replace that, if there are no hard links."""
+        """Reserve the name with an empty file, and replace that."""
         try:
-            os.close(os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            open(self.name, "xb").close()
         except FileExistsError:
             raise exists(self.name) from None
         try:
@@ -168,56 +145,56 @@ class Part:
             os.unlink(self.name)
             raise
 
-    def remove_left_overs(self) -> None:
-        """Remove the temporary files of killed writers of the same name."""
-        folder, base = os.path.split(self.name)
-        pattern = re.compile(rf"\.{re.escape(_short(base))}\.[0-9a-f]{{12}}\.part")
-        # the user may be allowed to write to a folder but not to list it
-        with contextlib.suppress(OSError):
-            for entry in os.listdir(folder):
-                path = os.path.join(folder, entry)
-                if pattern.fullmatch(entry) and path != self.path:
-                    _remove_unlocked(path)
-
-    def discard(self) -> None:
-        """Remove the file if it exists."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+    def _take_over_attributes(self) -> None:
+        """Give the file the attributes of the file that it replaces, or those of any new file."""
+        if os.path.exists(self.name):
+            _copy_attributes(self.name, self.path)
+            return
+        # umask and default ACL show in a trial file; nobody knows its name
+        trial = Part.of(self.name)
+        with open(trial.path, "xb") as file:
+            # by descriptor: another writer may remove it as left over
+            _copy_attributes(file.fileno(), self.path)
+        trial.discard()
 
 
 @dataclass(frozen=True)
 class PartFolder:
-    """A temporary folder next to the one that it becomes; only the user can read it.
+    """A new folder, in a temporary folder that only its owner can enter until it is published.
 
     Attributes
     ----------
-    path : str
-        Of the temporary folder.
+    private : str
+        Path of the temporary folder, in the folder of `name`.
     name : str
-        The path that it gets.
+        The final path.
     """
 
-    path: str
+    private: str
     name: str
 
     @classmethod
-    def of(cls, name: str) -> PartFolder:
-        """Choose a temporary name; nothing is made yet."""
+    def of(cls, name: str) -> Self:
+        """Choose a temporary path; nothing is made yet."""
         return cls(Part.of(name).path, name)
+
+    @property
+    def path(self) -> str:
+        """Path of the new folder."""
+        return os.path.join(self.private, "new")
 
     def create(self) -> None:
         """Make the folder."""
-        os.mkdir(self.path, 0o700)
+        os.mkdir(self.private, 0o700)
+        os.mkdir(self.path)
 
     def publish(self, *, overwrite: bool) -> None:
-        """Give the folder its name, with the attributes of what it replaces, or of a new one.
+        """Give the folder its final name, and the attributes of the folder that it replaces.
 
-        Raises
-        ------
-        FileExistsError
-            Without `overwrite`, if the name is taken, unless by an empty folder.
+        FileExistsError is raised if the name is taken and `overwrite` is False.
         """
-        self._take_over_attributes()
+        if os.path.isdir(self.name):
+            _copy_attributes(self.name, self.path)
         if not overwrite or not os.path.lexists(self.name):
             try:
                 os.rename(self.path, self.name)
@@ -234,25 +211,12 @@ class PartFolder:
         except BaseException:
             os.rename(old, self.name)
             raise
-        if os.path.isdir(old) and not os.path.islink(old):
-            shutil.rmtree(old)
-        else:
-            os.unlink(old)
-
-    def _take_over_attributes(self) -> None:
-        if os.path.isdir(self.name):
-            copy_attributes(self.name, self.path)
-            return
-        new = Part.of(self.name).path
-        os.mkdir(new)
-        try:
-            copy_attributes(new, self.path)
-        finally:
-            os.rmdir(new)
+        # where `discard` removes it
+        os.rename(old, self.path)
 
     def discard(self) -> None:
-        """Remove the folder, if it is there."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the temporary folder, and what was replaced."""
+        shutil.rmtree(self.private, ignore_errors=True)
 
 
 def write_at(fd: int, buffers: Iterable[Buffer]) -> None:
@@ -266,7 +230,7 @@ def write_at(fd: int, buffers: Iterable[Buffer]) -> None:
 
 def read_at(fd: int, offset: int, nbytes: int) -> bytes:
     """Return up to `nbytes` bytes of an open file from `offset` on, and fewer at its end."""
-    with os.fdopen(os.dup(fd), "rb") as file:
+    with open(fd, "rb", closefd=False) as file:
         file.seek(offset)
         return file.read(nbytes)
 
@@ -286,6 +250,12 @@ def exists(name: str) -> FileExistsError:
     return FileExistsError(errno.EEXIST, "File exists, and overwrite is not asked for", name)
 
 
+def _short(name: str) -> str:
+    """Return a path with the first 200 bytes of its last name: the part's may have 255."""
+    folder, base = os.path.split(name)
+    return os.path.join(folder, os.fsdecode(os.fsencode(base)[:200]))
+
+
 def _remove_unlocked(path: str) -> None:
     """Remove a file, unless a running writer holds its lock, or it can't be opened."""
     # do not follow a link, and do not wait for a pipe
@@ -294,43 +264,12 @@ def _remove_unlocked(path: str) -> None:
         fd = os.open(path, flags | _BINARY)
     except OSError:
         return
-    try:
+    with Lock(fd):
         if stat.S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):
             os.unlink(path)
-    finally:
-        os.close(fd)
 
 
-def _short(base: str) -> str:
-    """Return the first 200 bytes of a file name: with what is added, 255 are allowed."""
-    return os.fsdecode(os.fsencode(base)[:200])
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _take_over_attributes(path: str, name: str) -> None:
-    """Give a file the attributes of the file that it replaces, or those of any new file."""
-    if os.path.exists(name):
-        copy_attributes(name, path)
-        return
-    # a trial file shows what umask and default ACL give to a new file; nobody knows its name
-    new = Part.of(name).path
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        # by descriptor, as another writer may take it for something that was left
-        copy_attributes(fd, path)
-    finally:
-        os.close(fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)
-
-
-def copy_attributes(source: str | int, path: str) -> None:
+def _copy_attributes(source: str | int, path: str) -> None:
     """Copy owner, extended attributes and mode, as far as this user may set them."""
     found = os.stat(source)
     if hasattr(os, "chown"):
@@ -341,12 +280,10 @@ def copy_attributes(source: str | int, path: str) -> None:
     if hasattr(os, "listxattr"):
         with contextlib.suppress(OSError):
             _copy_extended_attributes(source, path)
-    mode, now = stat.S_IMODE(found.st_mode), os.stat(path)
-    if now.st_gid != found.st_gid:
+    mode = stat.S_IMODE(found.st_mode) & ~stat.S_ISUID
+    if os.stat(path).st_gid != found.st_gid:
         # what its group was allowed is not for another group
         mode &= ~(stat.S_IRWXG | stat.S_ISGID)
-    if now.st_uid != found.st_uid:
-        mode &= ~stat.S_ISUID
     with contextlib.suppress(OSError):
         os.chmod(path, mode)
 

@@ -14,22 +14,10 @@ __all__ = ["own_threads"]
 
 @contextlib.contextmanager
 def own_threads(collection: Any, **options: Any) -> Iterator[dict[str, Any]]:
-    """Provide a thread pool for one computation, if dask would use its own threads.
+    """Yield options for ``compute`` that add a thread pool, if dask would use its own threads.
 
     After an error, dask's own threads finish the tasks that they have begun. They would write to
     a file that is being removed or truncated.
-
-    Parameters
-    ----------
-    collection : dask collection
-        What is computed.
-    **options
-        Options for its ``compute``.
-
-    Yields
-    ------
-    dict
-        Additional options for ``compute`` or `dask.config.set`.
     """
     from dask import config, threaded
     from dask.base import get_scheduler
@@ -39,11 +27,11 @@ def own_threads(collection: Any, **options: Any) -> Iterator[dict[str, Any]]:
         yield {}
         return
     pool = ThreadPoolExecutor(config.get("num_workers", None) or cores())
-    # after Ctrl-C, the user does not want to wait
     waits = True
     try:
         yield {"pool": pool}
     except KeyboardInterrupt:
+        # the user does not want to wait
         waits = False
         raise
     finally:

@@ -13,7 +13,7 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.storage import filesystem, redacted
 from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.part import PartFolder, exists
-from mrc_xarray.storage.sink import NewFile
+from mrc_xarray.storage.sink import open_sink
 from mrc_xarray.storage.threads import own_threads
 from mrc_xarray.suffixes import stem_and_suffix
 from mrc_xarray.writing.writer import to_mrc
@@ -144,7 +144,7 @@ def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
     if fs is not None:
         raise MrcError(f"{redacted(target)}: netCDF can only be written to a local path")
-    sink = NewFile.at(path, overwrite)
+    sink = open_sink(path, None, overwrite)
     try:
         # HDF5 locks the file itself
         sink.begin(0).release()

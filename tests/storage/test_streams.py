@@ -43,7 +43,7 @@ import mrc_xarray
 from mrc_xarray import MrcError, MrcWarning, to_mrc
 from mrc_xarray.backend import MrcBackendEntrypoint
 from mrc_xarray.cli import main
-from mrc_xarray.storage import decoded, upload
+from mrc_xarray.storage import decoded
 from mrc_xarray.storage.codecs import encoder
 
 RealFile = Callable[[str], Path]
@@ -965,41 +965,6 @@ def test_sidecar_that_is_compressed(tmp_path: Path) -> None:
     angles.write_bytes(gzip.compress(b"-1\n0\n1\n"))
     ds = xr.open_dataset(path, engine="mrc", metadata_file=angles)
     assert ds.tilt_angle.values.tolist() == [-1, 0, 1]
-
-
-def test_copy_that_is_given_up_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "_ENCODED", 1024)
-    new = upload.Encoded.at(str(tmp_path / "volume.mrc.gz"), "gzip", overwrite=False)
-    new.begin(len(BYTES))
-    exists, asked = os.path.exists, []
-
-    def soon_gone(path: str) -> bool:
-        if path == new.part.path:
-            asked.append(path)
-            if len(asked) == 5:
-                new.discard()
-        return exists(path)
-
-    monkeypatch.setattr(os.path, "exists", soon_gone)
-    with pytest.raises(MrcError, match="was interrupted"):
-        new.finish(BYTES[:1024])
-    assert os.listdir(tmp_path) == []
-
-
-def test_finishing_again_does_no_harm_and_nothing_is_not_done(tmp_path: Path) -> None:
-    path = tmp_path / "volume.mrc.gz"
-    path.write_bytes(before := gzip.compress(b"old"))
-    new = upload.Encoded.at(str(path), "gzip", overwrite=True)
-    # what was written is gone with a worker
-    with pytest.raises(FileNotFoundError):
-        new.finish(b"head")
-    assert path.read_bytes() == before
-    new.begin(8)
-    for _ in range(2):
-        new.finish(b"head")
-        assert gzip.decompress(path.read_bytes()) == b"head\0\0\0\0"
-    new.discard()
-    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_the_end_is_not_told_before_it_is_there(

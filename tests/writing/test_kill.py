@@ -1,4 +1,4 @@
-"""Writers that are killed at random moments: run with `pytest -m kill`, since it takes minutes."""
+"""Writers that are interrupted in the middle, or killed at random moments."""
 
 from __future__ import annotations
 
@@ -21,12 +21,76 @@ import xarray as xr
 
 from mrc_xarray import MrcError, MrcWarning, edit_header, to_mrc, validate
 
-pytestmark = pytest.mark.slow
-
 ROUNDS = int(os.environ.get("MRC_XARRAY_KILLS", "30"))
 N = 48
 OLD = np.arange(N, dtype="f4")[:, None, None] * np.ones((1, 128, 128), "f4")
 NEW = OLD + 1000
+
+# writes sections, says when it is at the 30th, and waits there
+HALFWAY = """
+import signal, sys
+import dask.array as da, numpy as np, xarray as xr
+import mrc_xarray
+
+def block(part, block_info=None):
+    if block_info[0]["array-location"][0][0] == 30:
+        print("reached", flush=True)
+        sys.stdin.readline()
+    return part
+
+# a shell's job in the background starts with it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
+lazy = da.ones((48, 128, 128), dtype="f4", chunks=(1, -1, -1))
+lazy = lazy.map_blocks(block, meta=np.empty((0, 0, 0), "f4"))
+mrc_xarray.to_mrc(xr.DataArray(lazy, dims=("z", "y", "x")), sys.argv[1], overwrite=True)
+"""
+
+
+def read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, float], list[str]]:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        data = xr.open_dataarray(path, engine="mrc")
+        return data.values, data.mrc.voxel_size, [str(w.message) for w in seen]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "by"),
+    [
+        (".mrc", signal.SIGKILL),
+        pytest.param(".mrc", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(".mrcz", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_writer_leaves_the_old_file(
+    tmp_path: Path, suffix: str, by: signal.Signals
+) -> None:
+    path = tmp_path / f"volume{suffix}"
+    path.write_bytes(before := by_hand.mrc(OLD))
+    with subprocess.Popen(
+        [sys.executable, "-c", HALFWAY, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "reached\n"
+        assert list(tmp_path.glob(f".{path.name}.*.part"))
+        writer.send_signal(by)
+        if by == signal.SIGINT:
+            # Ctrl-C removes the temporary file, although a thread still runs
+            give_up = time.monotonic() + 30
+            while os.listdir(tmp_path) != [path.name]:
+                assert time.monotonic() < give_up
+                time.sleep(0.005)
+        writer.communicate()
+    assert writer.returncode != 0
+    assert path.read_bytes() == before
+    # the next writer removes the temporary file of a killed one
+    to_mrc(NEW, path, overwrite=True)
+    np.testing.assert_array_equal(read(path)[0], NEW)
+    assert os.listdir(tmp_path) == [path.name]
+
 
 # forks for each input line, so that modules are imported once; the child writes by sections
 WRITER = """
@@ -100,13 +164,6 @@ class Writers:
         return status == 0, time.monotonic() - began
 
 
-def read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, float], list[str]]:
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        data = xr.open_dataarray(path, engine="mrc")
-        return data.values, data.mrc.voxel_size, [str(w.message) for w in seen]
-
-
 def outcome(what: str, path: Path) -> str:
     """Return the state that a killed write left; fail if it is not an allowed one."""
     pixels, voxel, said = read(path)
@@ -140,6 +197,7 @@ def outcome(what: str, path: Path) -> str:
     return "old, and the rest recognised"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "suffix"),
     [

@@ -1,0 +1,186 @@
+"""Where a complete file goes: to a disk or to a store, compressed if its suffix says so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+from mrc_xarray.errors import MrcError
+from mrc_xarray.storage.codecs import encoder, first_bytes
+from mrc_xarray.storage.failures import without_secrets
+from mrc_xarray.storage.part import Part, exists
+from mrc_xarray.storage.urls import redacted
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["Destination", "DiskDestination", "StoreDestination"]
+
+# bytes at once of a copy: few, so that it stops soon after Ctrl-C
+_COPIED = 1024**2
+
+
+@dataclass(frozen=True)
+class DiskDestination:
+    """A file on a disk.
+
+    Attributes
+    ----------
+    name : str
+        The path. What a link leads to is replaced, and the link is preserved.
+    overwrite : bool
+        Whether to replace an existing file.
+    codec : str or None
+        Compresses the file, by fsspec's names.
+    """
+
+    name: str
+    overwrite: bool
+    codec: str | None = None
+
+    def part(self) -> Part:
+        """Choose a temporary file. It is in the same folder, where all workers can write."""
+        return Part.of(self.name)
+
+    def check(self) -> None:
+        """Raise OSError or MrcError if nothing may be written under the name."""
+        folder, is_there = os.path.dirname(self.name), os.path.exists(self.name)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(2, "No such directory", folder)
+        if os.path.isdir(self.name):
+            raise IsADirectoryError(21, "Is a directory", self.name)
+        if is_there and not os.path.isfile(self.name):
+            raise MrcError(f"{self.name}: not a regular file, but a pipe, socket or device")
+        if is_there and not self.overwrite:
+            raise exists(self.name)
+
+    def begins_with(self, head: bytes) -> bool:
+        """Return whether the file exists and, after decoding, begins with `head`."""
+        return _begins_with(open, self.name, head)
+
+    def publish(self, part: Part) -> None:
+        """Give a complete file its final name, atomically, or compress it first."""
+        if self.codec is None:
+            part.publish(overwrite=self.overwrite)
+            return
+        encoded = self.part()
+        try:
+            with encoded.create(0):
+                with open(encoded.path, "wb") as file:
+                    _copy(part, file, self.codec, self.name)
+                encoded.publish(overwrite=self.overwrite)
+        finally:
+            encoded.discard()
+        part.discard()
+
+
+@dataclass(frozen=True)
+class StoreDestination:
+    """A file in a store.
+
+    Attributes
+    ----------
+    url : str
+        With its secrets, so that it is not shown.
+    overwrite : bool
+        Whether to replace an existing object.
+    codec : str or None
+        Compresses the file while it is sent, by fsspec's names.
+    fs : AbstractFileSystem
+    path : str
+        The name in the store.
+    """
+
+    url: str = field(repr=False)
+    overwrite: bool
+    codec: str | None
+    fs: AbstractFileSystem = field(repr=False)
+    path: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return redacted(self.url)
+
+    def part(self) -> Part:
+        """Choose a temporary file on a local disk."""
+        import dask
+
+        folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+        # without a query string, which may be secret and contain slashes
+        return Part.of(os.path.join(os.path.abspath(folder), os.path.basename(self.name)))
+
+    def check(self) -> None:
+        """Raise FileExistsError if the object exists and may not be replaced."""
+        with without_secrets(self.url, self.path):
+            self.fs.invalidate_cache(self.path)
+            is_there = not self.overwrite and self.fs.exists(self.path)
+        if is_there:
+            raise exists(self.name)
+
+    def begins_with(self, head: bytes) -> bool:
+        """Return whether the object exists and, after decoding, begins with `head`."""
+        return _begins_with(self.fs.open, self.path, head)
+
+    def publish(self, part: Part) -> None:
+        """Send a complete file, atomically."""
+        self.check()
+        # a transaction belongs to the file system, which others may use at the same time
+        own = type(self.fs)(
+            *self.fs.storage_args, **self.fs.storage_options, skip_instance_cache=True
+        )
+        try:
+            with without_secrets(self.url, self.path), own.transaction:
+                with self._opened(own) as file:
+                    _copy(part, file, self.codec, self.name)
+                # check once more, because the object is published at the end of the transaction
+                self.check()
+        except FileExistsError:
+            raise exists(self.name) from None
+        self.fs.invalidate_cache(self.path)
+        part.discard()
+
+    def _opened(self, fs: AbstractFileSystem) -> BinaryIO:
+        """Open the object for writing, exclusively if the store supports that."""
+        opened: BinaryIO
+        if not self.overwrite:
+            # otherwise the check of a moment ago is the best that can be done
+            with contextlib.suppress(NotImplementedError, ValueError):
+                opened = fs.open(self.path, "xb")
+                return opened
+        try:
+            opened = fs.open(self.path, "wb")
+        except NotImplementedError:
+            raise MrcError(
+                f"{self.name}: this kind of URL can't be written to. Write to a disk, or to a "
+                "store such as s3://"
+            ) from None
+        return opened
+
+
+Destination: TypeAlias = DiskDestination | StoreDestination
+
+
+def _begins_with(opener: Callable[..., Any], path: str, head: bytes) -> bool:
+    try:
+        with opener(path, "rb") as file:
+            return first_bytes(file, len(head)) == head
+    except OSError:
+        return False
+
+
+def _copy(part: Part, file: BinaryIO, codec: str | None, name: str) -> None:
+    """Copy a complete file into an open one, and compress it if there is a codec.
+
+    The header comes first but describes the pixels, so a stream can't be written directly.
+    """
+    encoded = contextlib.nullcontext(file) if codec is None else encoder(codec, file, name)
+    with open(part.path, "rb") as plain, encoded as out:
+        while block := plain.read(_COPIED):
+            if not part.is_there:
+                # discarded after Ctrl-C
+                raise MrcError(f"{name}: writing was interrupted")
+            out.write(block)
