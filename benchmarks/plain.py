@@ -1,4 +1,4 @@
-"""Plain MRC compared with rosettasciio, mrcfile and NumPy: ``python -m benchmarks.plain [FOLDER]``.
+"""Plain MRC compared with rosettasciio, mrcfile and NumPy: ``python -m benchmarks.plain``.
 
 Makes files of 1 GiB and 512 MiB in FOLDER (a temporary one by default), which stay in the page
 cache. Ratios are the time of the other program divided by ours.
