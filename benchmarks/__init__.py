@@ -1,1 +1,1 @@
-"""Speed beside the peers, in one run, as ratios: ``python -m benchmarks.plain`` and the like."""
+"""Speed compared with other packages, as ratios: ``python -m benchmarks.plain``, for example."""

@@ -1,7 +1,7 @@
-"""MRCZ beside mrcz 0.6: ``python -m benchmarks.mrcz [FOLDER]``.
+"""MRCZ compared with mrcz 0.6: ``python -m benchmarks.mrcz [FOLDER]``.
 
-Makes the files in FOLDER (a temporary one by default). Ratios are how many times our time the
-other takes: above 1, ours is faster.
+Makes the files in FOLDER (a temporary one by default). Ratios are the time of the other
+program divided by ours: above 1, ours is faster.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
 
 
 def loading(files: dict[str, Path]) -> None:
-    """Compare a load of the whole file into memory."""
+    """Compare loading the complete file."""
     ratios = []
     for title, path in files.items():
         times = best_times(
@@ -68,11 +68,11 @@ def loading(files: dict[str, Path]) -> None:
         )
         ratios.append(times["mrcz.readMRC"] / times["mrc_xarray"])
         show(f"load {title}", times, {"mrcz.readMRC": 1})
-    print(f"{'':<34} mean of the ratios: {statistics.mean(ratios):.2f} × (wanted 1.2)")
+    print(f"{'':<34} mean of the ratios: {statistics.mean(ratios):.2f} × (goal 1.2)")
 
 
 def one_section(files: dict[str, Path]) -> None:
-    """Compare one section of 64; mrcz has no way but to read the whole file."""
+    """Compare one section of 64; mrcz can only read the complete file."""
     for title, path in list(files.items())[:3]:
         ds = xr.open_dataset(path, engine="mrc", cache=False)
         times = best_times(
@@ -130,7 +130,7 @@ def walking(folder: Path) -> None:
     path = folder / "blocks.mrcz"
     path.write_bytes(bytes(raw[:1024]) + bytes(raw[1024:]) * n)
     times = best_times({"mrc_xarray": lambda: xr.open_dataset(path, engine="mrc")}, repeats=5)
-    show("open 65,536 blocks (wanted 300 ms)", times, {})
+    show("open 65,536 blocks (goal 300 ms)", times, {})
 
 
 def streaming(folder: Path) -> None:
@@ -155,8 +155,8 @@ ds["data"].sum().compute()
 print(peak() - idle, ds["data"].data.blocks[0].nbytes / 2**20)
 """
     above, chunk = map(float, subprocess.check_output([sys.executable, "-c", code]).split())
-    wanted = 4 * chunk + 32
-    print(f"{'sum of 1 GiB decoded':<34} {above:.0f} MiB above idle (wanted {wanted:.0f} at most)")
+    goal = 4 * chunk + 32
+    print(f"{'sum of 1 GiB decoded':<34} {above:.0f} MiB above idle (goal {goal:.0f} at most)")
 
 
 def _counts(random: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:

@@ -1,7 +1,7 @@
-"""Plain MRC beside rosettasciio, mrcfile and numpy: ``python -m benchmarks.plain [FOLDER]``.
+"""Plain MRC compared with rosettasciio, mrcfile and NumPy: ``python -m benchmarks.plain``.
 
 Makes files of 1 GiB and 512 MiB in FOLDER (a temporary one by default), which stay in the page
-cache. Ratios are how many times our time the other takes: above 1, ours is faster.
+cache. Ratios are the time of the other program divided by ours.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def opening(path: Path) -> None:
     )
     show("open 1 GiB", times, {})
     above = times["mrc_xarray"] - times["an engine that does nothing"]
-    print(f"{'':<34} above nothing: {1e3 * above:.2f} ms (wanted 0.3 at most)")
+    print(f"{'':<34} above nothing: {1e3 * above:.2f} ms (goal 0.3 at most)")
 
 
 def loading(path: Path) -> None:
-    """Compare a load of the whole file into memory."""
+    """Compare loading the complete file."""
     times = best_times(
         {
             "mrc_xarray": lambda: xr.open_dataset(path, engine="mrc").load(),
@@ -70,13 +70,13 @@ def loading(path: Path) -> None:
         },
         repeats=5,
     )
-    wanted = {"rosettasciio eager": 3, "mrcfile.read": 7, "2 threads of preadv": 1 / 1.3}
-    show("load() 1 GiB", times, wanted)
+    goal = {"rosettasciio eager": 3, "mrcfile.read": 7, "2 threads of preadv": 1 / 1.3}
+    show("load() 1 GiB", times, goal)
 
 
 def reducing(path: Path) -> None:
-    """Compare the sum over the whole file through dask."""
-    for title, options, wanted in (
+    """Compare the sum of all pixels through dask."""
+    for title, options, goal in (
         ("dask sum of 1 GiB", {}, 1.8),
         ("dask sum of 1 GiB, mmap=True", {"mmap": True}, 3),
     ):
@@ -88,7 +88,7 @@ def reducing(path: Path) -> None:
             },
             repeats=9,
         )
-        show(title, times, {"rosettasciio lazy": wanted})
+        show(title, times, {"rosettasciio lazy": goal})
 
 
 def selecting(path: Path) -> None:
@@ -136,7 +136,7 @@ def importing() -> None:
     # as users import it: from compiled files, which the first run leaves
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     runs = [subprocess.check_output([sys.executable, "-c", code], env=env) for _ in range(9)]
-    print(f"{'import of the engine':<34} {1e3 * min(map(float, runs)):.1f} ms (wanted 20 at most)")
+    print(f"{'import of the engine':<34} {1e3 * min(map(float, runs)):.1f} ms (goal 20 at most)")
 
 
 def _open(path: Path, **options: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Scanned diffraction beside rosettasciio, lazy: ``python -m benchmarks.stem4d [FOLDER]``.
+"""Scanned diffraction compared with lazy rosettasciio: ``python -m benchmarks.stem4d [FOLDER]``.
 
-Makes the files in FOLDER (a temporary one by default). Ratios are how many times our time the
-other takes: above 1, ours is faster.
+Makes the files in FOLDER (a temporary one by default). Ratios are the time of the other
+program divided by ours: above 1, ours is faster.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def reducing(path: Path) -> None:
             1,
         ),
     }
-    for title, (mine, other, wanted) in jobs.items():
+    for title, (mine, other, goal) in jobs.items():
         np.testing.assert_allclose(np.asarray(mine()), np.asarray(other()), rtol=1e-6)
         times = best_times({"mrc_xarray": mine, "rosettasciio, lazy": other}, repeats=7)
-        show(title, times, {"rosettasciio, lazy": wanted})
+        show(title, times, {"rosettasciio, lazy": goal})
 
 
 def many_frames(path: Path) -> None:
@@ -77,7 +77,7 @@ def many_frames(path: Path) -> None:
         mrc_xarray.create(path, (1_000_000, 64, 64), "i1", dims=("image", "y", "x"))
     times = best_times(
         {
-            "open (wanted 50 ms)": lambda: xr.open_dataset(path, engine="mrc"),
+            "open (goal 50 ms)": lambda: xr.open_dataset(path, engine="mrc"),
             "open as a scan": lambda: xr.open_dataset(path, engine="mrc", scan_shape=(1000, 1000)),
             "open, chunks={}": lambda: xr.open_dataset(path, engine="mrc", chunks={}),
         },
@@ -88,7 +88,7 @@ def many_frames(path: Path) -> None:
         ds = xr.open_dataset(path, engine="mrc", chunks={}, **options)
         size = len(pickle.dumps(ds["data"].data.dask)) / 1e6
         n = ds["data"].data.npartitions
-        print(f"{'':<34} graph of {n} chunks: {size:.3f} MB pickled (wanted 1 MB)")
+        print(f"{'':<34} graph of {n} chunks: {size:.3f} MB pickled (goal 1 MB)")
 
 
 def _movie(path: Path) -> Path:

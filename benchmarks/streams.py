@@ -1,8 +1,8 @@
 """Compressed maps compared with mrcfile: ``python -m benchmarks.streams [FOLDER]``.
 
 Makes the files in FOLDER (a temporary one by default): a float32 map of 256 MiB, noise in a sphere
-and zeros around it as in the EMDB's maps, by gzip and bzip2. Ratios are how many times our time
-mrcfile takes: above 1, ours is faster.
+and zeros around it as in the EMDB's maps, by gzip and bzip2. Ratios are the time of mrcfile
+divided by ours: above 1, ours is faster.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ def main(folder: Path) -> None:
     raw = plain.read_bytes()
     packed = folder / "map.mrc.gz"
     packed.write_bytes(gzip.compress(raw, 6))
-    compare("gzip, with isal", packed, repeats=3, wanted=1.5)
+    compare("gzip, with isal", packed, repeats=3, goal=1.5)
     with _without_isal():
-        compare("gzip, standard library", packed, repeats=3, wanted=1)
+        compare("gzip, standard library", packed, repeats=3, goal=1)
     packed = folder / "map.mrc.bz2"
     packed.write_bytes(bz2.compress(raw))
-    compare("bzip2", packed, repeats=1, wanted=1)
+    compare("bzip2", packed, repeats=1, goal=1)
 
 
-def compare(title: str, path: Path, repeats: int, wanted: float) -> None:
-    """Compare a load of the whole file, and of a section near its end."""
+def compare(title: str, path: Path, repeats: int, goal: float) -> None:
+    """Compare loading the complete file, and a section near its end."""
     times = best_times(
         {"mrc_xarray": lambda: _open(path).load(), "mrcfile.read": lambda: mrcfile.read(path)},
         repeats,
     )
-    show(f"load, {title}", times, {"mrcfile.read": wanted})
+    show(f"load, {title}", times, {"mrcfile.read": goal})
     times = best_times(
         {
             "mrc_xarray": lambda: _open(path)[LATE].load(),
@@ -57,8 +57,8 @@ def compare(title: str, path: Path, repeats: int, wanted: float) -> None:
         repeats,
     )
     show(f"late section, {title}", times, {})
-    kept = _open(path)
-    times = best_times({"mrc_xarray, file open": lambda: kept[LATE].load()}, repeats)
+    opened = _open(path)
+    times = best_times({"mrc_xarray, file open": lambda: opened[LATE].load()}, repeats)
     show("another section", times, {})
 
 

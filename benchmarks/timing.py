@@ -1,4 +1,4 @@
-"""Timing of things beside each other, on a machine that is noisy."""
+"""Interleaved timing of alternatives, on a noisy machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 def best_times(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) -> dict[str, float]:
     """Run the contenders in turn, and return the best time of each.
 
-    Turns, rather than one after the other, so that a slow spell of the machine hits all alike;
-    short ones a few times in a row, as caches are then those of its own work.
+    They are interleaved, so that a slow phase of the machine affects all of them. Short ones run
+    several times in a row, so that the caches contain their own data.
 
     Parameters
     ----------
@@ -43,23 +43,23 @@ def best_times(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) ->
     return best
 
 
-def show(title: str, times: Mapping[str, float], wanted: Mapping[str, float]) -> None:
-    """Print the times: ours, which comes first, and the others as multiples of it.
+def show(title: str, times: Mapping[str, float], goal: Mapping[str, float]) -> None:
+    """Print the times: the first one, and the others as multiples of it.
 
     Parameters
     ----------
     title : str
     times : mapping of str to float, s
-        Ours comes first.
-    wanted : mapping of str to float
-        How many times ours each of the others should take, where that is agreed.
+        The time of this package comes first.
+    goal : mapping of str to float
+        The ratios to reach; a name may be left out.
     """
     (ours, our_time), *others = times.items()
     print(f"{title:<34} {ours:<26} {1e3 * our_time:9.2f} ms")
     for name, taken in others:
         ratio = f"{taken / our_time:6.2f} ×"
-        goal = f" (wanted {wanted[name]:g})" if name in wanted else ""
-        print(f"{'':<34} {name:<26} {1e3 * taken:9.2f} ms  {ratio}{goal}")
+        suffix = f" (goal {goal[name]:g})" if name in goal else ""
+        print(f"{'':<34} {name:<26} {1e3 * taken:9.2f} ms  {ratio}{suffix}")
 
 
 def run_in_folder(main: Callable[[Path], None]) -> None:

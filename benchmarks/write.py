@@ -1,9 +1,9 @@
-"""Writing beside mrcfile and mrcz: ``python -m benchmarks.write [FOLDER]``.
+"""Writing compared with mrcfile and mrcz: ``python -m benchmarks.write [FOLDER]``.
 
-Makes the files in FOLDER (a temporary one by default). Ratios are how many times our time the
-other takes: above 1, ours is faster. Our file is synced to the disk before it gets its name, and
-theirs is not, so that each of them is also timed with a sync; in a FOLDER in memory, such as one
-in /dev/shm, a sync costs nothing.
+Makes the files in FOLDER (a temporary one by default). Ratios are the time of the other
+program divided by ours: above 1, ours is faster. Our file is synchronised to the disk before it
+gets its name. Theirs is not, so that each of them is also timed with a synchronisation, which
+costs nothing in a FOLDER in memory, such as one in /dev/shm.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ print(peak() - idle)
         above = float(subprocess.check_output([sys.executable, "-W", "ignore", "-c", code]))
         share = above / 1024
         print(
-            f"{'peak of 1 GiB to ' + suffix:<34} {above:.0f} MiB, {share:.0%} (wanted 20% at most)"
+            f"{'peak of 1 GiB to ' + suffix:<34} {above:.0f} MiB, {share:.0%} (goal 20% at most)"
         )
         (folder / f"result{suffix}").unlink()
     source.unlink()
