@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,8 @@ def _referents(found: Any) -> Iterable[Any]:
         case xr.DataArray() | xr.Dataset():
             # not the attributes, which name the source
             return [part._data for part in found._to_temp_dataset().variables.values()]
-        case type():
-            # a class in a graph has the methods of its instances
+        case type() | MethodType():
+            # a class has the methods of its instances, and a method may belong to a path
             return []
     is_searched = type(found).__module__.partition(".")[0] in _SEARCHED
     return gc.get_referents(found) if is_searched else []
