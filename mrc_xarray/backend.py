@@ -18,7 +18,7 @@ from xarray.backends import BackendEntrypoint
 from mrc_xarray.errors import MrcWarning, warn
 from mrc_xarray.labels.dataset import to_dataset
 from mrc_xarray.mrc import reading
-from mrc_xarray.storage import Target, open_decoded, open_source
+from mrc_xarray.storage import StreamSource, Target, open_decoded, open_source
 from mrc_xarray.storage.codecs import first_bytes
 from mrc_xarray.suffixes import MRC_SUFFIXES, stem_and_suffix
 
@@ -156,10 +156,11 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             truncated=truncated,
             strict=strict,
         )
+        if isinstance(source, StreamSource) and not file.sections.is_compressed:
+            sections = file.sections
+            source = source.expecting(sections.offset + sections.nbytes, max(sections.shape))
         for problem in file.problems:
             warn(problem.message(file.name))
-        if not file.sections.is_compressed:
-            source = source.until(file.sections.offset + file.sections.nbytes)
         ds = to_dataset(file, source, dims=dims, units=units, mmap=mmap)
         if drop_variables is not None:
             ds = ds.drop_vars(_listed(drop_variables), errors="ignore")
@@ -261,7 +262,7 @@ def _sidecar(
     if target is None or (isinstance(target, str) and target == "auto"):
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
     source, head = open_decoded(target, storage_options)
-    raw = head if len(head) == source.known_size else source.read(0, source.size)
+    raw = head if len(head) == source.size else source.read_all()
     return reading.NamedBytes(os.path.basename(source.name), raw)
 
 

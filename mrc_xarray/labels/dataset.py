@@ -22,7 +22,7 @@ from mrc_xarray.mrc.header import HEADER_SIZE
 from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.pixels.array import StackArray, StackVariable, preferred_chunks
 from mrc_xarray.pixels.sections import Blocks
-from mrc_xarray.storage import ByteSource
+from mrc_xarray.storage import ByteSource, StreamSource
 from mrc_xarray.text import json_text, printable, printable_lines
 
 __all__ = [
@@ -430,8 +430,8 @@ def _attrs(file: MrcFile, source: ByteSource) -> dict[str, Any]:
         "mrc_layout_rule": file.layout.rule,
         "mrc_header": header.to_json(),
     }
-    if source.stream is not None:
-        attrs["mrc_stream"] = source.stream
+    if isinstance(source, StreamSource):
+        attrs["mrc_stream"] = source.stream.codec
     if file.mode0 is not None:
         attrs["mode0_assumption"] = f"{file.sections.dtype}: {file.mode0}"
     if file.problems:

@@ -40,7 +40,7 @@ def groups(
         images. They have the movie's dimensions where they have its sizes, so that its
         coordinates are theirs, and else dimensions with their own name before.
     """
-    found = neighbours(image_name(source), source.names_beside())
+    found = neighbours(image_name(source), source.sibling_names())
     named = dict(zip(roles, movie["data"].sizes.items(), strict=True))
     scan = dict(size for role, size in named.items() if role in ("scan_y", "scan_x"))
     frame = dict(list(movie["data"].sizes.items())[-2:])
@@ -48,14 +48,14 @@ def groups(
     tree = {"/": movie}
     for kind, files in (("virtual", found.virtual), ("external", found.external)):
         for detector, file in files.items():
-            image = open_image(source.beside(file))
+            image = open_image(source.sibling(file))
             # a name may hold what separates the tree's
             label = printable(detector.replace("/", "_"))
             label += "_" * (label in taken)
             tree[f"/{kind}/{label}"] = _sharing(image, label, scan)
     if found.final is not None:
         # a sum over the scan has a frame's shape
-        tree["/final"] = _sharing(open_image(source.beside(found.final)), "final", frame)
+        tree["/final"] = _sharing(open_image(source.sibling(found.final)), "final", frame)
     return tree
 
 

@@ -161,11 +161,11 @@ def read(
     _check_choice("truncated", truncated, ("error", "trim"))
     name = source.name
     if head is None:
-        head = source.read(0, min(FIRST_READ, source.size))
+        head = source.read(0, min(FIRST_READ, source.size or FIRST_READ))
     refuse_foreign(name, head)
 
     modes = EMAN2_MODES if convention == "eman2" else MODES
-    order = BYTE_ORDERS.get(byteorder) or guess_byteorder(head, source.known_size, modes)
+    order = BYTE_ORDERS.get(byteorder) or guess_byteorder(head, source.size, modes)
     header = Header.parse(head, order)
     problems: list[Problem] = [*check(header, repaired=True)]
     if byteorder != "auto" and header.stamped_byteorder:
@@ -239,7 +239,7 @@ def read(
         labelled.add("section")
     lengths = dict(arranged.leading) | dict(zip(frame, shape[1:3], strict=True))
     lengths = {dim: n for dim, n in (lengths | {"section": n_sections}).items() if dim in labelled}
-    in_file = () if source.known_size is None else (*dict(arranged.leading), "section")
+    in_file = () if source.size is None else (*dict(arranged.leading), "section")
     too_long = limits.too_long(lengths, in_file)
     if too_long:
         problems.append(limits.without_coordinate(lengths, too_long))

@@ -21,7 +21,8 @@ from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.pixels.sections import Blocks
 from mrc_xarray.pixels.statistics import Statistics
-from mrc_xarray.storage import ByteSource, Target, open_decoded
+from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded
+from mrc_xarray.storage.stream import damage
 
 __all__ = ["validate"]
 
@@ -98,13 +99,8 @@ def _findings(
     target: Target, data: bool, storage_options: dict[str, Any] | None
 ) -> Iterator[Problem]:
     source, head = open_decoded(target, storage_options, salvages=True)
-    if source.stream is not None:
-        from mrc_xarray.storage.stream import StreamSource, damage
-
-        assert isinstance(source, StreamSource)
-        if source.fault is not None:
-            yield damage(source.codec, source.fault)
-        source = source.measured()
+    if isinstance(source, StreamSource) and (fault := source.find_fault()) is not None:
+        yield damage(source.stream.codec, fault)
     try:
         # the standard has no unsigned bytes
         file = reading.read(source, head, mode0="int8")
@@ -122,7 +118,7 @@ def _findings(
         yield from _of_pixels(file, source)
 
 
-def _header(head: bytes, size: int) -> Header:
+def _header(head: bytes, size: int | None) -> Header:
     return Header.parse(head, guess_byteorder(head, size, MODES))
 
 

@@ -37,12 +37,12 @@ class Claimed:
     name = "claimed.mrc"
 
     def __init__(self, head: bytes, size: int) -> None:
-        self.head, self.size, self.known_size = head, size, size
+        self.head, self.size = head, size
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.head[offset : offset + nbytes]
 
-    def read_beside(self, name: str) -> None:
+    def read_sibling(self, name: str) -> None:
         return None
 
 

@@ -281,7 +281,7 @@ def test_suffix_of_a_path_or_url(name: str, dims: tuple[str, ...]) -> None:
     from mrc_xarray.mrc import reading
 
     class Named:
-        size = known_size = 1024 + 6 * 3 * 4 * 4
+        size = 1024 + 6 * 3 * 4 * 4
 
         def __init__(self) -> None:
             self.name = name
@@ -289,7 +289,7 @@ def test_suffix_of_a_path_or_url(name: str, dims: tuple[str, ...]) -> None:
         def read(self, offset: int, nbytes: int) -> bytes:
             return hand(ispg=0, mz=1)[offset : offset + nbytes]
 
-        def read_beside(self, name: str) -> None:
+        def read_sibling(self, name: str) -> None:
             return None
 
     file = reading.read(Named())

@@ -171,7 +171,7 @@ def test_sources_show_no_secret(http: servers.HttpServer, path: Path) -> None:
         source = open_source(target)
         assert source.name == http.url(path.name)
         assert_none(repr(source))
-        assert_none(str(source.beside("other.mrc")))
+        assert_none(str(source.sibling("other.mrc")))
         again = pickle.loads(pickle.dumps(source))
         assert again == source
         assert again.read(1024, 240) == PIXELS.tobytes()

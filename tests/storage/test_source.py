@@ -125,9 +125,9 @@ def test_source_survives_pickling_unless_it_is_a_file_object(source: Any) -> Non
 
 
 def test_source_knows_no_sidecar_but_beside_a_local_file(source: Any, path: Path) -> None:
-    assert source.read_beside("volume.mrc.mdoc") is None
+    assert source.read_sibling("volume.mrc.mdoc") is None
     path.with_name("volume.mrc.mdoc").write_text("T = series")
-    found = source.read_beside("volume.mrc.mdoc")
+    found = source.read_sibling("volume.mrc.mdoc")
     assert found == (b"T = series" if isinstance(source, LocalSource) else None)
 
 

@@ -1,0 +1,114 @@
+"""A compressed file that is decoded from its start."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+from mrc_xarray.errors import MrcError
+from mrc_xarray.storage.base import ByteSource, MiB
+from mrc_xarray.storage.codecs import decoder, parts
+from mrc_xarray.storage.decoders import Decoder
+
+__all__ = ["CompressedFile"]
+
+# compressed bytes that are fetched at once
+_FETCHED = 4 * MiB
+
+
+class CompressedFile:
+    """A compressed file, open for decoding it once from its start.
+
+    Parameters
+    ----------
+    source : ByteSource
+        The compressed bytes.
+    codec : str
+    limit : int
+        The most compressed bytes to read. With a limit they are fetched in smaller parts.
+    """
+
+    def __init__(self, source: ByteSource, codec: str, limit: int | None = None) -> None:
+        self._raw = _RawFile(source, limit or sys.maxsize)
+        self._buffered = io.BufferedReader(self._raw, _FETCHED if limit is None else limit // 4)
+        self._codec = codec
+        self._decoder: Decoder | None = None
+
+    def read(self, nbytes: int) -> tuple[bytes, Exception | None]:
+        """Decode up to `nbytes` bytes, fewer at the end.
+
+        Returns
+        -------
+        decoded : bytes
+        fault : Exception or None
+            What is wrong with the stream after these bytes.
+
+        Raises
+        ------
+        Exception
+            If the compressed bytes can't be read, or the decoder is missing or needs too much
+            memory.
+        """
+        found: list[bytes] = []
+        try:
+            if self._decoder is None:
+                self._decoder = decoder(self._codec, self._buffered, self._raw.name)
+            for part in parts(self._decoder, nbytes):
+                found.append(part)
+        except (MrcError, MemoryError):
+            raise
+        except Exception as error:
+            if self._raw.error is not None:
+                # a decoder may have mistaken it for a fault of the stream
+                raise self._raw.error from None
+            return b"".join(found), error
+        return b"".join(found), None
+
+
+class _RawFile(io.RawIOBase):
+    """A source as a file. It holds no handle.
+
+    Attributes
+    ----------
+    error : Exception or None
+        Why the source could not be read.
+    """
+
+    def __init__(self, source: ByteSource, limit: int) -> None:
+        assert source.size is not None
+        self.name = source.name
+        self.error: Exception | None = None
+        self._source = source
+        self._size = source.size
+        self._left = limit
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        n = max(min(len(view), self._size - self._at), 0)
+        try:
+            self._left -= n
+            if self._left < 0:
+                raise MrcError(
+                    f"{self.name}: the beginning of the compressed stream does not decode to the "
+                    "first bytes of an image. The file may be damaged, or not an image."
+                )
+            self._source.read_into([(self._at, view[:n])])
+        except Exception as error:
+            self.error = error
+            raise
+        self._at += n
+        return n
