@@ -28,14 +28,9 @@ _MOST_DECODERS = 16
 
 @dataclass(frozen=True)
 class Limits:
-    """How many bytes of decoded streams a process may hold, and where.
+    """How many bytes all decoded streams of a process may take in `memory` and on `disk`.
 
-    Attributes
-    ----------
-    memory, disk : int
-        Bytes, of all streams of the process together.
-    folder : str or None
-        Where temporary files are, if configured.
+    `folder` is where temporary files are, if configured.
     """
 
     memory: int
@@ -44,13 +39,7 @@ class Limits:
 
     @classmethod
     def configured(cls) -> Limits:
-        """Return the limits of dask's configuration.
-
-        Raises
-        ------
-        ValueError
-            If a configured value is not a size.
-        """
+        """Return the limits of dask's configuration; raise ValueError if one is not a size."""
         from dask import config
 
         memory = _configured("mrc-xarray.decoded-memory", "1 GiB")
@@ -110,23 +99,15 @@ class Pieces:
 class Budget:
     """The memory and disk space that all streams of this process share.
 
-    Attributes
-    ----------
-    lock : threading.RLock
-        Guards all attributes.
-    streams : WeakSet of Decoded
-    pieces : WeakSet of Pieces
-        Also those that a stream discarded while they were being read.
-
-    Notes
-    -----
     There is no running total. The sizes are added up whenever they are needed, so a stream that
     is garbage-collected frees its share by itself.
     """
 
     def __init__(self) -> None:
+        # guards both sets
         self.lock = threading.RLock()
         self.streams: weakref.WeakSet[Decoded] = weakref.WeakSet()
+        # also those that a stream discarded while they were being read
         self.pieces: weakref.WeakSet[Pieces] = weakref.WeakSet()
 
     def reset(self) -> None:
@@ -138,12 +119,12 @@ class Budget:
             self.streams.add(stream)
 
     def add(self, pieces: Pieces, piece: bytes, limits: Limits) -> None:
-        """Add a piece to the pieces of a stream.
+        """Add a piece to the pieces of a stream, and discard other streams if that makes room.
 
         Raises
         ------
         NoRoom
-            If the piece does not fit even after all other streams were discarded.
+            If the limits are too small.
         OSError
             If the temporary file can't be written.
         """

@@ -21,13 +21,7 @@ _FETCHED = 4 * MiB
 class CompressedFile:
     """A compressed file, open for decoding it once from its start.
 
-    Parameters
-    ----------
-    source : ByteSource
-        The compressed bytes.
-    codec : str
-    limit : int
-        The most compressed bytes to read. With a limit they are fetched in smaller parts.
+    `limit` is the most compressed bytes to read; with a limit they are fetched in smaller parts.
     """
 
     def __init__(self, source: ByteSource, codec: str, limit: int | None = None) -> None:
@@ -37,19 +31,9 @@ class CompressedFile:
         self._decoder: Decoder | None = None
 
     def read(self, nbytes: int) -> tuple[bytes, Exception | None]:
-        """Decode up to `nbytes` bytes, fewer at the end.
+        """Return up to `nbytes` decoded bytes, and what is wrong with the stream after them.
 
-        Returns
-        -------
-        decoded : bytes
-        fault : Exception or None
-            What is wrong with the stream after these bytes.
-
-        Raises
-        ------
-        Exception
-            If the compressed bytes can't be read, or the decoder is missing or needs too much
-            memory.
+        Errors of the source are raised, and a decoder that is missing or needs too much memory.
         """
         found: list[bytes] = []
         try:
@@ -68,13 +52,7 @@ class CompressedFile:
 
 
 class _RawFile(io.RawIOBase):
-    """A source as a file. It holds no handle.
-
-    Attributes
-    ----------
-    error : Exception or None
-        Why the source could not be read.
-    """
+    """A source as a file without a handle; `error` is why the source could not be read."""
 
     def __init__(self, source: ByteSource, limit: int) -> None:
         assert source.size is not None

@@ -49,15 +49,10 @@ class Stream:
 
 
 class Decoded:
-    """A decoded stream, shared by all its sources in this process. Safe for use by any thread.
-
-    Attributes
-    ----------
-    used : float
-        When it was read last.
-    """
+    """A decoded stream, shared by all its sources in this process. Safe for use by any thread."""
 
     def __init__(self, stream: Stream) -> None:
+        # when it was read last
         self.used = 0.0
         self._stream = stream
         self._decoding = _Decoding(stream)
@@ -77,13 +72,7 @@ class Decoded:
         return self._use().ended()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes from `offset`.
-
-        Raises
-        ------
-        MrcError
-            If the stream ends before the last of them, or is damaged.
-        """
+        """Fill `buffer` with the bytes from `offset`; raise MrcError if the stream is damaged."""
         self._use().read_into(offset, buffer)
 
     def _use(self) -> _Decoding:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "fetch"]
 
+_Span: TypeAlias = tuple[int, int]
 #: The bytes of a response, and whether its headers prove that they are from the opened version.
 _Response: TypeAlias = tuple[bytes, bool]
 
@@ -39,15 +40,7 @@ _MOST_REQUESTS = 128
 
 
 def describe(fs: AbstractFileSystem, path: str, name: str) -> Version:
-    """Return which version of an object a store has now.
-
-    Raises
-    ------
-    MrcError
-        If the store does not give the object's size.
-    OSError, Exception
-        As the store and fsspec raise.
-    """
+    """Return which version of an object a store has now; raise what the store raises."""
     # a cached listing could describe an older file
     fs.invalidate_cache(path)
     info = fs.info(path)
@@ -71,33 +64,17 @@ def describe(fs: AbstractFileSystem, path: str, name: str) -> Version:
 
 
 def fetch(
-    fs: AbstractFileSystem,
-    path: str,
-    name: str,
-    opened: Version,
-    ranges: Sequence[tuple[int, int]],
+    fs: AbstractFileSystem, path: str, name: str, opened: Version, ranges: Sequence[_Span]
 ) -> list[bytes]:
-    """Fetch ranges of an object, all from the version that was opened.
+    """Fetch ranges of an object concurrently, all from the version that was opened.
 
-    Parameters
-    ----------
-    fs : AbstractFileSystem
-    path, name : str
-        The object's name in the store, and its name for messages.
-    opened : Version
-    ranges : sequence of (int, int)
-        First byte and the one after the last. They are requested concurrently.
-
-    Returns
-    -------
-    list of bytes
-        One for each range, and complete.
+    A range is its first byte and the one after the last. The returned bytes are complete.
 
     Raises
     ------
     MrcError
         If the object was replaced, or if the store's responses are not valid.
-    OSError, Exception
+    Exception
         As the store and fsspec raise.
     """
     # stores reject an empty range

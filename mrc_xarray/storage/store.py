@@ -28,14 +28,9 @@ _SIDECARS_OF_MOVIES = ("_info.txt", "_scan_coordinates.csv")
 
 @dataclass(frozen=True)
 class StoreSource(ByteSource):
-    """A file in a store that fsspec supports.
+    """A file in a store that fsspec supports; bytes of another `version` are never returned.
 
-    Attributes
-    ----------
-    fs, path, name
-        See `InStore`.
-    version : Version
-        The version of the file that was opened. Bytes of another version are never returned.
+    For `fs`, `path` and `name` see `InStore`.
     """
 
     # 64 MiB at once keep a fast store busy, and bound the memory of a large load
@@ -71,7 +66,7 @@ class StoreSource(ByteSource):
 
     def read_into(self, requests: Sequence[Request]) -> None:
         groups = _adjacent(requests, self.access.piece)
-        spans = [(group[0][0], group[-1][0] + len(group[-1][1])) for group in groups]
+        spans = list(map(_span, groups))
         for group, (start, _), data in zip(groups, spans, self._fetch(spans), strict=True):
             view = memoryview(data)
             for offset, buffer in group:
@@ -133,13 +128,15 @@ class StoreSource(ByteSource):
 def _adjacent(requests: Sequence[Request], longest: int) -> list[list[Request]]:
     """Group requests that follow each other in the file, such as blocks, up to `longest` bytes."""
     groups: list[list[Request]] = []
-    end = total = -1
     for offset, buffer in requests:
-        if offset == end and total + len(buffer) <= longest:
+        start, end = _span(groups[-1]) if groups else (-1, -1)
+        if offset == end and offset + len(buffer) - start <= longest:
             groups[-1].append((offset, buffer))
-            total += len(buffer)
         else:
             groups.append([(offset, buffer)])
-            total = len(buffer)
-        end = offset + len(buffer)
     return groups
+
+
+def _span(group: list[Request]) -> tuple[int, int]:
+    offset, buffer = group[-1]
+    return group[0][0], offset + len(buffer)

@@ -24,12 +24,7 @@ COPY = "Copy the file, or put simplecache:: before the URL."
 class Version:
     """What distinguishes one version of an object from another.
 
-    Attributes
-    ----------
-    size : int
-        In bytes.
-    marks : tuple of (str, str)
-        Names and values of properties that change when the object does, such as its ETag.
+    `marks` are names and values of properties that change when the object does, such as its ETag.
     """
 
     size: int
@@ -45,18 +40,9 @@ class Version:
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A range of an object to request.
+    """The bytes from `start` to `stop` of an object, to be requested from the `opened` version.
 
-    Attributes
-    ----------
-    path : str
-        The object's name in the store.
-    name : str
-        The object's name for messages.
-    opened : Version
-        The version that was opened.
-    start, stop : int
-        First byte, and the one after the last.
+    `path` is the object's name in the store, and `name` its name for messages.
     """
 
     path: str
@@ -66,19 +52,10 @@ class ByteRange:
     stop: int
 
     def check(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Check status and headers of a response before its bytes are read.
+        """Check HTTP status and headers of a response, before its bytes are read.
 
-        Parameters
-        ----------
-        status : int
-            The HTTP status.
-        headers : mapping of str to str
-            By names in lower case.
-
-        Returns
-        -------
-        bool
-            Whether the headers prove that the bytes are from the version that was opened.
+        Return whether the headers, by names in lower case, prove that the bytes are from the
+        version that was opened.
 
         Raises
         ------

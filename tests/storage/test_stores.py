@@ -33,14 +33,6 @@ def local_path(path: Path) -> Iterator[Opened]:
     yield str(path), {}
 
 
-def path_like(path: Path) -> Iterator[Opened]:
-    yield path, {}
-
-
-def file_url(path: Path) -> Iterator[Opened]:
-    yield f"file://{path}", {}
-
-
 def memory_url(path: Path) -> Iterator[Opened]:
     fs = fsspec.filesystem("memory")
     fs.pipe("/stores/volume.mrc", BYTES)
@@ -63,10 +55,6 @@ def simplecache_url(path: Path) -> Iterator[Opened]:
         yield f"simplecache::{server.url(path.name)}", {}
 
 
-def bytes_themselves(path: Path) -> Iterator[Opened]:
-    yield BYTES, {}
-
-
 def bytesio(path: Path) -> Iterator[Opened]:
     yield io.BytesIO(BYTES), {}
 
@@ -80,16 +68,8 @@ def open_file(path: Path) -> Iterator[Opened]:
 
 
 STORES = [
-    local_path,
-    path_like,
-    file_url,
-    memory_url,
-    http_url,
-    s3_url,
-    simplecache_url,
-    bytes_themselves,
-    bytesio,
-    open_file,
+    *(local_path, memory_url, http_url, simplecache_url, bytesio, open_file),
+    pytest.param(s3_url, marks=pytest.mark.slow),
 ]
 
 # name → selection, and the byte ranges of the pixels that it takes from a store
@@ -156,11 +136,9 @@ def test_selection_equals_numpy(opened: Opened, selection: Any, ranges: Any) -> 
     np.testing.assert_array_equal(ds.data.isel(selection).values, expected(selection))
 
 
-@pytest.mark.parametrize("chunks", [{}, "auto", {"y": 100}, {"z": NZ, "x": 300}])
+@pytest.mark.parametrize("chunks", [{}, {"y": 100}, {"z": NZ, "x": 300}])
 def test_chunks_equal_numpy(opened: Opened, chunks: Any) -> None:
     target, options = opened
-    if isinstance(target, bytes):
-        pytest.skip("xarray takes bytes with chunks=None only")
     ds = xr.open_dataset(target, engine="mrc", chunks=chunks, **options)
     np.testing.assert_array_equal(ds.data.compute(scheduler="threads"), PIXELS)
 
@@ -182,8 +160,7 @@ def test_opening_asks_for_size_and_header(asked: servers.HttpServer) -> None:
     assert ds.data.shape == PIXELS.shape
 
 
-@pytest.mark.parametrize("chunks", [{}, "auto", {"z": 1}])
-@pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
+@pytest.mark.parametrize("chunks", [{}, "auto"])
 def test_opening_with_chunks_asks_for_no_more(asked: servers.HttpServer, chunks: Any) -> None:
     xr.open_dataset(asked.url("volume.mrc"), engine="mrc", chunks=chunks)
     assert asked.methods() == ["HEAD", "GET"]
@@ -248,6 +225,7 @@ def memory_filesystem(
         yield calls
 
 
+@pytest.mark.slow
 def test_s3_is_asked_for_size_and_header_and_then_for_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -273,6 +251,7 @@ def test_s3_is_asked_for_size_and_header_and_then_for_runs(
     assert sorted(calls) == sorted(wanted)
 
 
+@pytest.mark.slow
 def test_s3_listing_from_before_hides_no_change() -> None:
     with servers.s3_server() as s3:
         url = s3.put("volume.mrc", BYTES)
