@@ -19,7 +19,7 @@ from mrc_xarray.errors import MrcWarning, warn
 from mrc_xarray.labels.dataset import to_dataset
 from mrc_xarray.mrc import reading
 from mrc_xarray.storage import StreamSource, Target, open_decoded, open_source
-from mrc_xarray.storage.codecs import first_bytes
+from mrc_xarray.storage.compressed import first_bytes
 from mrc_xarray.suffixes import MRC_SUFFIXES, stem_and_suffix
 
 __all__ = ["MrcBackendEntrypoint"]

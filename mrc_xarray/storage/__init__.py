@@ -21,7 +21,7 @@ from mrc_xarray.storage.local import LocalSource
 from mrc_xarray.storage.memory import FileObjectSource, MemorySource
 from mrc_xarray.storage.store import StoreSource
 from mrc_xarray.storage.stream import StreamSource
-from mrc_xarray.storage.urls import missing_store, redacted
+from mrc_xarray.storage.urls import redacted
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -125,8 +125,7 @@ def open_decoded(
     codec = begins_stream(head)
     if codec is None:
         return source, head
-    stream = StreamSource.open(source, codec, salvages=salvages)
-    return stream, stream.head
+    return StreamSource.open(source, codec, salvages=salvages)
 
 
 def filesystem(
@@ -139,26 +138,17 @@ def filesystem(
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
 
-    try:
-        # this may open an archive, whose error may contain the URL
-        with without_secrets(target):
-            fs, path = url_to_fs(target, **(storage_options or {}))
-    except ImportError as error:
-        error.add_note(missing_store(target))
-        raise
+    # this may open an archive, whose error may contain the URL
+    with without_secrets(target):
+        fs, path = url_to_fs(target, **(storage_options or {}))
     return (None if isinstance(fs, LocalFileSystem) else fs), path
 
 
 def _from_filesystem(fs: AbstractFileSystem, path: str, url: str) -> ByteSource:
     from fsspec.implementations.local import LocalFileSystem
 
-    if isinstance(fs, LocalFileSystem):
-        return LocalSource.open(path)
-    try:
-        return StoreSource.open(fs, path, url)
-    except ImportError as error:
-        error.add_note(missing_store(url))
-        raise
+    is_local = isinstance(fs, LocalFileSystem)
+    return LocalSource.open(path) if is_local else StoreSource.open(fs, path, url)
 
 
 def _from_file_object(file: BinaryIO) -> ByteSource:

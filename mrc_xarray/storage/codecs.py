@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
 import lzma
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage.base import MiB
 from mrc_xarray.storage.decoders import Decoder, MemberDecoder, isal, open_archive
 from mrc_xarray.suffixes import CODECS_BY_SUFFIX, READ_ONLY_CODECS
 
 __all__ = [
     "CODECS",
-    "ENOUGH_TO_BEGIN",
     "begins_stream",
     "codec_of",
     "decoder",
     "encoder",
-    "first_bytes",
-    "parts",
 ]
 
 
@@ -67,11 +61,6 @@ CODECS = {
     # zip: the largest expansion of its methods
     "zip": Codec(rb"PK\x03\x04", _BZ2_EXPANSION),
 }
-#: Compressed bytes that suffice to decode the first bytes of any image. A block of bzip2, which
-#: can only be decoded completely, is shorter.
-ENOUGH_TO_BEGIN = MiB
-# decoded bytes at once
-_PART = MiB
 
 
 def begins_stream(head: bytes) -> str | None:
@@ -97,37 +86,6 @@ def codec_of(name: str) -> str | None:
     if codec is not None:
         _fsspec_codec(codec, name)
     return codec
-
-
-def first_bytes(file: BinaryIO, nbytes: int) -> bytes:
-    """Return the first bytes of a file, decoded if it is compressed.
-
-    Parameters
-    ----------
-    file : binary file, at its start
-    nbytes : int
-        The most to return; fewer if the file ends or can't be decoded.
-    """
-    head = file.read(nbytes)
-    codec = begins_stream(head)
-    if codec is None:
-        return head
-    beginning = io.BytesIO(head + file.read(ENOUGH_TO_BEGIN))
-    first = b""
-    # the end of what was read is not the end of the stream
-    with contextlib.suppress(Exception):
-        for part in parts(decoder(codec, beginning, ""), nbytes):
-            first += part
-    return first
-
-
-def parts(decoded: Decoder, nbytes: int) -> Iterator[bytes]:
-    """Yield the next `nbytes` bytes in parts, fewer at the end; raise what the decoder raises."""
-    # not all of fsspec's decoders have read1
-    read = getattr(decoded, "read1", None) or decoded.read  # type: ignore[attr-defined]
-    while nbytes and (part := read(min(nbytes, _PART))):
-        yield part
-        nbytes -= len(part)
 
 
 def decoder(codec: str, file: BinaryIO, name: str) -> Decoder:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, BinaryIO
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.base import ByteSource, MiB
-from mrc_xarray.storage.codecs import decoder, parts
+from mrc_xarray.storage.codecs import begins_stream, decoder
 from mrc_xarray.storage.decoders import Decoder
+from mrc_xarray.storage.memory import MemorySource
 
-__all__ = ["CompressedFile"]
+__all__ = ["ENOUGH_TO_BEGIN", "CompressedFile", "first_bytes"]
 
-# compressed bytes that are fetched at once
+#: Compressed bytes that suffice to decode the first bytes of any image: a block of bzip2, which
+#: can only be decoded completely, and the directory of a zip archive.
+ENOUGH_TO_BEGIN = MiB + MiB // 4
+
+# compressed bytes that are fetched at once, with and without a limit
+_FETCHED_FIRST = 256 * 1024
 _FETCHED = 4 * MiB
+# decoded bytes at once
+_PART = MiB
 
 
 class CompressedFile:
@@ -26,7 +34,9 @@ class CompressedFile:
 
     def __init__(self, source: ByteSource, codec: str, limit: int | None = None) -> None:
         self._raw = _RawFile(source, limit or sys.maxsize)
-        self._buffered = io.BufferedReader(self._raw, _FETCHED if limit is None else limit // 4)
+        self._buffered = io.BufferedReader(
+            self._raw, _FETCHED if limit is None else _FETCHED_FIRST
+        )
         self._codec = codec
         self._decoder: Decoder | None = None
 
@@ -39,8 +49,12 @@ class CompressedFile:
         try:
             if self._decoder is None:
                 self._decoder = decoder(self._codec, self._buffered, self._raw.name)
-            for part in parts(self._decoder, nbytes):
+            # not all of fsspec's decoders have read1
+            read = getattr(self._decoder, "read1", None) or self._decoder.read  # type: ignore[attr-defined]
+            left = nbytes
+            while left and (part := read(min(left, _PART))):
                 found.append(part)
+                left -= len(part)
         except (MrcError, MemoryError):
             raise
         except Exception as error:
@@ -49,6 +63,22 @@ class CompressedFile:
                 raise self._raw.error from None
             return b"".join(found), error
         return b"".join(found), None
+
+
+def first_bytes(file: BinaryIO, nbytes: int) -> bytes:
+    """Return the first bytes of a file from its start, decoded if it is compressed.
+
+    They are fewer than `nbytes` if the file ends or can't be decoded.
+    """
+    head = file.read(nbytes)
+    codec = begins_stream(head)
+    if codec is None:
+        return head
+    beginning = MemorySource(head + file.read(ENOUGH_TO_BEGIN))
+    try:
+        return CompressedFile(beginning, codec).read(nbytes)[0]
+    except MrcError:
+        return b""
 
 
 class _RawFile(io.RawIOBase):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage.urls import redacted, scrubbed, secrets_of
+from mrc_xarray.storage.urls import missing_store, redacted, scrubbed, secrets_of
 
 __all__ = ["refusal", "without_secrets"]
 
@@ -32,11 +32,15 @@ def without_secrets(*urls: str) -> Iterator[None]:
         For any other failure of a store.
     TypeError, ValueError, NotImplementedError
         For arguments that the store does not accept.
+    ImportError
+        For a missing package, with a note about what to install.
     """
     try:
         yield
-    except (MrcError, ImportError, MemoryError):
-        # from this package, or about an import or this machine
+    except ImportError as error:
+        error.add_note(missing_store(urls[0]))
+        raise
+    except (MrcError, MemoryError):
         raise
     except Exception as error:
         secrets = frozenset[str]().union(*map(secrets_of, urls))

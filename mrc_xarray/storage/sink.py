@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage.codecs import codec_of, first_bytes
+from mrc_xarray.storage.codecs import codec_of
+from mrc_xarray.storage.compressed import first_bytes
 from mrc_xarray.storage.identity import Node, is_another, node_of
 from mrc_xarray.storage.locks import Lock, lock_in_place
 from mrc_xarray.storage.part import Buffer, Part, exists, read_at, write_at

@@ -8,14 +8,14 @@ import os
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from mrc_xarray.errors import MrcError, Problem, warn
 from mrc_xarray.storage.base import FIRST_READ, Access, ByteSource, InStore, MiB, Request
 from mrc_xarray.storage.budget import Limits
-from mrc_xarray.storage.codecs import CODECS, ENOUGH_TO_BEGIN
-from mrc_xarray.storage.compressed import CompressedFile
+from mrc_xarray.storage.codecs import CODECS
+from mrc_xarray.storage.compressed import ENOUGH_TO_BEGIN, CompressedFile
 from mrc_xarray.storage.decoded import Decoded, Stream
 from mrc_xarray.storage.decoders import isal
 
@@ -40,19 +40,18 @@ class StreamSource(ByteSource):
     stream : Stream
     size : int or None
         Length in bytes; None if the stream was not decoded to its end when it was opened.
-    head : bytes
-        The first bytes, which are not pickled.
     """
 
     access: ClassVar[Access] = Access(gap=0, skip=MiB, piece=16 * MiB, batch=16 * MiB)
 
     stream: Stream
     size: int | None
-    head: bytes = field(default=b"", repr=False, compare=False)
 
     @classmethod
-    def open(cls, inner: ByteSource, codec: str, *, salvages: bool = False) -> StreamSource:
-        """Decode the first bytes of a compressed file; all of them if it `salvages`.
+    def open(
+        cls, inner: ByteSource, codec: str, *, salvages: bool = False
+    ) -> tuple[StreamSource, bytes]:
+        """Return the source for a compressed file, and the first bytes that it decodes to.
 
         Raises
         ------
@@ -69,12 +68,17 @@ class StreamSource(ByteSource):
             why = str(fault) or type(fault).__name__
             message = f"this begins as a {codec} stream, and can't be decoded: {why}"
             raise MrcError.of(inner.name, damage(codec, why), message) from fault
-        source = cls(Stream(inner, codec, Limits.configured(), salvages), None, head)
+        source = cls(Stream(inner, codec, Limits.configured(), salvages), None)
         if len(head) < FIRST_READ:
-            return replace(source, size=len(head))
+            return replace(source, size=len(head)), head
         if source._compressed_size >= _LONG:
             warn(_expensive(inner.name, codec, source._compressed_size))
-        return replace(source, size=source._decoded.ended()[0]) if salvages else source
+        if not salvages:
+            return source, head
+        complete = replace(source, size=source._decoded.ended()[0])
+        # the decoded bytes live as long as a source refers to them
+        vars(complete)["_decoded"] = source._decoded
+        return complete, head
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StreamSource, (self.stream, self.size)
@@ -129,8 +133,10 @@ class StreamSource(ByteSource):
             )
         else:
             # a stream that is salvaged was decoded to its end when it was opened
-            promised = sys.maxsize if self.stream.salvages else end
-            return replace(self, stream=replace(self.stream, promised=promised))
+            is_complete = self.stream.salvages
+            return (
+                self if is_complete else replace(self, stream=replace(self.stream, promised=end))
+            )
         raise MrcError.of(self.name, damage(codec, message), message)
 
     def prepare(self, nbytes: int) -> None:
@@ -140,13 +146,8 @@ class StreamSource(ByteSource):
         """
         # here, because the threads that read later can't find the worker
         _hold_on_worker(self._decoded)
-        if nbytes > max(_LONG, self._compressed_size * _USUAL_EXPANSION):
+        if self.size is None and nbytes > max(_LONG, self._compressed_size * _USUAL_EXPANSION):
             self.read(self.stream.promised - 1, 1)
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        if offset + nbytes <= len(self.head):
-            return self.head[offset : offset + nbytes]
-        return super().read(offset, nbytes)
 
     def read_into(self, requests: Sequence[Request]) -> None:
         # the file may have changed since it was decoded

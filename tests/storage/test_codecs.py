@@ -33,7 +33,8 @@ from streams_by_hand import BYTES, CODECS, PIXELS, packed, zipped
 import mrc_xarray
 from mrc_xarray import MrcError, to_mrc
 from mrc_xarray.cli import main
-from mrc_xarray.storage.codecs import begins_stream, codec_of, encoder, first_bytes
+from mrc_xarray.storage.codecs import begins_stream, codec_of, encoder
+from mrc_xarray.storage.compressed import first_bytes
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 
 Array = np.ndarray[Any, Any]

@@ -111,6 +111,14 @@ def test_copies_share_what_is_decoded(
     assert server.nbytes() > 0
 
 
+def test_salvaged_stream_is_decoded_once(tmp_path: Path, server: servers.HttpServer) -> None:
+    raw = packed(CODECS["gzip"])
+    (tmp_path / "volume.mrc").write_bytes(raw)
+    np.testing.assert_array_equal(opened(server.url("volume.mrc"), truncated="trim"), PIXELS)
+    # to find the codec, to decode the beginning, and to decode all
+    assert server.nbytes() < 64 * 1024 + 256 * 1024 + 1.1 * len(raw)
+
+
 def test_opening_and_one_section_read_little(tmp_path: Path, server: servers.HttpServer) -> None:
     noise = np.random.default_rng(7).integers(-(2**15), 2**15, (512, 1024), "i2")
     section = gzip.compress(noise.tobytes(), 1)

@@ -69,7 +69,7 @@ GZIPS = {
     "empty members": gzip.compress(b"", mtime=0) * 50 + MEMBER,
     "zeros between": MEMBER + bytes(20_000) + MEMBER + bytes(3),
     "extra field": BGZF,
-    "name and comment": b"\x1f\x8b\x08\x18" + bytes(6) + b"a\0" + b"c" * 9000 + b"\0" + MEMBER[10:],
+    "comment": b"\x1f\x8b\x08\x18" + bytes(6) + b"a\0" + b"c" * 9000 + b"\0" + MEMBER[10:],
     "at any offset": b"".join(gzip.compress(NOISE[k : k + 999], 1) for k in range(0, 99_999, 999)),
     "stored": gzip.compress(NOISE, 0),
     "nothing": b"",
