@@ -7,7 +7,6 @@ import gzip
 import lzma
 import os
 import pickle
-import signal
 import stat
 import threading
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import by_hand
 import dask
 import numpy as np
 import pytest
+import servers
 import xarray as xr
 from distributed import Client, Worker
 from streams_by_hand import MiB, limits, linux, temporary_files
@@ -251,29 +251,19 @@ def test_child_of_a_fork_has_a_budget_of_its_own(tmp_path: Path) -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     forked.wait()
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if not child:
-        answer = "no answer"
-        try:
-            signal.alarm(20)
-            before = in_memory() + on_disk()
-            right = [bool((arrays[i][9] == pixels(i)[9]).all()) for i in range(2)]
-            answer = repr((before, right, in_memory() <= 9 * MiB))
-        except BaseException as error:
-            answer = repr(error)
-        finally:
-            os.write(write_end, answer.encode())
-            os._exit(0)
+
+    def read() -> bytes:
+        before = in_memory() + on_disk()
+        right = [bool((arrays[i][9] == pixels(i)[9]).all()) for i in range(2)]
+        return repr((before, right, in_memory() <= 9 * MiB)).encode()
+
+    answer = servers.forked(read)
     done.set()
     holder.join()
-    os.close(write_end)
     # both at the same time, from the same temporary file
     for i in range(2):
         np.testing.assert_array_equal(arrays[i][8], pixels(i)[8])
-    os.waitpid(child, 0)
-    with open(read_end) as file:
-        assert file.read() == "(0, [True, True], True)"
+    assert answer() == b"(0, [True, True], True)"
 
 
 # workers of a cluster ----------------------------------------------------------------------------
@@ -313,16 +303,6 @@ def test_large_streams_in_turn_do_not_end_a_worker(client: Client, tmp_path: Pat
     after = held_on(client)
     assert set(before) == set(after)
     assert max(after.values()) > 100_000_000
-
-
-@pytest.mark.slow
-def test_configured_limit_bounds_a_workers(client: Client, tmp_path: Path) -> None:
-    with limits(tmp_path, "5 MiB"):
-        array = xr.open_dataarray(streams(tmp_path, 1)[0], engine="mrc", chunks={})
-    # streams of earlier tests are discarded first
-    client.run(lambda dask_worker: vars(dask_worker).pop("_mrc_streams", []).clear())
-    np.testing.assert_array_equal(array.compute(scheduler=client), pixels(0))
-    assert max(held_on(client).values()) <= 5 * MiB
 
 
 class StandIn:

@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import pickle
-import signal
 import sys
 import tempfile
 import zipfile
@@ -225,50 +224,6 @@ def test_relative_path_is_kept_when_the_directory_changes(
 # stores -----------------------------------------------------------------------------------------
 
 
-def test_remote_file_is_compared_again_by_each_process_that_gets_it(
-    http: servers.HttpServer, path: Path
-) -> None:
-    source = open_source(http.url(path.name))
-    read_into(source, (0, 4))
-    touch(path)
-    with pytest.raises(MrcError, match="changed since it was opened"):
-        read_into(pickle.loads(pickle.dumps(source)), (0, 4))
-
-
-@pytest.mark.parametrize("marks", [("ETag", "Last-Modified"), ("ETag",), ("Last-Modified",)])
-def test_remote_file_is_compared_without_a_request(
-    http: servers.HttpServer, path: Path, marks: tuple[str, ...]
-) -> None:
-    http.marks = marks
-    source = open_source(http.url(path.name))
-    for _ in range(3):
-        read_into(source, (0, 4))
-    assert http.methods() == ["HEAD", "GET", "GET", "GET"]
-
-
-def test_remote_file_that_is_gone_raises_as_open_does(
-    http: servers.HttpServer, path: Path
-) -> None:
-    ds = xr.open_dataset(http.url(path.name), engine="mrc")
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        ds.load()
-
-
-def test_memory_store_that_changed_is_an_error(memory_url: str) -> None:
-    ds = xr.open_dataset(memory_url, engine="mrc")
-    fsspec.filesystem("memory").pipe("/sources/volume.mrc", by_hand.mrc(DATA + 1))
-    with pytest.raises(MrcError, match="changed since it was opened"):
-        ds.load()
-
-
-def test_store_that_ignores_ranges_is_an_error(http: servers.HttpServer, path: Path) -> None:
-    ds = xr.open_dataset(http.url(path.name), engine="mrc")
-    http.ignore_ranges = True
-    with pytest.raises(MrcError, match=r"answered with 1444 bytes.*ignores byte ranges.*simplec"):
-        ds.load()
-
-
 def test_store_that_ignores_ranges_is_an_error_when_opened(
     http: servers.HttpServer, tmp_path: Path
 ) -> None:
@@ -281,17 +236,6 @@ def test_store_that_ignores_ranges_is_an_error_when_opened(
         xr.open_dataset(url, engine="mrc")
     # the message's own advice
     np.testing.assert_array_equal(values(f"simplecache::{url}"), large)
-
-
-@pytest.mark.parametrize("drop", [1, 50])
-def test_store_that_answers_with_less_is_an_error(
-    http: servers.HttpServer, path: Path, drop: int
-) -> None:
-    ds = xr.open_dataset(http.url(path.name), engine="mrc")
-    http.drop = drop
-    message = f"with {420 - drop} bytes instead of the 420 bytes from byte 1024"
-    with pytest.raises(MrcError, match=message):
-        ds.load()
 
 
 def test_store_that_does_not_give_the_size_is_an_error(
@@ -351,13 +295,6 @@ def test_bytes_are_taken_as_they_are_now(kind: Any) -> None:
     changing[:] = bytes(len(changing))
     assert isinstance(source, MemorySource)
     assert source.read(0, len(BYTES)) == BYTES
-
-
-def test_bytesio_keeps_its_position() -> None:
-    file = io.BytesIO(BYTES)
-    file.seek(17)
-    np.testing.assert_array_equal(values(file), DATA)
-    assert file.tell() == 17
 
 
 @pytest.mark.parametrize("mode", ["rb", "r+b"])
@@ -504,22 +441,7 @@ def test_fsspec_file_that_decompresses_is_read_decompressed(path: Path, opened: 
 def test_fork_after_a_read_reads_right(url: str) -> None:
     source = open_source(url)
     read_into(source, (0, 4))
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if not child:
-        answer = b"no answer"
-        try:
-            signal.alarm(20)
-            (answer,) = read_into(source, (1024, 1444))
-        except BaseException as error:
-            answer = repr(error).encode()
-        finally:
-            os.write(write_end, answer)
-            os._exit(0)
-    os.close(write_end)
-    os.waitpid(child, 0)
-    with open(read_end, "rb") as file:
-        assert file.read() == BYTES[1024:]
+    assert servers.forked(lambda: read_into(source, (1024, 1444))[0])() == BYTES[1024:]
 
 
 def test_two_sources_of_one_file_object_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -160,13 +160,6 @@ def test_opening_asks_for_size_and_header(asked: servers.HttpServer) -> None:
     assert ds.data.shape == PIXELS.shape
 
 
-@pytest.mark.parametrize("chunks", [{}, "auto"])
-def test_opening_with_chunks_asks_for_no_more(asked: servers.HttpServer, chunks: Any) -> None:
-    xr.open_dataset(asked.url("volume.mrc"), engine="mrc", chunks=chunks)
-    assert asked.methods() == ["HEAD", "GET"]
-    assert asked.nbytes() == HEADER[1]
-
-
 @selections
 def test_selection_asks_for_one_range_a_run(
     asked: servers.HttpServer, selection: Any, ranges: Any
@@ -177,15 +170,6 @@ def test_selection_asks_for_one_range_a_run(
     assert asked.gets() == [(1024 + start, 1024 + stop) for start, stop in ranges]
     # the answers say themselves whether the file is still the same
     assert set(asked.methods()) <= {"GET"}
-
-
-def test_later_selections_ask_for_pixels_alone(asked: servers.HttpServer) -> None:
-    ds = xr.open_dataset(asked.url("volume.mrc"), engine="mrc")
-    ds.data[0].load()
-    asked.requests.clear()
-    ds.data[1].load()
-    ds.data[2].load()
-    assert asked.methods() == ["GET", "GET"]
 
 
 def test_window_of_chunks_asks_for_its_rows_alone(asked: servers.HttpServer) -> None:

@@ -152,13 +152,6 @@ def test_guess_decodes_the_beginning(codec: Codec, tmp_path: Path) -> None:
         assert ds.data.attrs["mrc_stream"] == codec.name
 
 
-def test_mmap_reads(path: Path) -> None:
-    pixels = opened(path, mmap=True).data[3].values
-    np.testing.assert_array_equal(pixels, PIXELS[3])
-    pixels[...] = -1
-    np.testing.assert_array_equal(opened(path).data[3], PIXELS[3])
-
-
 SYMMETRY = b"X,Y,Z".ljust(80)
 INSIDE: dict[str, tuple[Array, bytes]] = {
     "big-endian": (PIXELS, by_hand.mrc(PIXELS, byteorder=">")),
