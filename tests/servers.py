@@ -35,7 +35,7 @@ Answer: TypeAlias = "tuple[int, dict[str, str], bytes]"
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Serves the files of one directory, and remembers what it was asked for.
+    """Serves the files of one directory, and remembers the requests.
 
     Switches, to be set at any time: `ignore_ranges` answers every GET with 200 and the complete
     file, `marks` are the headers that distinguish versions of a file, and `tell_size` is whether
@@ -114,11 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return 404, {}, b""
         data = path.read_bytes()
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         start, stop, status = 0, len(data), 200
         headers = {}
-        if asked and not server.ignore_ranges:
-            start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data))
+        if wanted and not server.ignore_ranges:
+            start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
             status = 206
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         server.requests.append(Asked(self.command, start, stop))
@@ -150,7 +150,7 @@ def http_server(directory: Path) -> Iterator[HttpServer]:
 
 
 class S3:
-    """A bucket behind moto's server."""
+    """A bucket of moto's server."""
 
     def __init__(self, endpoint: str, bucket: str) -> None:
         self.endpoint = endpoint

@@ -1,7 +1,7 @@
 """Decoders of gzip, bzip2, xz and zip with limited output and memory.
 
 The standard library's file classes don't suffice. `gzip` can't use a faster inflate, and isal's
-own class loses the bytes in front of an error. `lzma` allocates whatever the stream asks for.
+own class loses the bytes in front of an error. `lzma` allocates whatever the stream requests.
 `zipfile` decodes all of the input that it holds, however large the output is.
 """
 

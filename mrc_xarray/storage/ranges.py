@@ -2,7 +2,7 @@
 
 An object can be replaced between any two requests. Bytes are used only if they are proven to be
 from the version that was opened. Either the response that contains them also identifies the
-version, or the store is asked for the version again after they were received.
+version, or the version is requested again after they were received.
 """
 
 from __future__ import annotations

@@ -120,6 +120,7 @@ class StreamSource(ByteSource):
         """
         codec, size = self.stream.codec, self._compressed_size
         most = size * CODECS[codec].expansion
+        message = ""
         if end > most:
             message = (
                 f"the header promises {end} bytes, but a {codec} stream of {size} bytes decodes "
@@ -131,13 +132,12 @@ class StreamSource(ByteSource):
                 f"{max(_FEW, size)} for a {codec} stream of {size} bytes. Decompress the file: "
                 "the size of a plain file shows how many there are."
             )
-        else:
-            # a stream that is salvaged was decoded to its end when it was opened
-            is_complete = self.stream.salvages
-            return (
-                self if is_complete else replace(self, stream=replace(self.stream, promised=end))
-            )
-        raise MrcError.of(self.name, damage(codec, message), message)
+        if message:
+            raise MrcError.of(self.name, damage(codec, message), message)
+        if self.stream.salvages:
+            # it was decoded to its end when it was opened
+            return self
+        return replace(self, stream=replace(self.stream, promised=end))
 
     def prepare(self, nbytes: int) -> None:
         """Before memory is allocated for `nbytes`, check that the stream contains them.
