@@ -22,8 +22,8 @@ from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.recognition import PLAUSIBLE_SIZE, looks_like_mrc
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.recording import Recording
-from mrc_xarray.storage import ByteSource, Target, open_decoded, open_source
-from mrc_xarray.storage.codecs import first_bytes
+from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded, open_source
+from mrc_xarray.storage.compressed import first_bytes
 from mrc_xarray.suffixes import MRC_SUFFIXES, stem_and_suffix
 
 __all__ = ["MrcBackendEntrypoint"]
@@ -161,11 +161,12 @@ def _recording(target: Target, options: OpenOptions) -> tuple[Recording, ByteSou
     salvages = options.truncated == "trim"
     source, head = open_decoded(target, options.storage_options, salvages=salvages)
     recording = reading.read(source, head, options)
+    sections = recording.sections
+    if isinstance(source, StreamSource) and not sections.is_compressed:
+        source = source.expecting(sections.offset + sections.nbytes, max(sections.shape))
     for problem in recording.problems:
         warn(problem.message(recording.name))
-    if recording.sections.is_compressed:
-        return recording, source
-    return recording, source.until(recording.sections.offset + recording.sections.nbytes)
+    return recording, source
 
 
 def _dataset(
@@ -191,13 +192,13 @@ def _images(source: ByteSource) -> list[tuple[Image, Target]]:
     from mrc_xarray.metadata.find import image_name
     from mrc_xarray.metadata.sidecar.direct_electron_names import neighbours
 
-    found = neighbours(image_name(source), source.names_beside())
+    found = neighbours(image_name(source), source.sibling_names())
     images = [
         *((Image(name, "virtual", "scan"), file) for name, file in found.virtual.items()),
         *((Image(name, "external", "scan"), file) for name, file in found.external.items()),
         *((Image("final", "", "frame"), file) for file in (found.final,) if file is not None),
     ]
-    return [(image, source.beside(file)) for image, file in images]
+    return [(image, source.sibling(file)) for image, file in images]
 
 
 def _can_open_path(path: str) -> bool:

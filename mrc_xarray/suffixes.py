@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 __all__ = [
+    "CODECS_BY_SUFFIX",
     "COMPRESSED_SUFFIXES",
     "MRC_SUFFIXES",
+    "READ_ONLY_CODECS",
     "STACK_SUFFIXES",
     "VOLUME_SUFFIXES",
     "stem_and_suffix",
@@ -15,8 +17,12 @@ __all__ = [
 VOLUME_SUFFIXES = (".rec", ".map", ".ccp4")
 STACK_SUFFIXES = (".mrcs", ".st", ".ali", ".preali")
 MRC_SUFFIXES = (".mrc", ".mrcz", *VOLUME_SUFFIXES, *STACK_SUFFIXES)
-#: Compressed streams add one of these to the suffix of the file that they contain.
-COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lzma")
+#: What encodes a file by the suffix of its name, by fsspec's names.
+CODECS_BY_SUFFIX = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".lzma": "lzma"}
+#: What a file with one of these suffixes is compressed with; such a file is not written.
+READ_ONLY_CODECS = {".zip": "zip", ".lz4": "lz4"}
+#: After the suffix of a file in a compressed stream.
+COMPRESSED_SUFFIXES = tuple(CODECS_BY_SUFFIX)
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:

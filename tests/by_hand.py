@@ -91,10 +91,10 @@ class Claimed:
     """A source of the first bytes of a file alone, which can have any name and any size."""
 
     def __init__(self, head: bytes, size: int, name: str = "claimed.mrc") -> None:
-        self.head, self.name, self.size, self.known_size = head, name, size, size
+        self.head, self.name, self.size = head, name, size
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.head[offset : offset + nbytes]
 
-    def read_beside(self, name: str) -> None:
+    def read_sibling(self, name: str) -> None:
         return None

@@ -1,9 +1,11 @@
-"""Servers on loopback, as plain context managers: HTTP with byte ranges, and an S3 of moto's."""
+"""Servers on loopback: HTTP with byte ranges, and moto's S3; and the child of a fork."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import sys
 import threading
 import urllib.parse
@@ -33,13 +35,13 @@ Answer: TypeAlias = "tuple[int, dict[str, str], bytes]"
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Serves the files of one directory, and remembers what it was asked for.
+    """Serves the files of one directory, and remembers the requests.
 
-    Switches, to be set at any time: `ignore_ranges` answers every GET with 200 and the whole
-    file, `drop` leaves that many bytes out of every range, `marks` are the headers that tell one
-    version of a file from another, `tell_size` whether an answer has a length. `before` is called
-    with the number of a request before it is answered, and `alter` with the method, the path and
-    the answer, to return another. A query string is ignored.
+    Switches, to be set at any time: `ignore_ranges` answers every GET with 200 and the complete
+    file, `marks` are the headers that distinguish versions of a file, and `tell_size` is whether
+    an answer has a length. `before` is called with the number of a request before it is answered,
+    and `alter` with the method, the path and the answer, to return another. A query string is
+    ignored.
     """
 
     # eight parallel requests overflow the default of 5, and wait for a second
@@ -50,7 +52,6 @@ class HttpServer(ThreadingHTTPServer):
         self.directory = directory
         self.requests: list[Asked] = []
         self.ignore_ranges = False
-        self.drop = 0
         self.marks: tuple[str, ...] = ("ETag", "Last-Modified")
         self.tell_size = True
         self.before: Callable[[int], None] = lambda n: None
@@ -113,11 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return 404, {}, b""
         data = path.read_bytes()
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         start, stop, status = 0, len(data), 200
         headers = {}
-        if asked and not server.ignore_ranges:
-            start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data)) - server.drop
+        if wanted and not server.ignore_ranges:
+            start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
             status = 206
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         server.requests.append(Asked(self.command, start, stop))
@@ -149,7 +150,7 @@ def http_server(directory: Path) -> Iterator[HttpServer]:
 
 
 class S3:
-    """A bucket behind moto's server."""
+    """A bucket of moto's server."""
 
     def __init__(self, endpoint: str, bucket: str) -> None:
         self.endpoint = endpoint
@@ -189,3 +190,27 @@ def s3_server(bucket: str = "micrographs") -> Iterator[S3]:
             _call(f"{endpoint}/moto-api/reset", "POST")
     finally:
         server.stop()
+
+
+def forked(act: Callable[[], bytes]) -> Callable[[], bytes]:
+    """Start the child of a fork; return a function that waits for what `act` returns there."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        answer = b"no answer"
+        try:
+            signal.alarm(20)
+            answer = act()
+        except BaseException as error:
+            answer = repr(error).encode()
+        finally:
+            os.write(write_end, answer)
+            os._exit(0)
+    os.close(write_end)
+
+    def wait() -> bytes:
+        os.waitpid(child, 0)
+        with open(read_end, "rb") as file:
+            return file.read()
+
+    return wait

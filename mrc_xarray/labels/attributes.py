@@ -19,7 +19,7 @@ from mrc_xarray.labels.spacing import as_float
 from mrc_xarray.metadata.columns import Value
 from mrc_xarray.recording import Recording
 from mrc_xarray.safe_json import decode_json
-from mrc_xarray.storage import ByteSource
+from mrc_xarray.storage import ByteSource, StreamSource
 from mrc_xarray.text import json_text, printable, printable_lines
 from mrc_xarray.units import converted
 
@@ -35,8 +35,8 @@ def recording_attrs(recording: Recording, source: ByteSource) -> dict[str, Any]:
     # a path need not be text
     name = SourceName(printable(recording.name), source, recording.extended)
     attrs: dict[str, Any] = {"mrc_source": name, **recording.attrs}
-    if source.stream is not None:
-        attrs["mrc_stream"] = source.stream
+    if isinstance(source, StreamSource):
+        attrs["mrc_stream"] = source.stream.codec
     if recording.problems:
         repairs = [problem.message(recording.name) for problem in recording.problems]
         attrs["mrc_repairs"] = json.dumps(repairs)

@@ -189,7 +189,7 @@ def _look(source: Bytes, names: tuple[str, ...], problems: list[Problem]) -> Nam
     """Return the first of some files that is beside the image."""
     for name in names:
         try:
-            raw = source.read_beside(name)
+            raw = source.read_sibling(name)
         except OSError as error:
             # some stores say so of what is not there, too
             found = f"not to be read: {error}"

@@ -57,11 +57,10 @@ def place_rows(
     """
     kind = Packed4Bit if mode.number == 101 else Contiguous
     promised = kind(HEADER_SIZE, shape, mode, header.byteorder)
-    size = source.size if truncated == "trim" else source.known_size
+    size = source.size
     if size is None:
         # to decode a stream takes longer than opening may: its header is believed until then
         size = _promised_size(source.name, header, promised.nbytes)
-        source.justify(size, max(shape))
     extended_size, problems = _extended_size(head, header, promised.nbytes, size)
     offset = HEADER_SIZE + extended_size
     end = offset + promised.nbytes
@@ -80,7 +79,7 @@ def place_blocks(
 ) -> tuple[Sections, list[Problem]]:
     """Find the blocks of all sections that an MRCZ contains; see `place_rows`."""
     name = source.name
-    if source.known_size is None:
+    if source.size is None:
         message = (
             "this is an MRCZ inside of a compressed stream, whose blocks can't be found without "
             "decoding it all: decompress it once, as an MRCZ is compressed already"
@@ -88,7 +87,7 @@ def place_blocks(
         found, action = str(header.mode), message
         problem = header_problem("stream", "MODE", found, "no MRCZ", action)
         raise MrcError.of(name, problem, message)
-    size = source.known_size
+    size = source.size
     offset = HEADER_SIZE + header.nsymbt
     if not HEADER_SIZE <= offset <= size:
         accepted = f"0 to {size - HEADER_SIZE}, with the first block behind"
@@ -104,7 +103,7 @@ def place_blocks(
         raise MrcError.of(name, _too_wide(header, f"up to {most_columns} in this file"))
     # the header can't make the index larger than the file
     n_possible = min(header.nz, (size - offset) // BLOCK_HEADER_SIZE)
-    index = _index(source, header, offset, n_possible, section_bytes)
+    index = _index(source, size, header, offset, n_possible, section_bytes)
     problems = _complete(name, size, header, len(index.starts), index.end, "", truncated)
     if len(index.damaged) == len(index.starts):
         accepted = f"chunks of blosc that decode to {section_bytes} bytes"
@@ -143,15 +142,15 @@ def _too_wide(header: Header, accepted: str) -> Problem:
 
 
 def _index(
-    source: Bytes, header: Header, start: int, n_sections: int, section_bytes: int
+    source: Bytes, size: int, header: Header, start: int, n_sections: int, section_bytes: int
 ) -> BlockIndex:
     """Walk through the blocks: header by header, or by steps of some MiB where they are small."""
-    is_large = n_sections > 0 and (source.size - start) // n_sections >= source.skip
+    is_large = n_sections > 0 and (size - start) // n_sections >= source.access.skip
     with source.fetching() as fetch:
         return walk(
             fetch,
             start=start,
-            size=source.size,
+            size=size,
             n_sections=n_sections,
             section_bytes=section_bytes,
             window=BLOCK_HEADER_SIZE if is_large else _WALK_WINDOW,

@@ -94,7 +94,7 @@ def inspect(
         if something had to be repaired.
     """
     chosen = options or OpenOptions()
-    first = source.read(0, min(FIRST_READ, source.size)) if head is None else head
+    first = source.read(0, min(FIRST_READ, source.size or FIRST_READ)) if head is None else head
     identity = identify(source, first, chosen)
     located = locate(source, first, identity, chosen)
     gathered = gather(source, first, identity, located, chosen)

@@ -125,7 +125,7 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identity:
     """Find the byte order, decode the header, and look up its mode."""
     refuse_foreign(source.name, head)
     modes = EMAN2_MODES if options.convention == "eman2" else MODES
-    order = BYTE_ORDERS.get(options.byteorder) or guess_byteorder(head, source.known_size, modes)
+    order = BYTE_ORDERS.get(options.byteorder) or guess_byteorder(head, source.size, modes)
     header = Header.parse(head, order)
     problems = [
         problem
@@ -189,7 +189,7 @@ def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> S
     if target is None or (isinstance(target, str) and target == "auto"):
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
     source, head = open_decoded(target, storage_options)
-    raw = head if len(head) == source.known_size else source.read(0, source.size)
+    raw = head if len(head) == source.size else source.read_all()
     return NamedBytes(os.path.basename(source.name), raw)
 
 
@@ -281,7 +281,7 @@ def place(
     lengths = {dim: n for dim, n in sizes.items() if dim in steps or dim in geometry.voxel}
     if arranged.layout.kind == "image_stack" or metadata.columns:
         lengths["section"] = shape[0]
-    in_file = () if source.known_size is None else (*dict(leading), "section")
+    in_file = () if source.size is None else (*dict(leading), "section")
     too_long = limits.too_long(lengths, in_file)
     if too_long:
         problems.append(limits.without_coordinate(lengths, too_long))

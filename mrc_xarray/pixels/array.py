@@ -16,7 +16,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from mrc_xarray.pixels.sections import Pick, Piece, Sections, is_whole, picked_numbers
-from mrc_xarray.storage import ByteSource
+from mrc_xarray.storage import ByteSource, StreamSource
 from mrc_xarray.storage.base import cores
 
 __all__ = ["StackArray", "StackVariable", "preferred_chunks"]
@@ -112,7 +112,8 @@ class StackArray(BackendArray):
         dropped = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
         view = self._view(picks, shape)
         if view is None:
-            self.source.make_sure(prod(shape) * self.dtype.itemsize)
+            if isinstance(self.source, StreamSource):
+                self.source.prepare(prod(shape) * self.dtype.itemsize)
             result = np.empty((prod(shape[:n_leading]), *shape[n_leading:]), self.dtype)
             if result.size and self.frame_index is None:
                 self._fill(result, self._section_numbers(picks[:n_leading]), picks[n_leading:])

@@ -1,8 +1,8 @@
 """Where bytes come from: a local file, any store that fsspec knows, memory, a file object.
 
-A source holds no handle, no map and no lock (but for a file object, which is one), so that it can
-be pickled, forked and shared by threads. It remembers what the file was when it was opened, and
-refuses to read another: wrong pixels are worse than an error.
+A source holds no handle, no map and no lock (except for a file object, which is one), so that it
+can be pickled, forked and shared by threads. It remembers what the file was when it was opened,
+and refuses to read another: wrong pixels are worse than an error.
 
 This is the only package that knows fsspec.
 """
@@ -20,7 +20,8 @@ from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.local import LocalSource
 from mrc_xarray.storage.memory import FileObjectSource, MemorySource
 from mrc_xarray.storage.store import StoreSource
-from mrc_xarray.storage.urls import missing_store, redacted
+from mrc_xarray.storage.stream import StreamSource
+from mrc_xarray.storage.urls import redacted
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -33,6 +34,7 @@ __all__ = [
     "MemorySource",
     "Request",
     "StoreSource",
+    "StreamSource",
     "Target",
     "filesystem",
     "open_decoded",
@@ -45,22 +47,22 @@ Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | B
 
 
 def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
-    """Find the source for what the user gave.
+    """Return the source for a target.
 
     Parameters
     ----------
     target : path, URL, bytes or binary file object
     storage_options : dict, optional
-        For fsspec, where the target is a URL.
+        For fsspec, if the target is a URL.
 
     Raises
     ------
     OSError
-        As `open` does, where there is no such file, or it may not be read.
+        As `open` raises, if there is no such file, or it may not be read.
     MrcError
-        Where the target is no regular file.
+        If the target is not a regular file.
     TypeError
-        Where the target is something else.
+        If the target is something else.
     """
     if isinstance(target, bytes | bytearray | memoryview):
         return MemorySource(bytes(target))
@@ -73,10 +75,10 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
     if isinstance(target, io.TextIOBase):
         raise TypeError("can't read MRC from a file that is open as text; open it as 'rb'")
     if getattr(target, "compression", None) and hasattr(target, "open"):
-        # what fsspec.open(..., compression=...) returns: its path leads to the compressed bytes
+        # from fsspec.open(..., compression=...): its path leads to the compressed bytes
         return FileObjectSource(target.open())
     if hasattr(target, "fs") and hasattr(target, "path"):
-        # an open file of fsspec's
+        # an fsspec file object
         return _from_filesystem(target.fs, target.path, target.fs.unstrip_protocol(target.path))
     if isinstance(target, io.BytesIO):
         return MemorySource(target.getvalue())
@@ -91,94 +93,73 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
 def open_decoded(
     target: Target, storage_options: dict[str, Any] | None = None, *, salvages: bool = False
 ) -> tuple[ByteSource, bytes]:
-    """Find the source of an image, which decodes it where it is a compressed stream.
+    """Return the source of a file, which decodes it if it is a compressed stream.
 
     Parameters
     ----------
     target, storage_options
         As for `open_source`.
     salvages : bool
-        Whether to take what can be decoded of a damaged stream, even where it may be wrong.
+        Whether to decode a compressed stream to its end now, and to return also bytes that may be
+        wrong if it is damaged.
 
     Returns
     -------
     source : ByteSource
     head : bytes
-        Its first `FIRST_READ` bytes, or all.
+        Its first `FIRST_READ` bytes, or all of them.
 
     Raises
     ------
     OSError, MrcError, TypeError
-        As `open_source`; MrcError also where a stream can't be decoded.
+        As `open_source`; MrcError also if a stream can't be decoded.
 
     Warns
     -----
     MrcWarning
-        If a stream is long, and is decoded anew by each process.
+        If a compressed stream is long.
     """
     source = open_source(target, storage_options)
+    assert source.size is not None
     head = source.read(0, min(FIRST_READ, source.size))
     codec = begins_stream(head)
     if codec is None:
         return source, head
-    from mrc_xarray.storage.stream import StreamSource
-
-    stream = StreamSource.open(source, head, codec, salvages=salvages)
-    return stream, stream.head
+    return StreamSource.open(source, codec, salvages=salvages)
 
 
 def filesystem(
     target: str, storage_options: dict[str, Any] | None = None
 ) -> tuple[AbstractFileSystem | None, str]:
-    """Find where a path or URL leads.
-
-    Returns
-    -------
-    fs : AbstractFileSystem or None
-        The store; None for a disk.
-    path : str
-        The name there.
-    """
-    # "::" alone may stand in a name, and "://" can't
+    """Return the store that a path or URL leads to, None for a disk, and the name there."""
+    # "::" alone may be part of a name, unlike "://"
     if "://" not in target or os.path.exists(target):
         return None, target
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
 
-    try:
-        # this may open an archive, whose error may contain the URL
-        with without_secrets(target):
-            fs, path = url_to_fs(target, **(storage_options or {}))
-    except ImportError as error:
-        error.add_note(missing_store(target))
-        raise
+    # this may open an archive, whose error may contain the URL
+    with without_secrets(target):
+        fs, path = url_to_fs(target, **(storage_options or {}))
     return (None if isinstance(fs, LocalFileSystem) else fs), path
 
 
 def _from_filesystem(fs: AbstractFileSystem, path: str, url: str) -> ByteSource:
     from fsspec.implementations.local import LocalFileSystem
 
-    if isinstance(fs, LocalFileSystem):
-        return LocalSource.open(path)
-    try:
-        return StoreSource.open(fs, path, url)
-    except ImportError as error:
-        error.add_note(missing_store(url))
-        raise
+    is_local = isinstance(fs, LocalFileSystem)
+    return LocalSource.open(path) if is_local else StoreSource.open(fs, path, url)
 
 
 def _from_file_object(file: BinaryIO) -> ByteSource:
-    """Take an open local file by its name, if that still is the same file."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        # a named temporary file wraps its file
-        file = getattr(file, "file", file)
-        path = file.name
-        # a GzipFile too has a name and a descriptor, but those of the compressed file
-        is_raw = isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom)
-        if (
-            is_raw
-            and isinstance(path, str)
-            and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-        ):
-            return LocalSource.open(path)
+    """Open a local file by its name again, if the name still leads to the same file."""
+    # a named temporary file wraps its file
+    file = getattr(file, "file", file)
+    # a GzipFile also has a name and a descriptor, but of the compressed file
+    if isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom):
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            path = file.name
+            is_same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            if isinstance(path, str) and is_same:
+                return LocalSource.open(path)
     return FileObjectSource(file)

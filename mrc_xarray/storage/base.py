@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from mrc_xarray.errors import MrcError
 
@@ -18,7 +19,6 @@ __all__ = [
     "FIRST_READ",
     "LONGEST_SIDECAR",
     "Access",
-    "Alone",
     "ByteSource",
     "Bytes",
     "InStore",
@@ -33,9 +33,9 @@ __all__ = [
 Request: TypeAlias = tuple[int, memoryview]
 
 MiB = 1024**2
-#: Opening reads this much at once: the header, and in most files all that follows before pixels.
+#: Opening a file starts with one read of this size: the header, and usually the extended header.
 FIRST_READ = 64 * 1024
-#: What is longer is no text that belongs to an image.
+#: Longer files are not read as sidecars.
 LONGEST_SIDECAR = 256 * MiB
 
 
@@ -46,14 +46,13 @@ class Access:
     Attributes
     ----------
     gap : int
-        Unwanted bytes between two wanted ones that cost less than a second request.
+        Unwanted bytes between two wanted ranges that cost less than a second request.
     skip : int
-        Bytes that cost less to read through than a further request, in a walk from one to the
-        next.
+        The same for a walk from one block to the next, which can't request both at once.
     piece : int
         The longest single request.
     batch : int
-        How much is asked for at once.
+        How much is requested at once.
     """
 
     gap: int
@@ -81,134 +80,86 @@ class InStore:
 
 
 class Bytes(Protocol):
-    """Where the bytes of a file come from, as far as opening it needs."""
+    """The part of a `ByteSource` that opening a file needs."""
 
     @property
-    def name(self) -> str:
-        """The path or URL, for messages and for the suffix."""
+    def access(self) -> Access: ...
 
     @property
-    def size(self) -> int:
-        """Length in bytes."""
+    def name(self) -> str: ...
 
     @property
-    def known_size(self) -> int | None:
-        """The same; None where it takes decoding a whole stream to tell."""
+    def size(self) -> int | None: ...
 
-    def justify(self, end: int, longest: int) -> None:
-        """Check that a file of unknown size can contain what its header promises.
+    def read(self, offset: int, nbytes: int) -> bytes: ...
 
-        Parameters
-        ----------
-        end : int
-            The byte after the last section.
-        longest : int
-            The largest of the numbers of sections, rows and columns.
+    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], Any]]: ...
 
-        Raises
-        ------
-        MrcError
-            If it can't.
-        """
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """Return `nbytes` bytes from `offset`."""
-
-    @property
-    def skip(self) -> int:
-        """Bytes that are better skipped over than read through."""
-
-    def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], Any]]:
-        """Make `read` quicker for many short reads one after the other."""
-
-    def read_beside(self, name: str) -> bytes | None:
-        """Return the content of the file of that name in the same folder; None if there is none.
-
-        Also None where looking would cost a request that is seldom worth it.
-        """
+    def read_sibling(self, name: str) -> bytes | None: ...
 
 
-class ByteSource(Bytes, Protocol):
-    """Bytes of one unchanging file, to be read from any position by any thread."""
+class ByteSource(ABC):
+    """Bytes of one unchanging file, to be read from any position by any thread.
+
+    Attributes
+    ----------
+    access : Access
+    name : str
+        The path or URL, for messages and for the suffix.
+    size : int or None
+        Length in bytes. It is None for a compressed stream that was not decoded to its end.
+    can_be_reopened : bool
+        Whether another process can read the file by its name.
+    """
 
     access: ClassVar[Access]
-
-    @property
-    def can_be_reopened(self) -> bool:
-        """Whether another process can open the file by its name."""
-
-    @property
-    def stream(self) -> str | None:
-        """What decodes the file, by fsspec's names, where it is a compressed stream."""
-
-    def read_into(self, requests: Sequence[Request]) -> None:
-        """Fill every buffer; raise MrcError where the file changed or is too short."""
-
-    def until(self, end: int) -> ByteSource:
-        """Return this source for who will read no farther than to `end`."""
-
-    def make_sure(self, nbytes: int) -> None:
-        """Before memory is taken for `nbytes`, raise MrcError where the file can't have them."""
-
-    def map(self) -> mmap.mmap | None:
-        """Map the file, writable without touching it; None where it can't be mapped."""
-
-    def is_of(self, found: os.stat_result) -> bool:
-        """Return whether the bytes are those of a file on a disk with this status."""
-
-    def names_beside(self) -> list[str]:
-        """Return the names of the files in the same folder."""
-
-    def beside(self, name: str) -> str | InStore:
-        """Return what `open_source` accepts for the file of that name in the same folder."""
-
-
-class Alone:
-    """What sources have in common that have nothing beside them, and no quicker way to walk."""
-
-    access: ClassVar[Access]
+    name: str
+    size: int | None
 
     @property
     def can_be_reopened(self) -> bool:
         return True
 
-    @property
-    def known_size(self) -> int | None:
-        return self.size  # type: ignore[attr-defined,no-any-return]  # every source has one
-
-    @property
-    def stream(self) -> str | None:
-        return None
-
-    def until(self, end: int) -> Self:
-        return self
-
-    def justify(self, end: int, longest: int) -> None:
-        pass
-
-    def make_sure(self, nbytes: int) -> None:
-        pass
-
-    @property
-    def skip(self) -> int:
-        return self.access.skip
+    @abstractmethod
+    def read_into(self, requests: Sequence[Request]) -> None:
+        """Fill every buffer; raise MrcError if the file changed or is too short."""
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        raise NotImplementedError
+        """Return `nbytes` bytes from `offset`."""
+        buffer = bytearray(nbytes)
+        self.read_into([(offset, memoryview(buffer))])
+        return bytes(buffer)
+
+    def read_all(self) -> bytes:
+        """Return the content of the complete file."""
+        assert self.size is not None
+        return self.read(0, self.size)
 
     def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
+        """Return a context whose function is a faster `read`, for many short reads in turn."""
         return contextlib.nullcontext(self.read)
 
-    def read_beside(self, name: str) -> bytes | None:
+    def map(self) -> mmap.mmap | None:
+        """Map the file, writable without changing it; return None if it can't be mapped."""
         return None
 
     def is_of(self, found: os.stat_result) -> bool:
+        """Return whether the bytes come from the file on a disk with this status."""
         return False
 
-    def names_beside(self) -> list[str]:
+    def read_sibling(self, name: str) -> bytes | None:
+        """Return the content of another file in the same folder; None if there is none.
+
+        It is also None if the request for it would rarely be worth its time.
+        """
+        return None
+
+    def sibling_names(self) -> list[str]:
+        """Return the names of the files in the same folder."""
         return []
 
-    def beside(self, name: str) -> str | InStore:
+    def sibling(self, name: str) -> str | InStore:
+        """Return what `open_source` accepts for another file in the same folder."""
         return name
 
 

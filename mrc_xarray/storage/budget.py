@@ -8,31 +8,29 @@ import tempfile
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mrc_xarray.storage.decoded import Decoded
 
 __all__ = ["Budget", "Limits", "NoRoom", "Pieces", "budget"]
 
-#: Bytes of each piece of a stream but the last.
+#: Bytes of each piece of a stream except the last.
 PIECE = 4 * 1024**2
 # a quarter of a worker's memory; the rest is for the interpreter, the pixels of its tasks and
 # their results
 _SHARE_OF_WORKER = 4
 # temporary files at once: a process can have only some hundred files open
 _MOST_FILES = 64
-# so many decoders stay open, however much memory they hold
-_FEW_DECODERS = 4
+# idle decoders at once: each holds some MiB, and must start again if it is closed
+_MOST_DECODERS = 16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many bytes of decoded streams a process may hold, and where.
+    """How many bytes all decoded streams of a process may take in `memory` and on `disk`.
 
-    Attributes
-    ----------
-    memory, disk : int
-        Bytes, of all streams of the process together.
-    folder : str or None
-        Where temporary files are, if configured.
+    `folder` is where temporary files are, if configured.
     """
 
     memory: int
@@ -41,13 +39,7 @@ class Limits:
 
     @classmethod
     def configured(cls) -> Limits:
-        """Return the limits of dask's configuration.
-
-        Raises
-        ------
-        ValueError
-            If a configured value is not a size.
-        """
+        """Return the limits of dask's configuration; raise ValueError if one is not a size."""
         from dask import config
 
         memory = _configured("mrc-xarray.decoded-memory", "1 GiB")
@@ -82,7 +74,7 @@ class Pieces:
     """
 
     def __init__(self) -> None:
-        self.memory: list[bytes | bytearray] = []
+        self.memory: list[bytes] = []
         self.file: _TemporaryFile | None = None
         self.on_disk = 0
 
@@ -91,131 +83,94 @@ class Pieces:
         return sum(map(len, self.memory))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes from `offset` on, all of which must have been added."""
-        while len(buffer):
-            n, start = divmod(offset, PIECE)
+        """Fill `buffer` with the bytes from `offset`, all of which must have been added."""
+        done = 0
+        while done < len(buffer):
+            n, start = divmod(offset + done, PIECE)
             if n >= len(self.memory):
                 assert self.file is not None
-                self.file.read_into(offset - len(self.memory) * PIECE, buffer)
+                self.file.read_into(offset + done - len(self.memory) * PIECE, buffer[done:])
                 return
-            part = memoryview(self.memory[n])[start : start + len(buffer)]
-            buffer[: len(part)] = part
-            buffer, offset = buffer[len(part) :], offset + len(part)
-
-
-class Stream(Protocol):
-    """A decoded stream, as the budget sees it."""
-
-    used: float
-
-    @property
-    def pieces(self) -> Pieces:
-        """The bytes that were decoded."""
-
-    @property
-    def working(self) -> int:
-        """Bytes that the decoder holds; 0 if none is open."""
-
-    def rest(self) -> None:
-        """Close the decoder, unless it is decoding: the next read opens it again."""
-
-    def forget(self) -> None:
-        """Discard what was decoded: the next read starts from the beginning."""
-
-    def renew(self) -> None:
-        """Start from the beginning in the child of a fork, which has no other threads."""
+            part = memoryview(self.memory[n])[start : start + len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            done += len(part)
 
 
 class Budget:
     """The memory and disk space that all streams of this process share.
 
-    Attributes
-    ----------
-    lock : threading.RLock
-        Guards all attributes.
-
-    Notes
-    -----
     There is no running total. The sizes are added up whenever they are needed, so a stream that
     is garbage-collected frees its share by itself.
     """
 
     def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
+        # guards both sets
         self.lock = threading.RLock()
-        self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.streams: weakref.WeakSet[Decoded] = weakref.WeakSet()
         # also those that a stream discarded while they were being read
-        self._pieces: weakref.WeakSet[Pieces] = weakref.WeakSet()
+        self.pieces: weakref.WeakSet[Pieces] = weakref.WeakSet()
 
-    def join(self, stream: Stream) -> None:
-        """Register a stream, whose pieces may then be discarded to make room."""
-        with self.lock:
-            self._streams.add(stream)
+    def reset(self) -> None:
+        """Reset all streams in the child of a fork, since the pieces belong to the parent."""
+        streams = list(self.streams)
+        self.__init__()  # type: ignore[misc]  # the locks may be held by threads of the parent
+        for stream in streams:
+            stream.discard()
+            self.streams.add(stream)
 
-    def keep(self, pieces: Pieces, piece: bytes | bytearray, limits: Limits) -> None:
-        """Add a piece to those of a stream.
+    def add(self, pieces: Pieces, piece: bytes, limits: Limits) -> None:
+        """Add a piece to the pieces of a stream, and discard other streams if that makes room.
 
         Raises
         ------
         NoRoom
-            If the piece does not fit even after all other streams were discarded.
+            If the limits are too small.
         OSError
             If the temporary file can't be written.
         """
         with self.lock:
-            self._pieces.add(pieces)
-            while True:
-                failure: Exception = NoRoom()
-                try:
-                    if self._place(pieces, piece, limits):
-                        return
-                except OSError as error:
-                    # such as a disk that is full before its limit is reached
-                    failure = error
-                others = [s for s in self._oldest_first() if s.pieces is not pieces]
-                if not any(_forget(stream) for stream in others):
+            self.pieces.add(pieces)
+            while (failure := self._place(pieces, piece, limits)) is not None:
+                others = (s for s in self._oldest_first() if s.pieces is not pieces)
+                oldest = next((s for s in others if s.pieces.memory or s.pieces.on_disk), None)
+                if oldest is None:
                     raise failure
+                oldest.discard()
 
-    def _place(self, pieces: Pieces, piece: bytes | bytearray, limits: Limits) -> bool:
-        if not pieces.on_disk:
-            held = sum(other.in_memory for other in self._pieces)
-            if held + len(piece) <= _memory(limits):
-                pieces.memory.append(piece)
-                return True
-        if sum(other.on_disk for other in self._pieces) + len(piece) > limits.disk:
-            return False
-        if pieces.file is None:
-            files = [s for s in self._oldest_first() if s.pieces.file is not None]
-            for stream in files[: len(files) + 1 - _MOST_FILES]:
-                stream.forget()
-            pieces.file = _TemporaryFile(limits.folder)
-        pieces.file.write(pieces.on_disk, piece)
+    def _place(self, pieces: Pieces, piece: bytes, limits: Limits) -> Exception | None:
+        """Store a piece in memory or on disk; return why that is not possible, or None."""
+        in_memory = sum(other.in_memory for other in self.pieces)
+        if not pieces.on_disk and in_memory + len(piece) <= _memory(limits):
+            pieces.memory.append(piece)
+            return None
+        if sum(other.on_disk for other in self.pieces) + len(piece) > limits.disk:
+            return NoRoom()
+        try:
+            if pieces.file is None:
+                self._close_files(_MOST_FILES - 1)
+                pieces.file = _TemporaryFile(limits.folder)
+            pieces.file.write(pieces.on_disk, piece)
+        except OSError as error:
+            # such as a disk that is full before the limit is reached
+            return error
         pieces.on_disk += len(piece)
-        return True
+        return None
 
-    def work(self, limits: Limits) -> None:
-        """Close the least recently used decoders if all of them hold too much memory."""
+    def _close_files(self, most: int) -> None:
+        """Discard the oldest streams with a temporary file, except for `most` of them."""
+        streams = [stream for stream in self._oldest_first() if stream.pieces.file is not None]
+        for stream in streams[: max(len(streams) - most, 0)]:
+            stream.discard()
+
+    def close_decoders(self) -> None:
+        """Close the least recently used decoders, before another one is opened."""
         with self.lock:
-            others = [s for s in self._oldest_first() if s.working]
-            held = sum(other.working for other in others)
-            for other in others[: max(len(others) - _FEW_DECODERS, 0)]:
-                if held <= _memory(limits) // 2:
-                    return
-                held -= other.working
-                other.rest()
+            streams = [stream for stream in self._oldest_first() if stream.is_decoding]
+            for stream in streams[: max(len(streams) - _MOST_DECODERS, 0)]:
+                stream.close_decoder()
 
-    def renew(self) -> None:
-        """Reset all streams in the child of a fork, since the pieces belong to the parent."""
-        streams = list(self._streams)
-        self._reset()
-        for stream in streams:
-            stream.renew()
-            self.join(stream)
-
-    def _oldest_first(self) -> list[Any]:
-        return sorted(self._streams, key=lambda stream: stream.used)
+    def _oldest_first(self) -> list[Decoded]:
+        return sorted(self.streams, key=lambda stream: stream.used)
 
 
 def _memory(limits: Limits) -> int:
@@ -238,41 +193,33 @@ def _limits_of_workers() -> list[int]:
     return [w.memory_manager.memory_limit for w in running if w.memory_manager.memory_limit]
 
 
-def _forget(stream: Stream) -> bool:
-    """Discard what a stream has decoded; return False if there is nothing."""
-    if not (stream.pieces.memory or stream.pieces.on_disk):
-        return False
-    stream.forget()
-    return True
-
-
 class _TemporaryFile:
     """A temporary file without a name, which is removed with this object."""
 
     def __init__(self, folder: str | None) -> None:
         # the user's folder may not exist on the machine of a worker
         is_here = folder is not None and os.path.isdir(folder)
-        self.folder = folder if is_here else tempfile.gettempdir()
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(dir=folder if is_here else None, buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
 
-    def write(self, offset: int, piece: bytes | bytearray) -> None:
+    def write(self, offset: int, piece: bytes) -> None:
         with self._lock:
             self._file.seek(offset)
-            left = memoryview(piece)
-            while left:
-                left = left[self._file.write(left) :]
+            done = 0
+            while done < len(piece):
+                done += self._file.write(memoryview(piece)[done:])
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         with self._lock:
             self._file.seek(offset)
-            while len(buffer):
-                buffer = buffer[self._file.readinto(buffer) :]
+            done = 0
+            while done < len(buffer):
+                done += self._file.readinto(buffer[done:])
 
 
 #: The budget of this process.
 budget = Budget()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=budget.renew)
+    os.register_at_fork(after_in_child=budget.reset)

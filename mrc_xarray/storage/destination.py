@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage.codecs import encoder, first_bytes
+from mrc_xarray.storage.codecs import encoder
+from mrc_xarray.storage.compressed import first_bytes
 from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.part import Part, exists
 from mrc_xarray.storage.urls import redacted

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage.urls import redacted, scrubbed, secrets_of
+from mrc_xarray.storage.urls import missing_store, redacted, scrubbed, secrets_of
 
 __all__ = ["refusal", "without_secrets"]
 
@@ -22,48 +22,49 @@ __all__ = ["refusal", "without_secrets"]
 def without_secrets(*urls: str) -> Iterator[None]:
     """Replace a store's exceptions by ones without user, password, query string and token.
 
-    Parameters
-    ----------
-    *urls : str
-        The URL that the user opened, and any other text that contains secrets.
+    The first URL is the one that the user opened; others may contain more secrets.
 
     Raises
     ------
     FileNotFoundError, FileExistsError, PermissionError, TimeoutError
-        By what the store said.
+        For the corresponding failures of a store.
     OSError
         For any other failure of a store.
     TypeError, ValueError, NotImplementedError
         For arguments that the store does not accept.
+    ImportError
+        For a missing package, with a note about what to install.
     """
     try:
         yield
-    except (MrcError, ImportError, MemoryError):
-        # these come from this package, or concern an import or this machine
+    except ImportError as error:
+        error.add_note(missing_store(urls[0]))
+        raise
+    except (MrcError, MemoryError):
         raise
     except Exception as error:
         secrets = frozenset[str]().union(*map(secrets_of, urls))
-        failure = _in_own_words(_reason(error), redacted(urls[0]), secrets)
+        failure = _redacted_failure(_reason(error), redacted(urls[0]), secrets)
         try:
             raise failure from None
         finally:
-            # the original would be pickled with it, and be shown by another process
+            # the original exception would be pickled as well, and shown by another process
             failure.__context__ = None
 
 
 def refusal(status: int, name: str) -> OSError:
     """Return the error for the status of an HTTP response."""
     try:
-        said = f"{status} {HTTPStatus(status).phrase}"
+        phrase = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
-        said = str(status)
+        phrase = str(status)
     if status in (404, 410):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if status in (401, 403):
-        return PermissionError(errno.EACCES, f"The server refuses access: {said}", name)
+        return PermissionError(errno.EACCES, f"The server refuses access: {phrase}", name)
     if status == 429 or status >= 500:
-        return OSError(errno.EIO, f"The server can't send the file now: {said}", name)
-    return OSError(errno.EIO, f"The server responded with {said}", name)
+        return OSError(errno.EIO, f"The server can't send the file now: {phrase}", name)
+    return OSError(errno.EIO, f"The server responded with {phrase}", name)
 
 
 def _reason(error: Exception) -> BaseException:
@@ -75,7 +76,7 @@ def _reason(error: Exception) -> BaseException:
     return error
 
 
-def _in_own_words(error: BaseException, name: str, secrets: frozenset[str]) -> Exception:
+def _redacted_failure(error: BaseException, name: str, secrets: frozenset[str]) -> Exception:
     """Return the error to raise in place of a store's."""
     status = getattr(error, "status", None)
     if isinstance(status, int) and status >= 400:
@@ -86,13 +87,13 @@ def _in_own_words(error: BaseException, name: str, secrets: frozenset[str]) -> E
         if isinstance(error, builtin):
             return builtin(number, os.strerror(number), name)
     kind = type(error).__name__
-    said = scrubbed(str(getattr(error, "strerror", None) or error), secrets) or kind
+    text = scrubbed(str(getattr(error, "strerror", None) or error), secrets) or kind
     if isinstance(error, PermissionError):
-        return PermissionError(errno.EACCES, said, name)
+        return PermissionError(errno.EACCES, text, name)
     if isinstance(error, OSError):
         # the number selects the class, such as ConnectionRefusedError
-        return OSError(error.errno or errno.EIO, said, name)
+        return OSError(error.errno or errno.EIO, text, name)
     for kind_of_argument in (TypeError, ValueError, NotImplementedError):
         if isinstance(error, kind_of_argument) and type(error).__module__ == "builtins":
-            return kind_of_argument(f"{name}: {said}")
-    return OSError(errno.EIO, f"{kind}: {said}", name)
+            return kind_of_argument(f"{name}: {text}")
+    return OSError(errno.EIO, f"{kind}: {text}", name)

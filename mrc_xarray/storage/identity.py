@@ -28,11 +28,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 class Node(NamedTuple):
     """The device and inode of a file, on the host where they were found.
 
-    Attributes
-    ----------
-    host : str
-        The boot id of the machine: it differs between hosts, and after a restart.
-    device, inode : int
+    `host` is the boot id of the machine: it differs between hosts, and after a restart.
     """
 
     host: str
@@ -41,20 +37,7 @@ class Node(NamedTuple):
 
 
 def node_of(found: os.stat_result, path: str) -> Node | None:
-    """Return the node of a file.
-
-    Parameters
-    ----------
-    found : os.stat_result
-        The status of the file.
-    path : str
-        The path of the file, to find its file system.
-
-    Returns
-    -------
-    Node or None
-        None if device and inode are not stable, or if the host can't be identified.
-    """
+    """Return the node of a file with this status and path; None if its numbers are not stable."""
     host = _host()
     if not host or not _is_stable(found.st_dev, path):
         return None
@@ -80,7 +63,6 @@ _stable: dict[int, bool] = {}
 
 
 def _is_stable(device: int, path: str) -> bool:
-    """Return whether the file system of a path is one of `_STABLE`; looked up once per device."""
     if device not in _stable:
         _stable[device] = _file_system(os.path.realpath(path)) in _STABLE
     return _stable[device]

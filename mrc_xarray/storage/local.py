@@ -16,7 +16,7 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.base import (
     LONGEST_SIDECAR,
     Access,
-    Alone,
+    ByteSource,
     MiB,
     Request,
     changed,
@@ -26,18 +26,18 @@ from mrc_xarray.storage.identity import Node, is_another, node_of
 
 __all__ = ["LocalSource", "Map", "is_same_file"]
 
-# Python names it since 3.13; the number is Linux's on x86 and ARM
+# Python has the name since 3.13; the number is Linux's on x86 and ARM
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 class Map(mmap.mmap):
-    """A memory map that knows the name of its file."""
+    """A memory map with the name of its file."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class LocalSource(Alone):
+class LocalSource(ByteSource):
     """A file on a disk, or on a file system that all workers share.
 
     Attributes
@@ -70,17 +70,12 @@ class LocalSource(Alone):
             raise MrcError(f"{path}: not a regular file, but a pipe, socket or device")
         return cls(path, found.st_size, found.st_mtime_ns, node_of(found, path))
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        buffer = bytearray(nbytes)
-        self.read_into([(offset, memoryview(buffer))])
-        return bytes(buffer)
-
     def read_into(self, requests: Sequence[Request]) -> None:
         with self._checked() as fd:
             for offset, buffer in requests:
                 done = _preadv(fd, [buffer], offset)
                 while done < len(buffer):
-                    # a read may stop early, at 2 GiB for one; one that stops at once is at the end
+                    # one read returns 2 GiB at most, and nothing at the end of the file
                     n = _preadv(fd, [buffer[done:]], offset + done)
                     if not n:
                         raise too_short(self.name, offset, len(buffer), done)
@@ -91,17 +86,16 @@ class LocalSource(Alone):
         with self._checked() as fd:
 
             def fetch(offset: int, nbytes: int) -> bytes:
-                if hasattr(os, "pread"):
-                    return os.pread(fd, nbytes, offset)
-                os.lseek(fd, offset, os.SEEK_SET)
-                return os.read(fd, nbytes)
+                buffer = bytearray(nbytes)
+                n = _preadv(fd, [memoryview(buffer)], offset)
+                return bytes(memoryview(buffer)[:n])
 
             yield fetch
 
     def map(self) -> Map | None:
         options: dict[str, Any] = {"access": mmap.ACCESS_COPY}
         if sys.platform == "linux":
-            # a private map of a file beyond the machine's memory is refused otherwise
+            # without MAP_NORESERVE, a private map of more than the machine's memory is refused
             flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
             options = {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
         if sys.version_info >= (3, 13):
@@ -112,7 +106,7 @@ class LocalSource(Alone):
             except OSError as error:
                 if error.errno != errno.EMFILE:
                     raise
-                # before Python 3.13 a map has its own file descriptor, and these are limited
+                # before Python 3.13 each map has a file descriptor, and their number is limited
                 return None
         mapped.name = self.name
         return mapped
@@ -120,27 +114,26 @@ class LocalSource(Alone):
     def is_of(self, found: os.stat_result) -> bool:
         return is_same_file(self.name, found)
 
-    def read_beside(self, name: str) -> bytes | None:
-        path = self.beside(name)
+    def read_sibling(self, name: str) -> bytes | None:
+        path = self.sibling(name)
         if not os.path.isfile(path):
             return None
         with open(path, "rb") as file:
-            # reading takes memory for as much as is asked for, at first
+            # `read` allocates all that it is asked for
             return file.read(min(os.fstat(file.fileno()).st_size, LONGEST_SIDECAR))
 
-    def names_beside(self) -> list[str]:
+    def sibling_names(self) -> list[str]:
         return os.listdir(os.path.dirname(self.name))
 
-    def beside(self, name: str) -> str:
+    def sibling(self, name: str) -> str:
         return os.path.join(os.path.dirname(self.name), name)
 
     @contextlib.contextmanager
     def _checked(self) -> Iterator[int]:
-        """Open the file, and make sure that it is still the one that was opened at first."""
-        # not to wait for a writer, where a pipe took the file's place
-        fd = os.open(
-            self.name, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-        )
+        """Open the file, and check that it is the one that was opened first."""
+        # O_NONBLOCK: a pipe may have taken the file's name, and would wait for a writer
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        fd = os.open(self.name, flags)
         try:
             if difference := self._difference(os.fstat(fd)):
                 raise changed(self.name, difference)
@@ -176,5 +169,5 @@ def _seek_and_read(fd: int, buffers: list[memoryview], offset: int) -> int:
     return len(data)
 
 
-# Windows and macOS before 11 have none
+# Windows and macOS before 11 have no preadv
 _preadv = getattr(os, "preadv", _seek_and_read)

@@ -1,4 +1,4 @@
-"""What has no name to open it by again: bytes in memory, and open file objects."""
+"""Sources without a name to open them by again: bytes in memory, and open file objects."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
-from mrc_xarray.storage.base import Access, Alone, MiB, Request, too_short
+from mrc_xarray.storage.base import Access, ByteSource, MiB, Request, too_short
 
 __all__ = ["FileObjectSource", "MemorySource"]
 
 
 @dataclass(frozen=True)
-class MemorySource(Alone):
+class MemorySource(ByteSource):
     """Bytes that are already in memory."""
 
     access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * MiB, batch=8 * MiB)
@@ -25,12 +25,12 @@ class MemorySource(Alone):
     name: str = "<bytes>"
 
     @property
-    def can_be_reopened(self) -> bool:
-        return False
+    def size(self) -> int:  # type: ignore[override]  # nothing assigns to a frozen source
+        return len(self.data)
 
     @property
-    def size(self) -> int:
-        return len(self.data)
+    def can_be_reopened(self) -> bool:
+        return False
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.data[offset : offset + nbytes]
@@ -40,14 +40,11 @@ class MemorySource(Alone):
         for offset, buffer in requests:
             buffer[:] = view[offset : offset + len(buffer)]
 
-    def map(self) -> None:
-        return None
 
-
-class FileObjectSource(Alone):
+class FileObjectSource(ByteSource):
     """An open file that has no name to open it by again, such as a member of an archive.
 
-    It has one position, so that reads wait for each other, and it can't go to another process.
+    It has one position, so reads wait for each other, and it can't be sent to another process.
     """
 
     access: ClassVar[Access] = Access(gap=64 * 1024, skip=1024, piece=8 * MiB, batch=8 * MiB)
@@ -57,12 +54,7 @@ class FileObjectSource(Alone):
         self._file = file
         self._lock = _lock_of(file)
         with self._position():
-            file.seek(0, os.SEEK_END)
-            self.size = file.tell()
-
-    @property
-    def can_be_reopened(self) -> bool:
-        return False
+            self.size = file.seek(0, os.SEEK_END)
 
     def __copy__(self) -> FileObjectSource:
         return self
@@ -73,10 +65,9 @@ class FileObjectSource(Alone):
             "open the file by its path or URL"
         )
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        buffer = bytearray(nbytes)
-        self.read_into([(offset, memoryview(buffer))])
-        return bytes(buffer)
+    @property
+    def can_be_reopened(self) -> bool:
+        return False
 
     def read_into(self, requests: Sequence[Request]) -> None:
         with self._position():
@@ -90,9 +81,6 @@ class FileObjectSource(Alone):
                     buffer[done : done + len(data)] = data
                     done += len(data)
 
-    def map(self) -> None:
-        return None
-
     def is_of(self, found: os.stat_result) -> bool:
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), found)
@@ -101,7 +89,7 @@ class FileObjectSource(Alone):
 
     @contextlib.contextmanager
     def _position(self) -> Iterator[None]:
-        """Hold the file, and leave it where the user had it."""
+        """Hold the file, and restore the user's position in it."""
         with self._lock:
             before = self._file.tell()
             try:
@@ -110,15 +98,15 @@ class FileObjectSource(Alone):
                 self._file.seek(before)
 
 
-# sources of one file object share its one position
-_LOCKS: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
-_FIRST_COME = threading.Lock()
+# sources of one file object share its position
+_locks: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
+_lock_of_locks = threading.Lock()
 
 
 def _lock_of(file: BinaryIO) -> threading.Lock:
-    with _FIRST_COME:
+    with _lock_of_locks:
         try:
-            return _LOCKS.setdefault(file, threading.Lock())
+            return _locks.setdefault(file, threading.Lock())
         except TypeError:
-            # not weakly referable: whoever opens it twice has to take care
+            # without weak references, two sources of one file object can't find a common lock
             return threading.Lock()

@@ -2,7 +2,7 @@
 
 An object can be replaced between any two requests. Bytes are used only if they are proven to be
 from the version that was opened. Either the response that contains them also identifies the
-version, or the store is asked for the version again after they were received.
+version, or the version is requested again after they were received.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.base import changed
-from mrc_xarray.storage.version import COPY, Question, Version, plain
+from mrc_xarray.storage.version import COPY, ByteRange, Version, plain
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 __all__ = ["describe", "fetch"]
 
-#: First byte, and the one after the last.
-Range: TypeAlias = tuple[int, int]
+_Span: TypeAlias = tuple[int, int]
+#: The bytes of a response, and whether its headers prove that they are from the opened version.
+_Response: TypeAlias = tuple[bytes, bool]
 
 # the stores' names for what changes when a file does, the most reliable first
 _MARKS = (
@@ -34,20 +35,12 @@ _MARKS = (
 # for a store without marks: an MRC header contains the statistics of the pixels
 _BEGINNING = "the first 1024 bytes"
 _BEGINNING_SIZE = 1024
-# requests under way at once; aiohttp opens 100 connections by default
-_TOGETHER = 128
+# requests at the same time; aiohttp opens 100 connections by default
+_MOST_REQUESTS = 128
 
 
 def describe(fs: AbstractFileSystem, path: str, name: str) -> Version:
-    """Ask a store which version of an object it has now.
-
-    Raises
-    ------
-    MrcError
-        If the store does not give the object's size.
-    OSError, Exception
-        As the store and fsspec raise.
-    """
+    """Return which version of an object a store has now; raise what the store raises."""
     # a cached listing could describe an older file
     fs.invalidate_cache(path)
     info = fs.info(path)
@@ -64,81 +57,61 @@ def describe(fs: AbstractFileSystem, path: str, name: str) -> Version:
         around_marks = (("size", str(around.size)), *around.marks)
         marks += tuple((f"{mark} of the archive", value) for mark, value in around_marks)
     if not marks and size:
-        question = Question(path, name, Version(size, ()), 0, min(_BEGINNING_SIZE, size))
-        (beginning,), _ = _ask(fs, [question])
+        wanted = ByteRange(path, name, Version(size, ()), 0, min(_BEGINNING_SIZE, size))
+        (beginning,), _ = _request(fs, [wanted])
         marks = ((_BEGINNING, hashlib.sha256(beginning).hexdigest()),)
     return Version(size, marks)
 
 
 def fetch(
-    fs: AbstractFileSystem, path: str, name: str, opened: Version, ranges: Sequence[Range]
+    fs: AbstractFileSystem, path: str, name: str, opened: Version, ranges: Sequence[_Span]
 ) -> list[bytes]:
-    """Fetch ranges of an object, all from the version that was opened.
+    """Fetch ranges of an object concurrently, all from the version that was opened.
 
-    Parameters
-    ----------
-    fs : AbstractFileSystem
-    path : str
-        The object's name in the store.
-    name : str
-        The object's name for messages.
-    opened : Version
-    ranges : sequence of (int, int)
-        First byte and the one after the last. They are requested concurrently.
-
-    Returns
-    -------
-    list of bytes
-        One for each range, and complete.
+    A range is its first byte and the one after the last. The returned bytes are complete.
 
     Raises
     ------
     MrcError
         If the object was replaced, or if the store's responses are not valid.
-    OSError, Exception
+    Exception
         As the store and fsspec raise.
     """
-    if any(start == stop for start, stop in ranges):
-        # stores reject an empty range
-        wanted = [span for span in ranges if span[0] < span[1]]
-        found = iter(fetch(fs, path, name, opened, wanted))
-        return [next(found) if start < stop else b"" for start, stop in ranges]
-    if not ranges:
-        return []
-    questions = [Question(path, name, opened, start, stop) for start, stop in ranges]
-    answers, is_proven = _ask(fs, questions)
-    for question, data in zip(questions, answers, strict=True):
-        if len(data) != question.stop - question.start:
+    # stores reject an empty range
+    wanted = [ByteRange(path, name, opened, *span) for span in ranges if span[0] < span[1]]
+    if not wanted:
+        return [b""] * len(ranges)
+    received, is_proven = _request(fs, wanted)
+    for byte_range, data in zip(wanted, received, strict=True):
+        if len(data) != byte_range.stop - byte_range.start:
             ignores = len(data) == opened.size
             hint = f" It ignores byte ranges. {COPY}" if ignores else ""
-            raise question.other_bytes(len(data), hint=hint)
+            raise byte_range.other_bytes(len(data), hint=hint)
     if not is_proven:
         now = describe(fs, path, name)
         # a mark that is missing now is a difference
         marks = dict.fromkeys(dict(opened.marks), "") | dict(now.marks)
         if difference := opened.difference(now.size, marks):
             raise changed(name, difference)
-    return answers
+    found = iter(received)
+    return [next(found) if start < stop else b"" for start, stop in ranges]
 
 
-_Answer: TypeAlias = "tuple[bytes, bool]"
-
-
-def _ask(fs: AbstractFileSystem, questions: Sequence[Question]) -> tuple[list[bytes], bool]:
+def _request(fs: AbstractFileSystem, wanted: Sequence[ByteRange]) -> tuple[list[bytes], bool]:
     """Request ranges concurrently; return their bytes, and whether the version is proven."""
-    asking: Callable[[Any, Question], Awaitable[_Answer]]
+    get: Callable[[Any, ByteRange], Awaitable[_Response]]
     if _is(fs, "fsspec.implementations.http", "HTTPFileSystem"):
-        asking = _ask_http
+        get = _get_http
     elif _is(fs, "s3fs.core", "S3FileSystem"):
-        asking = _ask_s3
+        get = _get_s3
     else:
-        paths, starts, stops = zip(*((q.path, q.start, q.stop) for q in questions), strict=True)
+        paths, starts, stops = zip(*((r.path, r.start, r.stop) for r in wanted), strict=True)
         data = fs.cat_ranges(list(paths), list(starts), list(stops), on_error="raise")
         return data, False
     from fsspec.asyn import sync
 
-    answers: list[_Answer] = sync(fs.loop, _together, fs, asking, questions)
-    return [data for data, _ in answers], all(proves for _, proves in answers)
+    responses: list[_Response] = sync(fs.loop, _gather, fs, get, wanted)
+    return [data for data, _ in responses], all(proves for _, proves in responses)
 
 
 def _is(fs: AbstractFileSystem, module: str, name: str) -> bool:
@@ -146,19 +119,19 @@ def _is(fs: AbstractFileSystem, module: str, name: str) -> bool:
     return isinstance(fs, getattr(sys.modules.get(module), name, ()))
 
 
-async def _together(
+async def _gather(
     fs: AbstractFileSystem,
-    asking: Callable[[Any, Question], Awaitable[_Answer]],
-    questions: Sequence[Question],
-) -> list[_Answer]:
+    get: Callable[[Any, ByteRange], Awaitable[_Response]],
+    wanted: Sequence[ByteRange],
+) -> list[_Response]:
     """Request all ranges, a limited number at a time; cancel the rest at the first failure."""
-    gate = asyncio.Semaphore(_TOGETHER)
+    gate = asyncio.Semaphore(_MOST_REQUESTS)
 
-    async def ask(question: Question) -> _Answer:
+    async def limited(byte_range: ByteRange) -> _Response:
         async with gate:
-            return await asking(fs, question)
+            return await get(fs, byte_range)
 
-    tasks = [asyncio.ensure_future(ask(question)) for question in questions]
+    tasks = [asyncio.ensure_future(limited(byte_range)) for byte_range in wanted]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -167,61 +140,55 @@ async def _together(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask_http(fs: Any, question: Question) -> _Answer:
+async def _get_http(fs: Any, wanted: ByteRange) -> _Response:
     """Request a range from an HTTP server, through fsspec's session.
 
     fsspec's own method does not return the headers, which are needed to identify the bytes.
     """
     options = dict(fs.kwargs)
-    wanted = {
-        "Range": f"bytes={question.start}-{question.stop - 1}",
+    headers = {
+        "Range": f"bytes={wanted.start}-{wanted.stop - 1}",
         # a range of a compressed response is not a range of the file
         "Accept-Encoding": "identity",
     }
-    options["headers"] = {**(options.get("headers") or {}), **wanted}
+    options["headers"] = {**(options.get("headers") or {}), **headers}
     session = await fs.set_session()
-    async with session.get(fs.encode_url(question.path), **options) as answer:
-        headers = {key.lower(): value for key, value in answer.headers.items()}
-        proves = question.check(answer.status, headers)
-        parts, n = [], 0
-        async for part in answer.content.iter_any():
-            parts.append(part)
-            n += len(part)
-            if n > question.stop - question.start:
-                raise question.other_bytes(f"at least {n}")
-        return b"".join(parts), proves
+    async with session.get(fs.encode_url(wanted.path), **options) as response:
+        found = {key.lower(): value for key, value in response.headers.items()}
+        proves = wanted.check(response.status, found)
+        received = bytearray()
+        async for part in response.content.iter_any():
+            received += part
+            if len(received) > wanted.stop - wanted.start:
+                raise wanted.other_bytes(f"at least {len(received)}")
+        return bytes(received), proves
 
 
-async def _ask_s3(fs: Any, question: Question) -> _Answer:
+async def _get_s3(fs: Any, wanted: ByteRange) -> _Response:
     """Request a range from S3 as s3fs does, whose own method does not return the ETag.
 
     This uses private methods of s3fs, for its sessions and retries.
     """
     from s3fs.core import _error_wrapper
 
-    bucket, key, version = fs.split_path(question.path)
+    bucket, key, version = fs.split_path(wanted.path)
     options = {"VersionId": version} if version else {}
+    span = f"bytes={wanted.start}-{wanted.stop - 1}"
 
-    async def ask() -> _Answer:
-        response = await fs._call_s3(
-            "get_object",
-            Bucket=bucket,
-            Key=key,
-            Range=f"bytes={question.start}-{question.stop - 1}",
-            **options,
-        )
+    async def get() -> _Response:
+        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=span, **options)
         metadata = response["ResponseMetadata"]
         # S3 only stores this as metadata, and does not encode the bytes
         headers = {**metadata["HTTPHeaders"], "content-encoding": ""}
         try:
-            proves = question.check(metadata["HTTPStatusCode"], headers)
+            proves = wanted.check(metadata["HTTPStatusCode"], headers)
             return await response["Body"].read(), proves
         finally:
             response["Body"].close()
 
     # s3fs also retries a body that breaks off
-    answer: _Answer = await _error_wrapper(ask, retries=fs.retries)
-    return answer
+    received: _Response = await _error_wrapper(get, retries=fs.retries)
+    return received
 
 
 def _marks(info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import os
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from mrc_xarray.errors import MrcError, Problem, warn
-from mrc_xarray.storage.base import FIRST_READ, Access, Alone, ByteSource, InStore, MiB, Request
+from mrc_xarray.storage.base import FIRST_READ, Access, ByteSource, InStore, MiB, Request
 from mrc_xarray.storage.budget import Limits
-from mrc_xarray.storage.codecs import ENOUGH_TO_BEGIN, InnerFile, decoder, most_decoded, parts
-from mrc_xarray.storage.decoded import Decoded
+from mrc_xarray.storage.codecs import CODECS
+from mrc_xarray.storage.compressed import ENOUGH_TO_BEGIN, CompressedFile
+from mrc_xarray.storage.decoded import Decoded, Stream
 from mrc_xarray.storage.decoders import isal
 
 __all__ = ["StreamSource", "damage"]
 
-# compressed bytes from which decoding takes so long that the user wants to know
+# compressed bytes that take so long to decode that the user should know
 _LONG = 32 * MiB
 # a compressed byte rarely decodes to more, even with codecs that allow it
 _USUAL_EXPANSION = 1032
@@ -32,160 +32,151 @@ _HELD_BY_WORKERS = 2
 
 
 @dataclass(frozen=True)
-class StreamSource(Alone):
+class StreamSource(ByteSource):
     """The bytes that a compressed file decodes to.
 
     Attributes
     ----------
-    inner : ByteSource
-        The compressed file.
-    codec : str
-        What decodes it, by fsspec's names.
-    limits : Limits
-    promised : int
-        Where the pixels end, by the header.
-    salvages : bool
-        Whether to give what could be decoded of a damaged stream, even where it may be wrong.
-    short_size : int or None
-        Length in bytes, where it is so short that the first read decoded it all.
+    stream : Stream
+    size : int or None
+        Length in bytes; None if the stream was not decoded to its end when it was opened.
     """
 
     access: ClassVar[Access] = Access(gap=0, skip=MiB, piece=16 * MiB, batch=16 * MiB)
 
-    inner: ByteSource
-    codec: str
-    limits: Limits
-    salvages: bool
-    short_size: int | None
-    promised: int = sys.maxsize
-    # the first bytes, which are not pickled
-    head: bytes = field(default=b"", repr=False, compare=False)
+    stream: Stream
+    size: int | None
 
     @classmethod
     def open(
-        cls, inner: ByteSource, head: bytes, codec: str, *, salvages: bool = False
-    ) -> StreamSource:
-        """Decode the first bytes of a file that begins with `head`.
+        cls, inner: ByteSource, codec: str, *, salvages: bool = False
+    ) -> tuple[StreamSource, bytes]:
+        """Return the source for a compressed file, and the first bytes that it decodes to.
 
         Raises
         ------
         MrcError
             If they can't be decoded.
+
+        Warns
+        -----
+        MrcWarning
+            If the stream is long.
         """
-        first = _decode_first(inner, head, codec, FIRST_READ)
-        short_size = len(first) if len(first) < FIRST_READ else None
-        source = cls(inner, codec, Limits.configured(), salvages, short_size, head=first)
-        if short_size is None and inner.size >= _LONG:
-            warn(_expensive(inner, codec))
-        return source
+        head, fault = CompressedFile(inner, codec, ENOUGH_TO_BEGIN).read(FIRST_READ)
+        if fault is not None and not head:
+            why = str(fault) or type(fault).__name__
+            message = f"this begins as a {codec} stream, and can't be decoded: {why}"
+            raise MrcError.of(inner.name, damage(codec, why), message) from fault
+        source = cls(Stream(inner, codec, Limits.configured(), salvages), None)
+        if len(head) < FIRST_READ:
+            return replace(source, size=len(head)), head
+        if source._compressed_size >= _LONG:
+            warn(_expensive(inner.name, codec, source._compressed_size))
+        if not salvages:
+            return source, head
+        complete = replace(source, size=source._decoded.ended()[0])
+        # the decoded bytes live as long as a source refers to them
+        vars(complete)["_decoded"] = source._decoded
+        return complete, head
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StreamSource, (
-            self.inner,
-            self.codec,
-            self.limits,
-            self.salvages,
-            self.short_size,
-            self.promised,
-        )
+        return StreamSource, (self.stream, self.size)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return self.__reduce__()
 
     @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def size(self) -> int:
-        # decodes everything
-        return self._shared.size if self.short_size is None else self.short_size
+    def name(self) -> str:  # type: ignore[override]  # nothing assigns to a frozen source
+        return self.stream.source.name
 
     @property
     def can_be_reopened(self) -> bool:
-        return self.inner.can_be_reopened
+        return self.stream.source.can_be_reopened
 
     @property
-    def stream(self) -> str:
-        return self.codec
+    def _compressed_size(self) -> int:
+        assert self.stream.source.size is not None
+        return self.stream.source.size
 
-    @property
-    def known_size(self) -> int | None:
-        return self.short_size
+    def find_fault(self) -> str | None:
+        """Decode everything; return what is wrong with the stream, or None."""
+        return self._decoded.ended()[1]
 
-    @property
-    def fault(self) -> str | None:
-        """What is wrong with the stream, or None: everything is decoded to know."""
-        return self._shared.fault
+    def expecting(self, end: int, longest: int) -> StreamSource:
+        """Return this source for a file whose header promises pixels up to the byte `end`.
 
-    def measured(self) -> StreamSource:
-        """Decode everything, and return this source with its size known."""
-        return replace(self, short_size=self.size)
+        Parameters
+        ----------
+        end : int
+            The byte after the last section.
+        longest : int
+            The largest of the numbers of sections, rows and columns.
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        end = offset + nbytes
-        if end <= len(self.head):
-            return self.head[offset:end]
-        if "_shared" not in vars(self):
-            # what stands before the pixels is short, and not worth keeping a decoder for
-            return _decode_first(self.inner, b"", self.codec, end)[offset:]
-        buffer = bytearray(nbytes)
-        self.read_into([(offset, memoryview(buffer))])
-        return bytes(buffer)
-
-    def read_into(self, requests: Sequence[Request]) -> None:
-        # the file may have changed since it was decoded
-        self.inner.read_into(())
-        decoded = self._shared
-        for offset, buffer in requests:
-            decoded.read_into(offset, buffer)
-
-    def until(self, end: int) -> StreamSource:
-        # what is salvaged was decoded to its end when the file was opened
-        return self if self.salvages else replace(self, promised=end)
-
-    def justify(self, end: int, longest: int) -> None:
-        most, size = most_decoded(self.codec, self.inner), self.inner.size
+        Raises
+        ------
+        MrcError
+            If a stream of this size can't contain that.
+        """
+        codec, size = self.stream.codec, self._compressed_size
+        most = size * CODECS[codec].expansion
+        message = ""
         if end > most:
             message = (
-                f"the header promises {end} bytes, but a {self.codec} stream of {size} bytes "
-                f"decodes to {most} bytes at most: the header or the stream is damaged"
+                f"the header promises {end} bytes, but a {codec} stream of {size} bytes decodes "
+                f"to {most} bytes at most: the header or the stream is damaged"
             )
         elif longest > max(_FEW, size):
             message = (
                 f"the header promises {longest} sections, rows or columns; accepted: up to "
-                f"{max(_FEW, size)} for a {self.codec} stream of {size} bytes. Decompress the "
-                "file: a plain file shows by its size how many there are."
+                f"{max(_FEW, size)} for a {codec} stream of {size} bytes. Decompress the file: "
+                "the size of a plain file shows how many there are."
             )
-        else:
-            return
-        raise MrcError.of(self.name, damage(self.codec, message), message)
+        if message:
+            raise MrcError.of(self.name, damage(codec, message), message)
+        if self.stream.salvages:
+            # it was decoded to its end when it was opened
+            return self
+        return replace(self, stream=replace(self.stream, promised=end))
 
-    def make_sure(self, nbytes: int) -> None:
+    def prepare(self, nbytes: int) -> None:
+        """Before memory is allocated for `nbytes`, check that the stream contains them.
+
+        On a worker of a cluster, this also holds the decoded stream for the next computation.
+        """
         # here, because the threads that read later can't find the worker
-        _hold_on_worker(self._shared)
-        if nbytes > max(_LONG, self.inner.size * _USUAL_EXPANSION):
-            self.read_into([(self.promised - 1, memoryview(bytearray(1)))])
+        _hold_on_worker(self._decoded)
+        if self.size is None and nbytes > max(_LONG, self._compressed_size * _USUAL_EXPANSION):
+            self.read(self.stream.promised - 1, 1)
 
-    def map(self) -> None:
-        return None
+    def read_into(self, requests: Sequence[Request]) -> None:
+        # the file may have changed since it was decoded
+        self.stream.source.read_into(())
+        for offset, buffer in requests:
+            self._decoded.read_into(offset, buffer)
 
-    def read_beside(self, name: str) -> bytes | None:
-        return self.inner.read_beside(name)
+    def read_all(self) -> bytes:
+        size, fault = self._decoded.ended()
+        if fault is not None:
+            raise MrcError.of(self.name, damage(self.stream.codec, fault))
+        return self.read(0, size)
 
     def is_of(self, found: os.stat_result) -> bool:
-        return self.inner.is_of(found)
+        return self.stream.source.is_of(found)
 
-    def names_beside(self) -> list[str]:
-        return self.inner.names_beside()
+    def read_sibling(self, name: str) -> bytes | None:
+        return self.stream.source.read_sibling(name)
 
-    def beside(self, name: str) -> str | InStore:
-        return self.inner.beside(name)
+    def sibling_names(self) -> list[str]:
+        return self.stream.source.sibling_names()
+
+    def sibling(self, name: str) -> str | InStore:
+        return self.stream.source.sibling(name)
 
     @functools.cached_property
-    def _shared(self) -> Decoded:
+    def _decoded(self) -> Decoded:
         """The decoded stream that this source shares with its copies in this process."""
-        return Decoded.of(self.inner, self.codec, self.limits, self.promised, self.salvages)
+        return Decoded.of(self.stream)
 
 
 def _hold_on_worker(decoded: Decoded) -> None:
@@ -201,40 +192,23 @@ def _hold_on_worker(decoded: Decoded) -> None:
             held.append(decoded)
 
 
-def _decode_first(inner: ByteSource, head: bytes, codec: str, nbytes: int) -> bytes:
-    """Decode the first bytes of a stream, and fewer where it ends or is damaged.
-
-    `head` are bytes of the file that are not read again.
-    """
-    raw = InnerFile(inner, head, ENOUGH_TO_BEGIN + 2 * nbytes)
-    found: list[bytes] = []
-    try:
-        for part in parts(decoder(codec, io.BufferedReader(raw), inner.name), nbytes):
-            found.append(part)
-    except (MrcError, MemoryError):
-        raise
-    except Exception as error:
-        if raw.error is not None:
-            raise raw.error from None
-        if not found:
-            why = str(error) or type(error).__name__
-            message = f"this begins as a {codec} stream, and can't be decoded: {why}"
-            raise MrcError.of(inner.name, damage(codec, why), message) from error
-    return b"".join(found)
-
-
 def damage(codec: str, fault: str) -> Problem:
     """Return the problem that a stream is damaged."""
-    action = "What is before can be read; truncated='trim' opens what could be decoded."
-    found = f"damaged or truncated: {fault}"
-    return Problem("stream", "the stream", found, f"a sound stream of {codec}", action, offset=0)
+    return Problem(
+        "stream",
+        "the stream",
+        found=f"damaged or truncated: {fault}",
+        accepted=f"a {codec} stream without damage",
+        action="truncated='trim' opens what could be decoded in front of the damage.",
+        offset=0,
+    )
 
 
-def _expensive(inner: ByteSource, codec: str) -> str:
+def _expensive(name: str, codec: str, size: int) -> str:
     extra = ""
     if codec == "gzip" and isal() is None:
         extra = 'pip install "mrc-xarray[gzip]" decodes it in about half the time. '
     return (
-        f"{inner.name}: a {codec} stream of {inner.size / MiB:.0f} MiB, which every process that "
-        f"reads it decodes from its start. {extra}`mrc-xarray convert` makes a file for all times."
+        f"{name}: every process decodes this {codec} stream of {size / MiB:.0f} MiB from its "
+        f"start. {extra}`mrc-xarray convert` makes a file that is quick to read."
     )

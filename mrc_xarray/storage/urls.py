@@ -14,15 +14,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 def redacted(url: str) -> str:
     """Return a URL without user, password, query string and fragment.
 
-    Parameters
-    ----------
-    url : str
-        A URL, a chain of URLs such as ``simplecache::https://host/x.mrc``, or a path, which is
-        returned unchanged.
-
-    Returns
-    -------
-    str
+    In a chain such as ``simplecache::https://host/x.mrc`` each URL is redacted. A path is returned
+    unchanged.
     """
     if "://" not in url:
         return url
@@ -73,28 +66,22 @@ def missing_store(url: str) -> str:
 
 
 def _without_secrets(part: str) -> str:
-    """Redact one part of a chain."""
     userinfo = _secret_parts(part)[0]
     scheme, separator, rest = part.partition("://")
     if not separator:
         return part.partition("?")[0]
-    if userinfo:
-        rest = rest[len(userinfo) + 1 :]
-    return scheme + separator + re.split("[?#]", rest)[0]
+    return scheme + separator + re.split("[?#]", rest.removeprefix(f"{userinfo}@"))[0]
 
 
 def _secret_parts(part: str) -> tuple[str, str, str]:
     """Return user and password, query string, and fragment of one part of a chain."""
-    _, separator, rest = part.partition("://")
-    userinfo = ""
-    if not separator:
-        rest = part
-    else:
+    rest, userinfo = part, ""
+    if "://" in part:
+        rest = part.partition("://")[2]
         authority = re.split("[/?#]", rest)[0]
         port = authority.rpartition(":")[2] if ":" in authority else ""
         # a password that should be percent-encoded may contain what ends the authority
         ends_early = "@" not in authority and port and not port.isdigit()
         userinfo = (rest if ends_early else authority).rpartition("@")[0]
-    rest = rest[len(userinfo) + 1 :] if userinfo else rest
-    before, _, fragment = rest.partition("#")
-    return userinfo, before.partition("?")[2], fragment
+    path_and_query, _, fragment = rest.removeprefix(f"{userinfo}@").partition("#")
+    return userinfo, path_and_query.partition("?")[2], fragment

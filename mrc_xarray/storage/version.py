@@ -10,10 +10,12 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.base import changed
 from mrc_xarray.storage.failures import refusal
 
-__all__ = ["COPY", "Question", "Version", "plain"]
+__all__ = ["COPY", "ByteRange", "Version", "plain"]
 
 # marks that responses contain as well, and the header fields that contain them
-_IN_ANSWERS = {"ETag": "etag", "Last-Modified": "last-modified"}
+_IN_RESPONSES = {"ETag": "etag", "Last-Modified": "last-modified"}
+# first byte, last byte and size of the file; a server may leave out the range or the size
+_CONTENT_RANGE = re.compile(r"(?i)bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 #: What to do about a store whose responses are not valid.
 COPY = "Copy the file, or put simplecache:: before the URL."
 
@@ -22,12 +24,7 @@ COPY = "Copy the file, or put simplecache:: before the URL."
 class Version:
     """What distinguishes one version of an object from another.
 
-    Attributes
-    ----------
-    size : int
-        In bytes.
-    marks : tuple of (str, str)
-        Names and values of properties that change when the object does, such as its ETag.
+    `marks` are names and values of properties that change when the object does, such as its ETag.
     """
 
     size: int
@@ -42,19 +39,10 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A request for a range of an object.
+class ByteRange:
+    """The bytes from `start` to `stop` of an object, to be requested from the `opened` version.
 
-    Attributes
-    ----------
-    path : str
-        The object's name in the store.
-    name : str
-        The object's name for messages.
-    opened : Version
-        The version that was opened.
-    start, stop : int
-        First byte, and the one after the last.
+    `path` is the object's name in the store, and `name` its name for messages.
     """
 
     path: str
@@ -64,19 +52,10 @@ class Question:
     stop: int
 
     def check(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Check status and headers of a response before its bytes are read.
+        """Check HTTP status and headers of a response, before its bytes are read.
 
-        Parameters
-        ----------
-        status : int
-            The HTTP status.
-        headers : mapping of str to str
-            By names in lower case.
-
-        Returns
-        -------
-        bool
-            Whether the headers prove that the bytes are from the version that was opened.
+        Return whether the headers, by names in lower case, prove that the bytes are from the
+        version that was opened.
 
         Raises
         ------
@@ -85,15 +64,13 @@ class Question:
         MrcError
             If the bytes are from another version, or from another range.
         """
-        span = re.fullmatch(
-            r"(?i)bytes (\d+|\*)(?:-(\d+))?/(\d+)", headers.get("content-range", "")
-        )
+        content_range = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         length = headers.get("content-length", "")
-        size = int(span[3]) if span else int(length) if status == 200 and length else None
-        found = {name: plain(headers.get(header, "")) for name, header in _IN_ANSWERS.items()}
+        size = length if status == 200 else content_range[3] if content_range else ""
+        found = {name: plain(headers.get(header, "")) for name, header in _IN_RESPONSES.items()}
         found = {name: value for name, value in found.items() if value}
         if status in (200, 206, 416):
-            self._compare(size, found)
+            self._compare(int(size) if size.isdigit() else None, found)
         if status not in (200, 206):
             raise refusal(status, self.name)
         encoding = headers.get("content-encoding", "identity")
@@ -102,10 +79,10 @@ class Question:
                 f"{self.name}: the server sends the bytes with Content-Encoding {encoding!a}; "
                 f"accepted: none. {COPY}"
             )
-        if status == 200 and (self.start, self.stop) != (0, self.opened.size):
-            raise self.other_bytes(length or "all", hint=f" It ignores byte ranges. {COPY}")
         if status == 206:
-            self._check_span(headers.get("content-range", ""), length)
+            self._check_part(content_range, length)
+        elif (self.start, self.stop) != (0, self.opened.size):
+            raise self.other_bytes(length or "all", hint=f" It ignores byte ranges. {COPY}")
         return all(name in found for name, _ in self.opened.marks)
 
     def _compare(self, size: int | None, found: Mapping[str, str]) -> None:
@@ -119,13 +96,12 @@ class Question:
             )
         raise changed(self.name, difference)
 
-    def _check_span(self, content_range: str, length: str) -> None:
+    def _check_part(self, content_range: re.Match[str] | None, length: str) -> None:
         """Check that a partial response contains the requested bytes."""
-        span = re.fullmatch(r"(?i)bytes (\d+)-(\d+)/(\d+|\*)", content_range)
-        if span is None:
+        if content_range is None or content_range[1] is None:
             hint = f" The response has no valid Content-Range. {COPY}"
             raise self.other_bytes(length or "some", hint=hint)
-        start, stop = int(span[1]), int(span[2]) + 1
+        start, stop = int(content_range[1]), int(content_range[2]) + 1
         if (start, stop) != (self.start, self.stop):
             raise self.other_bytes(stop - start, start)
         if length not in ("", str(stop - start)):

@@ -23,7 +23,8 @@ from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.pixels.sections import Blocks, Sections
 from mrc_xarray.pixels.statistics import Statistics
-from mrc_xarray.storage import ByteSource, Target, open_decoded
+from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded
+from mrc_xarray.storage.stream import damage
 
 __all__ = ["validate"]
 
@@ -87,13 +88,8 @@ def _problems(
 ) -> Iterator[Problem]:
     try:
         source, head = open_decoded(target, storage_options, salvages=True)
-        if source.stream is not None:
-            from mrc_xarray.storage.stream import StreamSource, damage
-
-            assert isinstance(source, StreamSource)
-            if source.fault is not None:
-                yield damage(source.codec, source.fault)
-            source = source.measured()
+        if isinstance(source, StreamSource) and (fault := source.find_fault()) is not None:
+            yield damage(source.stream.codec, fault)
         yield from _source_problems(source, head, data)
     except MrcError as error:
         yield _problem(error)

@@ -23,6 +23,7 @@ from mrc_xarray.mrc.recognition import guess_byteorder
 from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.pixels.statistics import UNDETERMINED, Statistics
 from mrc_xarray.storage import LocalSource, filesystem, redacted
+from mrc_xarray.storage.base import Access
 from mrc_xarray.storage.codecs import begins_stream
 from mrc_xarray.storage.identity import Node, node_of
 from mrc_xarray.storage.locks import Lock, lock_in_place
@@ -256,7 +257,7 @@ class _Live:
     size: int
     head: bytes
     node: Node | None
-    skip: int = LocalSource.access.skip
+    access: Access = LocalSource.access
 
     @classmethod
     def open(cls, path: str, lock: Lock) -> _Live:
@@ -275,13 +276,6 @@ class _Live:
             )
         return live
 
-    @property
-    def known_size(self) -> int:
-        return self.size
-
-    def justify(self, end: int, longest: int) -> None:
-        pass
-
     def with_header(self, header: Header) -> _Live:
         try:
             return replace(self, head=header.encode())
@@ -297,9 +291,9 @@ class _Live:
     def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
         return contextlib.nullcontext(self.read)
 
-    def read_beside(self, name: str) -> bytes | None:
+    def read_sibling(self, name: str) -> bytes | None:
         # an .mdoc or info file tells the layout
-        return LocalSource.open(self.name).read_beside(name)
+        return LocalSource.open(self.name).read_sibling(name)
 
 
 def _check_no_left_over(source: _Live, file: MrcFile) -> None:

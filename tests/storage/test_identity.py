@@ -131,7 +131,7 @@ def test_file_system_of_a_path(
     assert identity._file_system(path) == kind
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "overlay", "fuse.sshfs", ""])
+@pytest.mark.parametrize("kind", ["nfs4", ""])
 def test_inode_is_not_compared_where_it_is_not_stable(
     path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -14,7 +14,7 @@ from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.mrc.checks import STANDARD_EXTTYPS
 from mrc_xarray.mrc.extended import agar, ccp4, fei, mrcz, seri
-from mrc_xarray.mrc.header import PLACES, Header, header_problem
+from mrc_xarray.mrc.header import Header, header_problem
 
 __all__ = [
     "EXTENDED",
