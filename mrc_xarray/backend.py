@@ -262,7 +262,7 @@ def _sidecar(
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
     source, head = open_decoded(target, storage_options)
     raw = head if len(head) == source.known_size else source.read(0, source.size)
-    return reading.NamedBytes(os.path.basename(source.name), raw)
+    return reading.TextFile(os.path.basename(source.name), raw)
 
 
 def _nothing_to_close() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import xarray as xr
 
-from mrc_xarray.metadata.find import image_name
-from mrc_xarray.metadata.sidecar.direct_electron_names import neighbours
+from mrc_xarray.labels.provenance import metadata_of
+from mrc_xarray.metadata.find import companions, image_name
 from mrc_xarray.storage import ByteSource, InStore
 from mrc_xarray.text import printable
 
@@ -40,22 +40,20 @@ def groups(
         images. They have the movie's dimensions where they have its sizes, so that its
         coordinates are theirs, and else dimensions with their own name before.
     """
-    found = neighbours(image_name(source), source.names_beside())
     named = dict(zip(roles, movie["data"].sizes.items(), strict=True))
     scan = dict(size for role, size in named.items() if role in ("scan_y", "scan_x"))
     frame = dict(list(movie["data"].sizes.items())[-2:])
     taken = {str(variable) for variable in movie.variables} | set(map(str, movie.dims))
     tree = {"/": movie}
-    for kind, files in (("virtual", found.virtual), ("external", found.external)):
-        for detector, file in files.items():
-            image = open_image(source.beside(file))
-            # a name may hold what separates the tree's
-            label = printable(detector.replace("/", "_"))
-            label += "_" * (label in taken)
-            tree[f"/{kind}/{label}"] = _sharing(image, label, scan)
-    if found.final is not None:
-        # a sum over the scan has a frame's shape
-        tree["/final"] = _sharing(open_image(source.beside(found.final)), "final", frame)
+    keys = metadata_of(movie["data"].attrs)
+    for companion in companions(image_name(source), source.names_beside(), keys):
+        image = open_image(source.beside(companion.file))
+        # a name may contain the separator of the tree
+        label = printable(companion.name.replace("/", "_"))
+        label += "_" * (label in taken and bool(companion.group))
+        shared = scan if companion.shares == "scan" else frame
+        path = "/".join(["", *filter(None, [companion.group]), label])
+        tree[path] = _sharing(image, label, shared)
     return tree
 
 

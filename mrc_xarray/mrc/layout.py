@@ -9,7 +9,7 @@ import operator
 from dataclasses import dataclass
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.mrc import extended
+from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.suffixes import STACK_SUFFIXES, VOLUME_SUFFIXES, stem_and_suffix
 
@@ -138,7 +138,7 @@ def _by_rule(
     for holds, told in (
         (header.is_direct_electron, "a Direct Electron server wrote the file"),
         (
-            extended.has_records(header, extended_size),
+            kind_of(header, extended_size).is_per_section,
             "the extended header has section records",
         ),
         (is_mrcz_stack, "mrcz wrote the file, and ISPG is 0"),

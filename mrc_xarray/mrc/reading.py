@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -11,18 +11,12 @@ import numpy as np
 
 from mrc_xarray.errors import MrcError, MrcWarning, Problem
 from mrc_xarray.metadata import limits
-from mrc_xarray.metadata.columns import Column, Value
-from mrc_xarray.metadata.find import (
-    NamedBytes,
-    SidecarChoice,
-    Step,
-    read_sidecar,
-    read_tilt_list,
-)
-from mrc_xarray.mrc import extended, geometry
+from mrc_xarray.metadata.columns import Column, Metadata, Step, Value
+from mrc_xarray.metadata.files import SidecarChoice, TextFile
+from mrc_xarray.metadata.find import read_sidecar
+from mrc_xarray.mrc import geometry
 from mrc_xarray.mrc.checks import CHECKS, check
-from mrc_xarray.mrc.extended import mrcz
-from mrc_xarray.mrc.extended.opening import read_records
+from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
 from mrc_xarray.mrc.layout import Layout, arrange
 from mrc_xarray.mrc.placing import place_blocks, place_rows
@@ -44,17 +38,12 @@ __all__ = [
     "MrcError",
     "MrcFile",
     "MrcWarning",
-    "NamedBytes",
     "Problem",
     "SidecarChoice",
+    "TextFile",
     "looks_like_mrc",
     "read",
 ]
-
-# Direct Electron's key for the pixels of movies whose electrons are counted
-_COUNTED = "Autosave Counted Movie Pixel Format"
-# bytes of a long text that are read at once
-_PIECE = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -140,7 +129,7 @@ def read(
     source : Bytes
     head : bytes, optional
         The first `FIRST_READ` bytes, where they are at hand.
-    metadata_file, scan_file : "auto", NamedBytes or None
+    metadata_file, scan_file : "auto", TextFile or None
         Sidecars: to be looked for, these, or none.
     layout, scan_shape, sections_per_frame, origin, mode0, convention, byteorder, truncated, strict
         As for the engine; see `mrc_xarray.backend`.
@@ -186,17 +175,21 @@ def read(
     problems += more
     n_sections = sections.shape[0]
     extended_size = sections.offset - HEADER_SIZE
-    metadata, more = _json_metadata(source, header, head, extended_size, n_sections)
-    problems += more
 
     axes = geometry.axis_names(header)
-    records, steps = read_records(source, header, head, extended_size, n_sections)
-    beside = read_sidecar(source, metadata_file, scan_file, n_sections)
+    records = kind_of(header, extended_size).read_from(
+        source, header, head, extended_size, n_sections
+    )
+    sidecar = read_sidecar(
+        source,
+        metadata_file=metadata_file,
+        scan_file=scan_file,
+        n_sections=n_sections,
+        n_promised=header.nz,
+    )
     is_said = layout != "auto" or scan_shape is not None or sections_per_frame is not None
-    if not is_said:
-        problems += beside.scan_problems
-    if beside.scan is not None and not is_said:
-        arranged = Layout("scan", "a sidecar tells of the scan", beside.scan.dims)
+    if sidecar.scan is not None and not is_said:
+        arranged = Layout("scan", "a sidecar tells of the scan", sidecar.scan.dims)
     else:
         arranged = arrange(
             header,
@@ -207,16 +200,16 @@ def read(
             layout=layout,
             scan_shape=scan_shape,
             sections_per_frame=sections_per_frame,
-            evidence=beside.evidence,
+            evidence=sidecar.evidence,
         )
-        if arranged.kind == "image_stack" and metadata_file == "auto" and not beside.is_told:
-            beside = beside.over(read_tilt_list(source, header.nz))
-    beside = beside.over(records)
-    if mode.number == 0 and mode0 == "auto" and beside.keys.get(_COUNTED) == "uint8":
-        evidence = f"{_COUNTED} is uint8"
-        mode = replace(mode, stored="uint8", decoded="uint8")
+    if sidecar.only_for_stacks and arranged.kind != "image_stack":
+        sidecar = Metadata()
+    beside = sidecar.over(records)
+    if mode.number == 0 and mode0 == "auto" and beside.mode0 is not None:
+        sign, evidence = beside.mode0
+        mode = replace(mode, stored=sign, decoded=sign)
         sections = replace(sections, mode=mode)
-    problems += beside.problems
+    problems += [p for p in beside.problems if not (is_said and p.code == "scan")]
     frame_index = beside.scan.frame_index if beside.scan and arranged.kind == "scan" else None
     if scan_shape is not None:
         frame_index = None
@@ -225,11 +218,13 @@ def read(
         n_sections = prod(n for _, n in arranged.leading)
         sections = replace(sections, shape=(n_sections, *sections.shape[1:]))
     frame = ("ky", "kx") if beside.is_diffraction else axes[1:]
-    steps = steps | dict(beside.steps)
+    steps = dict(beside.steps)
     spatial = [axis for axis in (*(axis for axis, _ in arranged.leading), *frame) if axis in axes]
     sizes = dict(zip(axes, shape[:3], strict=True))
     # a sidecar's word goes before the header's, and the header's before that of its records
-    voxel, more = geometry.voxel_size(header, [a for a in spatial if a not in beside.steps], sizes)
+    voxel, more = geometry.voxel_size(
+        header, [a for a in spatial if a not in sidecar.steps], sizes
+    )
     problems += [problem for problem in more if not geometry.is_of(problem, set(steps))]
     steps = {axis: step for axis, step in steps.items() if axis not in voxel}
     position, more = geometry.origin(header, axes, voxel, sizes, origin)
@@ -255,7 +250,7 @@ def read(
         voxel,
         position,
         evidence,
-        metadata if metadata is not None else dict(beside.keys) or None,
+        dict(beside.keys) or None,
         frame,
         steps,
         frame_index,
@@ -285,30 +280,3 @@ def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
         "The file may be damaged, or not MRC.",
     )
     raise MrcError.of(name, problem)
-
-
-def _json_metadata(
-    source: Bytes, header: Header, head: bytes, extended_size: int, n_sections: int
-) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Return the JSON that mrcz puts into the extended header; see FORMAT: MRCZ."""
-    if extended.kind(header, extended_size) != mrcz.KIND:
-        return None, []
-    end = HEADER_SIZE + extended_size
-    raw = head[HEADER_SIZE:end]
-    if end > len(head) and mrcz.looks_like(header, raw):
-        if extended_size > mrcz.LONGEST:
-            raise mrcz.too_much(source.name, extended_size, f"{extended_size} bytes long")
-        raw = b"".join(_text(source, HEADER_SIZE, end))
-    return mrcz.parse(source.name, raw, n_sections)
-
-
-def _text(source: Bytes, start: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes of a text in pieces, up to the first piece that is not text.
-
-    So a hole in a sparse file is not read to its end.
-    """
-    for at in range(start, end, _PIECE):
-        piece = source.read(at, min(_PIECE, end - at))
-        yield piece
-        if not mrcz.is_text(piece):
-            return

@@ -6,7 +6,6 @@ import datetime
 import enum
 import json
 import math
-import os
 import struct
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.labels import provenance
 from mrc_xarray.labels.dataset import LABELS_KEY, OWN_ATTRS, values_to_json
 from mrc_xarray.labels.roles import AXES, Grid, Roles, find_grids, find_roles
+from mrc_xarray.metadata.find import evidence_next_to
 from mrc_xarray.mrc import geometry
 from mrc_xarray.mrc.header import N_LABELS, XYZ, Header
 from mrc_xarray.mrc.layout import arrange
@@ -290,7 +290,7 @@ def _dimensions(
         name=name,
         section_axis=roles.axes[0],
         extended_size=extended_size,
-        evidence="an .mdoc is beside the file" if os.path.exists(name + ".mdoc") else "",
+        evidence=evidence_next_to(name),
     )
     opened = [*(dim for dim, _ in arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
     dims = [str(dim) for dim in data.dims]
