@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from mrc_xarray.metadata.sidecar.lines import clip, decode, lines, number
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
@@ -27,7 +28,6 @@ from mrc_xarray.metadata.sidecar import (
 )
 from mrc_xarray.metadata.sidecar import lines as sidecar_lines
 from mrc_xarray.metadata.sidecar.direct_electron import parse_coordinates, parse_info
-from mrc_xarray.metadata.sidecar.lines import clip, decode, lines, number
 
 INFO_FILES = [
     "20241021_00405_info.txt",
