@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mrc_xarray.errors import Problem
@@ -9,7 +10,7 @@ from mrc_xarray.metadata.columns import Column, Metadata
 from mrc_xarray.metadata.files import ImageFile, TextFile
 
 
-def only(problems: tuple[Problem, ...]) -> str:
+def only(problems: Sequence[Problem]) -> str:
     assert len(problems) == 1
     return problems[0].message("a.mrc")
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections
-from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, problem, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, take
 from mrc_xarray.mrc.header import PLACES, Header
 
 __all__ = ["AGAR", "LEGACY_FEI"]
@@ -73,13 +73,16 @@ def _is_kind(header: Header, extended_size: int) -> bool:
 
 
 def _is_legacy_fei(header: Header, extended_size: int) -> bool:
-    """Return whether FEI's software wrote the records, before it wrote EXTTYP."""
+    """Return whether these are the records of FEI's software from before it wrote EXTTYP."""
     if header.exttyp.strip() not in ("", "AGAR"):
         return False
     is_labelled = header.label[0].startswith("Fei ")
-    has_counts = header.nreal == _FEI_FLOATS and header.nint in (0, _FEI_NINT_BUG)
     has_size = extended_size in _FEI_SIZES
-    return (is_labelled and has_size) or (has_counts and (is_labelled or has_size))
+    if header.nreal == _FEI_FLOATS and header.nint in (0, _FEI_NINT_BUG):
+        # FEI may have written records of 32 floats to a file without its label, too
+        is_agar = header.nint == 0 and _is_kind(header, extended_size)
+        return is_labelled or has_size or is_agar
+    return is_labelled and has_size
 
 
 def _record_size(header: Header, raw: bytes) -> int:
@@ -91,14 +94,8 @@ def _fei_record_size(header: Header, raw: bytes) -> int:
     return 4 * _FEI_FLOATS
 
 
-def _is_fei_like(header: Header) -> bool:
-    return (header.nint, header.nreal) == (0, _FEI_FLOATS)
-
-
 def _matches(header: Header, raw: bytes) -> bool:
     """Return whether the first float of each record is the tilt angle of a series."""
-    if _is_fei_like(header):
-        return _matches_fei(header, raw)
     size = _record_size(header, raw)
     if not header.nreal or size > 4 * _MOST_NUMBERS or not is_for_all(header, size):
         return False
@@ -124,8 +121,6 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     """
     if not 0 < _record_size(header, raw) <= 4 * _MOST_NUMBERS:
         return Metadata(problems=() if is_blank(raw) else (_bad_counts(header),))
-    if _is_fei_like(header):
-        return _decode_fei(header, raw, sections)
     records = take(header, raw, _agar_dtype(header), sections)
     table = records.table
     if header.nreal and (bad := _bad_angles(table["tilt_angle"], len(raw))):

@@ -9,8 +9,7 @@ import re
 import string
 
 from mrc_xarray.metadata.columns import Metadata, Value
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections
-from mrc_xarray.mrc.extended.records import problem
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["CCP4", "has_skew"]

@@ -13,8 +13,8 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections
-from mrc_xarray.mrc.extended.records import is_blank, problem, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.records import is_blank, take
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.pixels.modes import ByteOrder
 

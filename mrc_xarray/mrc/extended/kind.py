@@ -14,7 +14,7 @@ from mrc_xarray.metadata.limits import MOST_POSITIONS
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.storage.base import Bytes
 
-__all__ = ["ExtendedHeader", "Sections"]
+__all__ = ["ExtendedHeader", "Sections", "problem"]
 
 #: Numbers of sections in the file, shape (n_sections,), or None for all NZ.
 Sections: TypeAlias = "np.ndarray[Any, Any] | None"
@@ -44,35 +44,30 @@ class ExtendedHeader:
     Attributes
     ----------
     name : str
-        EXTTYP, or a name for messages.
+        EXTTYP, or a name for messages; empty for none, and for unknown kinds.
     is_kind : callable
-        (header, extended_size): whether a file with this header and number of bytes has an
-        extended header of this kind.
-    decode : callable
-        (header, raw, sections): see `read`.
-    matches : callable
-        (header, raw): see `looks_like`.
+        (header, extended_size): whether an extended header of that many bytes is of this kind.
+    decode, matches : callable
+        (header, raw, sections) and (header, raw): see `read` and `looks_like`.
     record_size : callable
-        (header, raw): the bytes of the record of one section, by the header and the first bytes
-        of the extended header. 0 without records, or if the size makes no sense.
+        (header, raw): bytes per section, by the header and the first bytes of the extended
+        header. 0 without records, or if the size makes no sense.
     is_per_section : bool
         Whether each section has a record.
     most_decoded : int
         Bytes of records that are decoded when a file is opened. More would need too much memory.
     word_size : int
-        Bytes of the numbers in a record, which have the byte order of the file; 1 if they have
-        their own.
+        Bytes of the numbers in a record that have the byte order of the file; 1 if none have.
     exttyp : str
         EXTTYP of a new file with such records, if it is not `name`.
     counts : callable
         (header): NINT and NREAL of a new file with such records.
-    is_carried : bool
-        Whether a new file can have the extended header of its source.
-    is_of_grid : bool
-        Whether the contents are correct only for the same voxels and space group.
+    is_carried, is_of_grid : bool
+        Whether a new file can have the extended header of its source, and whether it is correct
+        only for the same voxels and space group.
     read_text : callable or None
-        (source, header, head, extended_size, n_sections): what `read_from` returns, if the
-        extended header is a text that has to be read completely.
+        (source, header, head, extended_size, n_sections): what `read_from` returns, if all of
+        the extended header is one text.
     """
 
     name: str
@@ -90,7 +85,7 @@ class ExtendedHeader:
     read_text: Callable[[Bytes, Header, bytes, int, int], Metadata] | None = None
 
     def read(self, header: Header, raw: bytes, sections: Sections = None) -> Metadata:
-        """Decode an extended header.
+        """Decode an extended header. Whatever the bytes are, nothing is raised.
 
         Parameters
         ----------
@@ -99,11 +94,6 @@ class ExtendedHeader:
             The extended header from its beginning, at least up to the last record wanted.
         sections : ndarray of int, shape (n_sections,), optional
             Numbers of sections in the file; all NZ by default.
-
-        Returns
-        -------
-        Metadata
-            Columns of shape (n_sections,). Whatever the bytes are, nothing is raised.
         """
         # garbage is full of infinities and NaNs
         with np.errstate(all="ignore"):
@@ -112,16 +102,8 @@ class ExtendedHeader:
     def looks_like(self, header: Header, raw: bytes) -> bool:
         """Return whether bytes are of this kind by their contents, and are not pixels.
 
-        Parameters
-        ----------
-        header : Header
-        raw : bytes
-            The NSYMBT bytes after the main header, or the first of them.
-
-        Returns
-        -------
-        bool
-            Also False if that can't be decided.
+        `raw` is the NSYMBT bytes after the main header, or the first of them. False if that can't
+        be decided.
         """
         with np.errstate(all="ignore"):
             return self.matches(header, raw)
@@ -132,12 +114,11 @@ class ExtendedHeader:
         Empty without a finite positive pixel size, or if its units are not certain.
         """
         found = self.read(header, raw, np.zeros(1, np.int64)).values
-        x, y = (found.get(f"pixel_size_{axis}", found.get("pixel_size")) for axis in "xy")
-        if x is None or y is None or x.units != y.units or not x.units:
-            return {}
-        if not (0 < x.value < np.inf and 0 < y.value < np.inf):
-            return {}
-        return {"x": Step(*x), "y": Step(*y)}
+        sizes = [found.get(f"pixel_size_{axis}", found.get("pixel_size")) for axis in "xy"]
+        steps = {axis: Step(*size) for axis, size in zip("xy", sizes, strict=True) if size}
+        is_known = len(steps) == 2 and steps["x"].units == steps["y"].units != ""
+        is_known = is_known and all(0 < step.size < np.inf for step in steps.values())
+        return steps if is_known else {}
 
     def read_from(
         self, source: Bytes, header: Header, head: bytes, extended_size: int, n_sections: int
@@ -178,16 +159,21 @@ class ExtendedHeader:
         return replace(metadata, steps=self.pixel_size(header, raw)) if size else metadata
 
     def _too_much(self, size: int, n_sections: int) -> Problem:
-        return Problem(
-            "extended-header",
-            "extended header",
-            f"{n_sections} records of {size} bytes",
+        accepted = (
             f"up to {self.most_decoded} bytes, for up to {MOST_POSITIONS} sections, when a file "
-            "is opened",
-            "They are left out; ds.mrc.extended_fields decodes the records of a selection.",
-            offset=HEADER_SIZE,
-            nbytes=size * n_sections,
+            "is opened"
         )
+        action = "They are left out; ds.mrc.extended_fields decodes the records of a selection."
+        found = f"{n_sections} records of {size} bytes"
+        return problem(size * n_sections, found, accepted, action)
+
+
+def problem(size: int, found: str, accepted: str, action: str) -> Problem:
+    """Return a problem of an extended header of `size` bytes."""
+    name = "extended header"
+    return Problem(
+        "extended-header", name, found, accepted, action, offset=HEADER_SIZE, nbytes=size
+    )
 
 
 def _read(source: Bytes, offset: int, nbytes: int) -> bytes:

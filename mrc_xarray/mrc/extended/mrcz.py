@@ -11,8 +11,7 @@ from typing import Any
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections
-from mrc_xarray.mrc.extended.records import problem
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.storage.base import Bytes
 

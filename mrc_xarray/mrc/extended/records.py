@@ -11,10 +11,10 @@ import numpy as np
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
 from mrc_xarray.metadata.limits import is_worth_a_column
-from mrc_xarray.mrc.extended.kind import Sections
-from mrc_xarray.mrc.header import HEADER_SIZE, Header
+from mrc_xarray.mrc.extended.kind import Sections, problem
+from mrc_xarray.mrc.header import Header
 
-__all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "problem", "take"]
+__all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "take"]
 
 # degrees: the largest tilt of a stage, the largest difference between two views of one tilt, and
 # the smallest step of a series
@@ -128,16 +128,3 @@ def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
     usual = np.median(steps)
     is_regular = steps.max() <= _STEPS_DIFFER * usual and usual <= _STEPS_DIFFER * steps.min()
     return bool(usual >= _LEAST_STEP and is_regular)
-
-
-def problem(size: int, found: str, accepted: str, action: str) -> Problem:
-    """Return a problem of an extended header of `size` bytes."""
-    return Problem(
-        "extended-header",
-        "extended header",
-        found,
-        accepted,
-        action,
-        offset=HEADER_SIZE,
-        nbytes=size,
-    )

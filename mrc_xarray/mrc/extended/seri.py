@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections
-from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, problem, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, take
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["SERI", "has_flags"]

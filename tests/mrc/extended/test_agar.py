@@ -61,11 +61,12 @@ def test_agar_that_is_something_else(angle: float) -> None:
     assert "ds.mrc.extended_header" in metadata.problems[0].message("x")
 
 
-def test_records_of_feis_size_are_feis_if_only_the_label_is_missing() -> None:
-    """No EXTTYP, no label, and fewer records than FEI reserved: AGAR by its counts."""
+@pytest.mark.parametrize("exttyp", [b"", b"AGAR"])
+def test_unlabelled_records_of_feis_size(exttyp: bytes) -> None:
+    """No EXTTYP, no label, and fewer records than FEI reserved."""
     raw = fei(5, 5)
-    parsed = header(b"", raw, 5, nint=0, nreal=32)
-    assert kind(parsed, raw).name == "AGAR"
+    parsed = header(exttyp, raw, 5, nint=0, nreal=32)
+    assert kind(parsed, raw).name == "FEI"
     metadata = read(parsed, raw)
     assert units_of(metadata) == FEI_UNITS
     assert all_of(metadata, 5)["tilt_angle"].tolist() == [-60, -58, -56, -54, -52]
