@@ -20,27 +20,17 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A text file.
-
-    Attributes
-    ----------
-    name : str
-        File name, for messages. It also determines the kind of sidecar.
-    raw : bytes
-        Content.
-    """
+    """A text file: its name, for messages and for the kind of sidecar, and its content."""
 
     name: str
     raw: bytes
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        """Yield the number, from 1, and the stripped text of each line that is not blank.
-
-        Bytes that are not UTF-8 are decoded as Latin-1, so that any content is text.
-        """
+        """Yield the number, from 1, and the stripped text of each line that is not blank."""
         try:
             text = self.raw.decode("utf-8-sig")
         except UnicodeDecodeError:
+            # in which any bytes are text
             text = self.raw.decode("latin-1")
         # str.splitlines would also split at form feeds and Latin-1 controls
         for count, line in enumerate(_LINE_END.split(text), start=1):
@@ -58,16 +48,14 @@ class TextFile:
         code: str = "sidecar",
     ) -> Problem:
         """Return a problem of this file; `line` 0 stands for the complete file."""
-        offset = self._line_start(line) if line else None
+        offset = None
+        if line:
+            ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", self.raw), line - 1)
+            byte_order_mark = len(codecs.BOM_UTF8) * self.raw.startswith(codecs.BOM_UTF8)
+            offset = max((end.end() for end in ends), default=byte_order_mark)
         return Problem(
             code, field, found, accepted, action, offset=offset, file=self.name, line=line
         )
-
-    def _line_start(self, line: int) -> int:
-        """Return the first byte of a line."""
-        start = len(codecs.BOM_UTF8) if self.raw.startswith(codecs.BOM_UTF8) else 0
-        ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", self.raw), line - 1)
-        return max((end.end() for end in ends), default=start)
 
 
 #: Look for a sidecar next to the image, use this one, or use none.
@@ -114,14 +102,10 @@ class ImageFile:
                 raw = self.read_next_to(name)
             except OSError as error:
                 # some stores also raise for a file that does not exist
-                problem = TextFile(name, b"").problem(
-                    "the file",
-                    f"unreadable: {error}",
-                    "a text file",
-                    "It is ignored; metadata_file=None does not look for it.",
-                    code=code,
-                )
-                return None, [problem]
+                found, accepted = f"unreadable: {error}", "a text file"
+                action = "It is ignored; metadata_file=None does not look for it."
+                file = TextFile(name, b"")
+                return None, [file.problem("the file", found, accepted, action, code=code)]
             if raw is not None:
                 return TextFile(name, raw), []
         return None, []

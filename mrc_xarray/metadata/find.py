@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 from collections.abc import Iterable, Mapping
@@ -77,20 +78,10 @@ def image_name(source: Bytes) -> str:
 
 
 def companions(image: str, names: Iterable[str], keys: Mapping[str, Any]) -> tuple[Companion, ...]:
-    """Return the other images of the same acquisition.
-
-    Parameters
-    ----------
-    image : str
-        As from `image_name`.
-    names : iterable of str
-        The files in the image's folder.
-    keys : mapping of str
-        The keys of the image's sidecar.
-    """
-    names = list(names)
-    found = (sidecar.companions(image, names, keys) for sidecar in SIDECARS)
-    return tuple(companion for group in found for companion in group)
+    """Return the other images of the acquisition of an image; see `Sidecar.companions`."""
+    files = list(names)
+    found = (sidecar.companions(image, files, keys) for sidecar in SIDECARS)
+    return tuple(itertools.chain.from_iterable(found))
 
 
 def evidence_next_to(path: str) -> str:
@@ -108,12 +99,9 @@ def _read(sidecar: Sidecar, file: TextFile, image: ImageFile) -> Metadata:
     metadata = sidecar.read(file, image)
     if len(file.raw) <= _LONGEST_WITH_KEYS or not metadata.keys:
         return metadata
-    problem = file.problem(
-        "the file",
-        f"{len(file.raw)} bytes long",
-        f"up to {_LONGEST_WITH_KEYS} bytes for keys in the metadata",
-        "Its keys are left out of the metadata.",
-    )
+    found, accepted = f"{len(file.raw)} bytes long", f"up to {_LONGEST_WITH_KEYS} bytes"
+    action = "Its keys are left out of the metadata."
+    problem = file.problem("the file", found, accepted, action)
     return replace(metadata, keys={}, problems=(*metadata.problems, problem))
 
 

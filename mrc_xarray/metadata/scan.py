@@ -45,11 +45,8 @@ class Scan:
     def raster(cls, sizes: Sequence[int]) -> Scan:
         """Return a scan whose frames are in order.
 
-        Parameters
-        ----------
-        sizes : sequence of 4 int
-            Repeats of the scan, rows, columns, and repeats of each point. Dimensions of size 1
-            are left out.
+        `sizes` are the repeats of the scan, rows, columns, and repeats of each point. Dimensions
+        of size 1 are left out.
         """
         names = ("repeat", "scan_y", "scan_x", "point_repeat")
         return cls(tuple((n, size) for n, size in zip(names, sizes, strict=True) if size != 1))
@@ -76,30 +73,20 @@ class Positions:
         return n_y, n_x
 
     def arrange(self, sizes: tuple[int, int], n_frames: int) -> tuple[Scan | None, list[Problem]]:
-        """Place the frames.
+        """Return the scan of a movie of `n_frames`, and problems.
+
+        The first frame at a position is at repeat 0, the second one at repeat 1. There is no scan
+        if there is not one position for each frame, or if it is too large.
 
         Parameters
         ----------
         sizes : tuple of int
             Rows and columns of the scan.
         n_frames : int
-            Frames in the movie.
-
-        Returns
-        -------
-        scan : Scan or None
-            The first frame at a position is at repeat 0, the second one at repeat 1. None if
-            there is not one position for each frame, or the scan is too large.
-        problems : list of Problem
         """
         if len(self.xy) != n_frames:
-            return None, [
-                self._misfit(
-                    "the number of positions",
-                    str(len(self.xy)),
-                    f"the number of frames in the movie, {n_frames}",
-                )
-            ]
+            accepted = f"the number of frames in the movie, {n_frames}"
+            return None, [self._misfit("the number of positions", str(len(self.xy)), accepted)]
         most = max(_MOST_UNVISITED, 2 * n_frames)
         shape = [1, *sizes]
         if math.prod(shape) <= most:
@@ -107,10 +94,9 @@ class Positions:
             visits = _visits(places)
             shape[0] += int(visits.max(initial=0))
         if math.prod(shape) > most:
-            found, accepted = " × ".join(map(str, shape)), f"up to {most} positions"
-            return None, [
-                self._misfit("the size of the scan", found, f"{accepted} of {n_frames} frames")
-            ]
+            found = " × ".join(map(str, shape))
+            accepted = f"up to {most} positions of {n_frames} frames"
+            return None, [self._misfit("the size of the scan", found, accepted)]
         frame_index = np.full((shape[0], math.prod(sizes)), -1, np.int64)
         frame_index[visits, places] = np.arange(n_frames)
         dims = Scan.raster([*shape, 1]).dims
@@ -139,11 +125,7 @@ _TITLE = re.compile(_NAME % b"x" + b"," + _NAME % b"y" + rb"(?:,[^\n]*)?\n", re.
 def read_positions(file: TextFile) -> tuple[Positions | None, list[Problem]]:
     """Read the positions of a scan: ``x,y`` per line and frame, after an optional title line.
 
-    Returns
-    -------
-    positions : Positions or None
-        None if a line can't be read: all later frames would be misplaced.
-    problems : list of Problem
+    There are no positions if a line can't be read: all later frames would be misplaced.
     """
     body = file.raw.removeprefix(b"\xef\xbb\xbf") + b"\n"
     end = _end_of_positions(body, 0)

@@ -15,12 +15,6 @@ from mrc_xarray.metadata.sidecar.direct_electron_files import Companion, compani
 __all__ = ["SIDECARS", "Companion", "Sidecar", "sidecar_of"]
 
 
-def _no_companions(
-    image: str, names: Iterable[str], keys: Mapping[str, Any]
-) -> tuple[Companion, ...]:
-    return ()
-
-
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Sidecar:
     """A kind of sidecar.
@@ -53,7 +47,7 @@ class Sidecar:
     evidence: str = ""
     only_for_stacks: bool = False
     companions: Callable[[str, Iterable[str], Mapping[str, Any]], tuple[Companion, ...]] = (
-        _no_companions
+        lambda image, names, keys: ()
     )
 
 

@@ -19,18 +19,10 @@ LONGEST_LINE = 2**16
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Entry:
-    """The keys after one ``[kind = title]``.
+    """The keys after one ``[kind = title]``, their values, and their lines.
 
-    Attributes
-    ----------
-    kind, title : str
-        ``ZValue`` and ``3`` for section 3; both empty for the keys in front of the first entry.
-    line : int
-        First line, from 1.
-    values : dict of str to str
-        All keys in the file's order.
-    lines : dict of str to int
-        The line of each key.
+    The kind is ``ZValue`` and the title is ``3`` for section 3. Both are empty for the keys in
+    front of the first entry.
     """
 
     kind: str = ""
@@ -42,18 +34,9 @@ class Entry:
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Autodoc:
-    """The content of an autodoc.
+    """An autodoc: keys in front of the first entry, free text, entries, and unreadable lines.
 
-    Attributes
-    ----------
-    top : Entry
-        The keys in front of the first entry.
-    titles : tuple of str
-        Free text, from ``[T = ...]``, or ``T = ...`` in files for one exposure.
-    entries : tuple of Entry
-        In the file's order.
-    problems : tuple of Problem
-        Lines that could not be read.
+    The free text is from ``[T = ...]``, or from ``T = ...`` in files for one exposure.
     """
 
     top: Entry
@@ -69,13 +52,13 @@ def parse(file: TextFile) -> Autodoc:
     for line, complete in file.lines():
         text = complete[:LONGEST_LINE]
         if text != complete:
-            long.append((line, len(complete)))
+            long.append((line, f"{len(complete)} characters long"))
         is_head = text.startswith("[")
         # titles may contain "=", too
         key, equals, value = (text.strip("[]") if is_head else text).partition("=")
         key, value = key.strip(), value.strip()
         if not (key and equals) or (is_head and not text.endswith("]")):
-            malformed.append((line, text))
+            malformed.append((line, clip(text)))
             if is_head:
                 # the keys after a broken head do not belong to the entry in front of it
                 entry = Entry()
@@ -87,26 +70,11 @@ def parse(file: TextFile) -> Autodoc:
         else:
             entry.values[key] = value
             entry.lines[key] = line
-    return Autodoc(
-        top=top,
-        titles=tuple(titles),
-        entries=tuple(entries),
-        problems=(*_too_long(file, long), *_malformed(file, malformed)),
-    )
-
-
-def _too_long(file: TextFile, lines: list[tuple[int, int]]) -> list[Problem]:
-    if not lines:
-        return []
-    line, length = lines[0]
-    found, accepted = f"{length} characters long{more(lines)}", f"up to {LONGEST_LINE} characters"
-    return [file.problem("the line", found, accepted, "It is cut off.", line=line)]
-
-
-def _malformed(file: TextFile, lines: list[tuple[int, str]]) -> list[Problem]:
-    if not lines:
-        return []
-    line, text = lines[0]
-    accepted = "key = value, or [key = value]"
-    found = clip(text) + more(lines)
-    return [file.problem("the line", found, accepted, "It is left out.", line=line)]
+    cut = f"up to {LONGEST_LINE} characters", "It is cut off."
+    left_out = "key = value, or [key = value]", "It is left out."
+    problems = [
+        file.problem("the line", lines[0][1] + more(lines), *words, line=lines[0][0])
+        for lines, words in ((long, cut), (malformed, left_out))
+        if lines
+    ]
+    return Autodoc(top=top, titles=tuple(titles), entries=tuple(entries), problems=tuple(problems))
