@@ -51,17 +51,9 @@ def read(file: TextFile, image: ImageFile) -> Metadata:
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Info:
-    """An info file.
+    """An info file: the text and the line of each key.
 
-    Attributes
-    ----------
-    file : TextFile
-    values : mapping of str to str
-        All keys in the file's order; empty text for keys without a value.
-    lines : mapping of str to int
-        The line of each key, from 1.
-    problems : tuple of Problem
-        Lines that are not ``key = value``, and known keys whose value is not a number.
+    Its problems are lines that are not ``key = value``, and values that are not numbers.
     """
 
     file: TextFile
@@ -74,12 +66,11 @@ class Info:
         """Read an info file. Whatever the file contains, nothing is raised."""
         doc = parse(file)
         values, lines = doc.top.values, doc.top.lines
-        bad = (key for key in _NUMERIC if values.get(key) and number(values[key]) is None)
+        words = "a number", "The value is unknown."
         not_numbers = (
-            file.problem(
-                key, clip(values[key]), "a number", "The value is unknown.", line=lines[key]
-            )
-            for key in bad
+            file.problem(key, clip(values[key]), *words, line=lines[key])
+            for key in _NUMERIC
+            if values.get(key) and number(values[key]) is None
         )
         return cls(file=file, values=values, lines=lines, problems=(*doc.problems, *not_numbers))
 
@@ -156,42 +147,28 @@ class Info:
 
 
 def _read_scan(info: Info, image: ImageFile) -> tuple[Scan | None, list[Problem]]:
-    file, problems = None, list[Problem]()
-    is_given = isinstance(image.scan_file, TextFile)
+    """Return the scan by the coordinates of the user, or else by the info file."""
     if isinstance(image.scan_file, TextFile):
-        file = image.scan_file
-    elif image.scan_file == "auto" and info.is_scan:
-        candidates = (prefix + "_scan_coordinates.csv" for prefix in prefixes(image.name))
-        file, problems = image.find(candidates, code="scan")
-    positions = None
-    if file is not None:
-        positions, problems = read_positions(file)
-    if is_given and positions is not None:
-        # the user's file overrides the info file
-        scan, more = _place(info, positions, image.n_sections)
-    else:
-        scan, more = arrange(info, positions, image.n_sections)
-    return scan, [*problems, *more]
+        given, problems = read_positions(image.scan_file)
+        if given is not None:
+            return _place(info, given, image.n_sections)
+        scan, misfits = arrange(info, None, image.n_sections)
+        return scan, [*problems, *misfits]
+    candidates = [prefix + "_scan_coordinates.csv" for prefix in prefixes(image.name)]
+    is_wanted = image.scan_file == "auto" and info.is_scan
+    file, problems = image.find(candidates if is_wanted else (), code="scan")
+    positions, unreadable = (None, []) if file is None else read_positions(file)
+    scan, misfits = arrange(info, positions, image.n_sections)
+    return scan, [*problems, *unreadable, *misfits]
 
 
 def arrange(
     info: Info, positions: Positions | None, n_frames: int
 ) -> tuple[Scan | None, list[Problem]]:
-    """Return how the frames of a movie lie in its scan.
+    """Return how the `n_frames` of a movie lie in its scan, and problems.
 
-    Parameters
-    ----------
-    info : Info
-    positions : Positions or None
-        Required for all scans except rasters.
-    n_frames : int
-        Frames in the movie. An info file that contradicts them is wrong.
-
-    Returns
-    -------
-    scan : Scan or None
-        None if the beam was not scanned, or the sidecars do not fit the movie.
-    problems : list of Problem
+    All scans except rasters need positions. There is no scan if the beam was not scanned, or if
+    the sidecars do not fit the movie.
     """
     if not info.is_scan:
         return None, []
@@ -230,15 +207,10 @@ def _raster(info: Info, n_frames: int) -> tuple[Scan | None, list[Problem]]:
         return Scan.raster(sizes), []
     if total == n_frames * n_summed and sizes[-1] % n_summed == 0:
         return Scan.raster([*sizes[:-1], sizes[-1] // n_summed]), []
-    problem = info.file.problem(
-        " × ".join(keys),
-        f"{' × '.join(map(str, sizes))} = {total}",
-        f"the number of frames in the movie, {n_frames}",
-        STAYS_A_STACK,
-        line=info.lines.get(keys[1], 0),
-        code="scan",
-    )
-    return None, [problem]
+    field, found = " × ".join(keys), f"{' × '.join(map(str, sizes))} = {total}"
+    words = f"the number of frames in the movie, {n_frames}", STAYS_A_STACK
+    line = info.lines.get(keys[1], 0)
+    return None, [info.file.problem(field, found, *words, line=line, code="scan")]
 
 
 def _place(info: Info, positions: Positions, n_frames: int) -> tuple[Scan | None, list[Problem]]:

@@ -141,12 +141,8 @@ def _decode_fei(header: Header, raw: bytes, sections: Sections) -> Metadata:
         for field in _FEI
         if field.quantity and (np.abs(records.table[field.name]) > 1).any()
     }
-    assumed = problem(
-        len(raw),
-        f"of FEI, with values over 1 m for {', '.join(sorted(in_um))}",
-        "lengths in m",
-        "They are taken as µm.",
-    )
+    found = f"of FEI, with values over 1 m for {', '.join(sorted(in_um))}"
+    assumed = problem(len(raw), found, "lengths in m", "They are taken as µm.")
     return records.metadata(_fei_columns(records.table, in_um), (assumed,) if in_um else ())
 
 
@@ -186,12 +182,9 @@ def _bad_angles(angles: np.ndarray[Any, Any], size: int) -> Problem | None:
     if (np.abs(angles) <= _FULL_TURN).all():
         return None
     worst = angles[~(np.abs(angles) <= _FULL_TURN)][0]
-    return problem(
-        size,
-        f"with a tilt angle of {worst:g}",
-        f"tilt angles within ±{_FULL_TURN:g}°",
-        "It is not decoded; its bytes are at ds.mrc.extended_header.",
-    )
+    found, accepted = f"with a tilt angle of {worst:g}", f"tilt angles within ±{_FULL_TURN:g}°"
+    action = "It is not decoded; its bytes are at ds.mrc.extended_header."
+    return problem(size, found, accepted, action)
 
 
 def _bad_counts(header: Header) -> Problem:

@@ -43,13 +43,9 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     # some programs fill up with NULs
     text = raw.replace(b"\0", b" ")
     if text.translate(None, _PRINTABLE):
-        not_text = problem(
-            len(raw),
-            "not text",
-            f"symmetry operators in records of {_RECORD} characters",
-            "It is not decoded; its bytes are at ds.mrc.extended_header.",
-        )
-        return Metadata(problems=(not_text,))
+        accepted = f"symmetry operators in records of {_RECORD} characters"
+        action = "It is not decoded; its bytes are at ds.mrc.extended_header."
+        return Metadata(problems=(problem(len(raw), "not text", accepted, action),))
     records = (text[start : start + _RECORD] for start in range(0, len(text), _RECORD))
     lines = [line for record in records if (line := record.decode("ascii").strip())]
     return Metadata(values={"symmetry": Value("\n".join(lines))} if lines else {})

@@ -218,12 +218,10 @@ def _size_and_order(raw: bytes) -> tuple[int, ByteOrder]:
 
 
 def _no_block(raw: bytes) -> Problem:
-    return problem(
-        len(raw),
-        f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes",
-        f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes",
-        "Its fields are left out; its bytes are at ds.mrc.extended_header.",
-    )
+    found = f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes"
+    accepted = f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes"
+    action = "Its fields are left out; its bytes are at ds.mrc.extended_header."
+    return problem(len(raw), found, accepted, action)
 
 
 def _dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:

@@ -131,10 +131,8 @@ class ExtendedHeader:
         header : Header
         head : bytes
             The first bytes of the file, which are not read again.
-        extended_size : int
-            Bytes of the extended header that are in the file.
-        n_sections : int
-            Sections in the file.
+        extended_size, n_sections : int
+            Bytes of the extended header, and sections, that are in the file.
 
         Raises
         ------

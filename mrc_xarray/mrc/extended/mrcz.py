@@ -77,13 +77,7 @@ def _pieces(source: Bytes, start: int, end: int) -> Iterator[bytes]:
 
 
 def _parse(name: str, raw: bytes, n_sections: int) -> Metadata:
-    """Return a JSON object as `keys`, or a problem if the bytes are not a JSON object.
-
-    Raises
-    ------
-    MrcError
-        If the JSON needs too much memory, or is nested too deeply.
-    """
+    """Return a JSON object as `keys`; raise if it needs too much memory, or is too deep."""
     n_values = sum(map(raw.count, (b",", b"[", b"{")))
     most = _MOST_VALUES + _MOST_VALUES_PER_SECTION * n_sections
     if n_values > most:

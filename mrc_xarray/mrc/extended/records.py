@@ -27,24 +27,12 @@ _MOST_REPEATS = 5
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Records:
-    """The records of the sections that were asked for.
+    """The records of the sections that were asked for, as far as they are in the file."""
 
-    Attributes
-    ----------
-    table : structured ndarray, shape (n_present,)
-        The records that are in the file.
-    present : ndarray of bool, shape (n_sections,)
-        Which sections have a record.
-    n_missing : int
-        Sections without a record.
-    size : int
-        Bytes of all records in the extended header.
-    """
-
-    table: np.ndarray[Any, Any]
-    present: np.ndarray[Any, Any]
-    n_missing: int
-    size: int
+    table: np.ndarray[Any, Any]  # structured, shape (n_present,)
+    present: np.ndarray[Any, Any]  # whether a section has a record, shape (n_sections,)
+    n_missing: int  # sections without a record
+    size: int  # bytes of all records in the extended header
 
     def where(self, valid: np.ndarray[Any, Any]) -> Records:
         """Return the records for which `valid`, of shape (n_present,), is True."""
@@ -61,12 +49,9 @@ class Records:
         if not self.n_missing:
             return metadata
         n_sections = self.n_missing + len(self.table)
-        missing = problem(
-            self.size,
-            f"without a record for {self.n_missing} of {n_sections} sections",
-            "a record for each section",
-            "Their values are missing.",
-        )
+        found = f"without a record for {self.n_missing} of {n_sections} sections"
+        accepted = "a record for each section"
+        missing = problem(self.size, found, accepted, "Their values are missing.")
         spread = (replace(c, values=self._spread(c.values)) for c in metadata.columns)
         problems = (*metadata.problems, missing)
         return replace(metadata, columns=tuple(spread), problems=problems)
@@ -78,22 +63,7 @@ class Records:
 
 
 def take(header: Header, raw: bytes, dtype: np.dtype[Any], sections: Sections) -> Records:
-    """Return the records of some sections.
-
-    Parameters
-    ----------
-    header : Header
-    raw : bytes
-        The extended header, from its beginning.
-    dtype : numpy.dtype
-        A record; its itemsize is the distance to the next record.
-    sections : ndarray of int, or None
-        Numbers of sections in the file; None for all NZ.
-
-    Returns
-    -------
-    Records
-    """
+    """Return the records of some sections; `dtype` is a record, as large as their distance."""
     records = np.frombuffer(raw, dtype, count=len(raw) // dtype.itemsize)
     n_sections = max(header.nz, 0) if sections is None else len(sections)
     if not is_worth_a_column(len(records), n_sections):

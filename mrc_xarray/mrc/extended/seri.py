@@ -92,12 +92,9 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     if _record_size(header, raw):
         records = take(header, raw, _dtype(header), sections)
         return records.metadata(_columns(header, records.table))
-    no_flags = problem(
-        len(raw),
-        f"of SerialEM's kind, with NINT {header.nint} and NREAL {header.nreal}",
-        "the bytes per section in NINT, and the flags of their contents in NREAL",
-        "Its bytes are at ds.mrc.extended_header.",
-    )
+    found = f"of SerialEM's kind, with NINT {header.nint} and NREAL {header.nreal}"
+    accepted = "the bytes per section in NINT, and the flags of their contents in NREAL"
+    no_flags = problem(len(raw), found, accepted, "Its bytes are at ds.mrc.extended_header.")
     return Metadata(problems=() if is_blank(raw) else (no_flags,))
 
 
