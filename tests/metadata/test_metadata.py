@@ -289,27 +289,23 @@ def test_pixel_size_of_the_block(cella: tuple[float, ...], units: str, scale: fl
     assert ds.mrc.voxel_size == pytest.approx({"x": 2.5, "y": 4})
 
 
+def test_pixel_size_in_diffraction() -> None:
+    table = fei(Pixel_size_X=2.5e7, Pixel_size_Y=5e7, Projection_mode=1, Instrument_mode=2)
+    ds = of_bytes(fei_file(table, cella=(0, 0, 0)), units="nm", scan_shape=(2, 2))
+    assert ds.data.dims == ("scan_y", "scan_x", "y", "x")
+    for dim, step in (("x", 2.5e7), ("y", 5e7)):
+        np.testing.assert_allclose(ds[dim], np.arange(ds.sizes[dim]) * step)
+        assert (ds[dim].attrs["units"], ds[dim].attrs["spacing"]) == ("1/m", step)
+    assert ds.mrc.voxel_size == {}
+    assert ds.tilt_angle.values.tolist() == [TILTS[:2], TILTS[2:]]
+
+
 def test_the_cell_goes_before_the_block() -> None:
     table = fei(Pixel_size_X=2.5e-10, Pixel_size_Y=4e-10)
     assert of_bytes(fei_file(table)).mrc.voxel_size == {"x": 2, "y": 3}
     # axis by axis
     ds = of_bytes(fei_file(table, cella=(10, 0, 0)))
     assert ds.mrc.voxel_size == pytest.approx({"x": 2, "y": 4})
-
-
-def test_pixel_size_in_diffraction() -> None:
-    table = fei(Pixel_size_X=2.5e7, Pixel_size_Y=5e7, Projection_mode=1, Instrument_mode=2)
-    for options in ({}, {"units": "nm"}):
-        ds = of_bytes(fei_file(table, cella=(0, 0, 0)), **options)
-        assert ds.data.dims == ("image", "y", "x")
-        for dim, step in (("x", 2.5e7), ("y", 5e7)):
-            np.testing.assert_allclose(ds[dim], np.arange(ds.sizes[dim]) * step)
-            assert (ds[dim].attrs["units"], ds[dim].attrs["spacing"]) == ("1/m", step)
-        assert ds.mrc.voxel_size == {}
-    ds = of_bytes(fei_file(table, cella=(0, 0, 0)), scan_shape=(2, 2))
-    assert ds.data.dims == ("scan_y", "scan_x", "y", "x")
-    assert ds.x.attrs["units"] == "1/m"
-    assert ds.tilt_angle.values.tolist() == [TILTS[:2], TILTS[2:]]
 
 
 def test_image_has_scalars(path: Path) -> None:
@@ -395,13 +391,6 @@ def test_trimmed_file(tmp_path: Path, kind: str) -> None:
         assert ds.mrc.extended_fields.tilt_angle.values.tolist() == TILTS[:2]
 
 
-def test_records_missing_at_the_end() -> None:
-    with pytest.warns(MrcWarning, match="without a record for 1 of 4 sections"):
-        ds = of_bytes(fei_file(fei(n=3)))
-    np.testing.assert_array_equal(ds.tilt_angle, [*TILTS[:3], np.nan])
-    assert np.isnat(ds.time[3])
-
-
 @pytest.mark.parametrize("kind", ["FEI2", "mdoc"])
 def test_selection_by_tilt(tmp_path: Path, kind: str) -> None:
     ds = opened(written(tmp_path, kind)).swap_dims(image="tilt_angle")
@@ -452,26 +441,12 @@ def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
     assert opened(path).tilt_angle.values.tolist() == [5, 6, 7, 8]
 
 
-def test_argument_goes_before_the_sidecar_that_is_found(with_mdoc: Path) -> None:
-    other = with_mdoc.with_name("other.mdoc")
-    other.write_text(mdoc(keys={"TiltAngle": lambda i: -i}))
-    ds = opened(with_mdoc, metadata_file=other)
-    assert ds.tilt_angle.values.tolist() == [0, -1, -2, -3]
-    assert "dose" not in ds.coords
-    assert opened(with_mdoc, layout="volume").tilt_angle.dims == ("z",)
-
-
 def test_sidecar_goes_before_mrczs_fields(tmp_path: Path) -> None:
     path = tmp_path / "file.mrcz"
     mrcz.writeMRC(PIXELS, str(path), voltage=300, pixelsize=(1, 1, 1))
     assert opened(path).data.attrs["voltage_kV"] == 300
     path.with_name("file.mrcz.mdoc").write_text(mdoc())
     assert opened(path).data.attrs["voltage_kV"] == 200
-
-
-def test_mdoc_goes_before_a_list_of_tilts(with_mdoc: Path) -> None:
-    with_mdoc.with_name("series.rawtlt").write_text("5\n6\n7\n8\n")
-    assert opened(with_mdoc).tilt_angle.values.tolist() == TILTS
 
 
 def test_keys_of_an_mdoc(with_mdoc: Path) -> None:
@@ -646,15 +621,8 @@ def test_file_that_changed(tmp_path: Path, changed: bytes) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError):
         _ = ds.mrc.extended_fields
-    # what was caught at opening is still there
+    # the coordinates that were read at opening are still there
     assert ds.tilt_angle.values.tolist() == TILTS
-
-
-def test_records_of_a_store(memory: str) -> None:
-    fsspec.filesystem("memory").pipe("/meta/fei.mrc", fei_file(fei()))
-    ds = opened("memory://meta/fei.mrc")
-    assert ds.mrc.extended_header == KINDS["FEI2"][0]
-    assert ds.isel(image=[2]).mrc.extended_fields.tilt_angle.values.tolist() == [20]
 
 
 @pytest.fixture
@@ -698,15 +666,6 @@ def test_opening_reads_the_records_of_its_sections(
     assert reads == [(offset, min(nbytes, size - offset)) for offset, nbytes in expected]
     if case != "symmetry":
         assert ds.tilt_angle.values.tolist() == np.resize(TILTS, n).tolist()
-
-
-def test_unknown_records_are_not_read(tmp_path: Path, reads: list[tuple[int, int]]) -> None:
-    path = tmp_path / "file.mrc"
-    path.write_bytes(by_hand.mrc(PIXELS, extended=bytes(5 * 1024**2), exttyp=b"HDF5"))
-    with pytest.warns(MrcWarning, match="HDF5"):
-        opened(path)
-    assert sum(nbytes for _, nbytes in reads) <= 64 * 1024 + 1024**2
-    assert len(reads) <= 2
 
 
 @pytest.mark.slow
@@ -757,15 +716,3 @@ def test_writer_keeps_no_record_that_contradicts_its_coordinate(tmp_path: Path, 
     )
     is_written = "tilt_angle" in again.coords and again.tilt_angle[0] == -58.5
     assert is_reported or is_written
-
-
-def test_writer_lists_the_coordinates_of_a_sidecar(tmp_path: Path, with_mdoc: Path) -> None:
-    ds = opened(with_mdoc)
-    again, caught = copied(ds, tmp_path / "out.mrcs")
-    (message,) = caught
-    assert "the coordinates" in message
-    assert "tilt_angle" in message
-    assert "tilt_angle" not in again.coords
-    again, caught = copied(ds, tmp_path / "out.mrcz")
-    np.testing.assert_array_equal(again.tilt_angle, TILTS)
-    np.testing.assert_array_equal(again.time, ds.time)
