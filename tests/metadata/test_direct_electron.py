@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from math import prod
@@ -141,17 +139,6 @@ def test_custom(tmp_path: Path, dtype: str, mmap: bool) -> None:
     assert index.attrs.keys() == {"long_name"}
 
 
-def test_frame_index_finds_the_frames(custom: Path) -> None:
-    data = opened(custom).data
-    np.testing.assert_array_equal(
-        data.where(data.frame_index == 4, drop=True).squeeze(), de.frames(N)[4]
-    )
-    assert int((data.frame_index >= 0).sum()) == N
-    once = data.isel(repeat=0)
-    assert once.where(once.frame_index >= 0).mean(("scan_y", "scan_x")).notnull().all()
-    assert data.isel(repeat=2, scan_y=0, scan_x=3).frame_index == 6
-
-
 def test_custom_once_along_a_line_and_in_a_region(tmp_path: Path) -> None:
     pixels = de.frames(2)
     path = de.write(tmp_path, pixels, de.XY_FILE | {"Scan - Size Y": 1}, [(2, 0), (0, 0)])
@@ -167,15 +154,6 @@ def test_custom_once_along_a_line_and_in_a_region(tmp_path: Path) -> None:
     assert ds.data.dims == ("ky", "kx")
     assert ds.frame_index == 0
     np.testing.assert_array_equal(ds.data[1:3, ::-2], pixels[0, 1:3, ::-2])
-
-
-def test_coordinates_that_cannot_be_read(custom: Path) -> None:
-    (custom.parent / CSV).write_bytes(b"1,2\n3;4\n")
-    with pytest.warns(MrcWarning) as caught:
-        ds = opened(custom)
-    assert any("csv, line 2: the position is '3;4'" in str(one.message) for one in caught)
-    assert ds.data.dims == ("image", "ky", "kx")
-    np.testing.assert_array_equal(ds.data, de.frames(N))
 
 
 @pytest.fixture(scope="module")
@@ -292,35 +270,6 @@ def test_neighbours_in_the_file_are_read_together(tmp_path: Path, reads: Ranges)
     assert reads == [(1024 + 2 * FRAME, FRAME), (1024, 6 * FRAME), (1024, 12 * FRAME)]
 
 
-@pytest.mark.slow
-def test_a_million_positions_open_soon(tmp_path: Path) -> None:
-    n = 1000
-    y, x = np.divmod(np.random.default_rng(5).permutation(n * n), n)
-    changed = de.XY_FILE | {"Scan - Size X": n, "Scan - Size Y": n}
-    pixels = np.zeros((1, 2, 2), "u2")
-    path = de.write(tmp_path, pixels, changed, nz=n * n, mz=n * n)
-    rows = zip(x.tolist(), y.tolist(), strict=True)
-    (tmp_path / CSV).write_text("\n".join([f"{i},{j}" for i, j in rows]))
-    numbers = np.arange(n * n, dtype="<u4").astype("<u8")
-    path.write_bytes(path.read_bytes()[:1024] + numbers.tobytes())
-    before = time.perf_counter()
-    ds = opened(path, chunks={})
-    assert time.perf_counter() - before < 5
-    index = ds.frame_index.values
-    np.testing.assert_array_equal(index[y, x], np.arange(n * n))
-    # low and high half of each frame's number
-    low, high = (ds.data.isel(ky=0, kx=k).astype("u4") for k in (0, 1))
-    window = {"scan_y": slice(7, 9), "scan_x": slice(5, 900, 100)}
-    np.testing.assert_array_equal((low + 65536 * high).isel(window), index[7:9, 5:900:100])
-
-
-def test_pickled_scan_is_equal(custom: Path) -> None:
-    ds = opened(custom)
-    again = pickle.loads(pickle.dumps(ds))
-    xr.testing.assert_identical(again, ds)
-    np.testing.assert_array_equal(again.data, de.dense(de.frames(N)))
-
-
 def test_tokens(custom: Path) -> None:
     def token() -> str:
         return tokenize(opened(custom).data.variable._data)
@@ -344,14 +293,6 @@ def test_cluster(client: Client, custom: Path) -> None:
         found = detector.compute(scheduler=client)
         np.testing.assert_array_equal(found, expected[..., 1:3, 2:8].sum((-1, -2)))
         np.testing.assert_array_equal(found.frame_index, de.FRAME_INDEX)
-
-
-def test_movie_that_changed_is_an_error(custom: Path) -> None:
-    ds = opened(custom)
-    custom.write_bytes(custom.read_bytes() + b"\0")
-    assert not ds.data.isel(scan_y=2).values.any()
-    with pytest.raises(MrcError, match="the file changed since it was opened"):
-        ds.load()
 
 
 def test_pixel_sizes(custom: Path) -> None:
@@ -539,14 +480,6 @@ def test_metadata_file_by_name(custom: Path, tmp_path: Path) -> None:
     xr.testing.assert_equal(opened(other, **content), opened(custom))
 
 
-@pytest.mark.parametrize("name", ["a.mrc", "a_movie.mrc.mrc"])
-def test_only_movies_have_an_info_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(de.movie(de.frames(12)))
-    for prefix in ("a", "a_movie", "movie", ""):
-        (tmp_path / f"{prefix}_info.txt").write_bytes(de.info())
-    assert opened(tmp_path / name).data.dims == ("image", "y", "x")
-
-
 def test_trimmed_movie(custom: Path) -> None:
     custom.write_bytes(custom.read_bytes()[:-3])
     with pytest.warns(MrcWarning) as caught:
@@ -578,25 +511,6 @@ def test_memory(memory: str, custom: Path) -> None:
     other.write_bytes(custom.read_bytes())
     ds = opened(other, metadata_file=f"{folder}/{INFO}", scan_file=f"{folder}/{CSV}")
     xr.testing.assert_equal(ds, opened(custom))
-
-
-def test_local_sidecar_that_may_not_be_read_is_a_warning(
-    custom: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import builtins
-
-    real = builtins.open
-
-    def refuse(path: Any, *args: Any, **options: Any) -> Any:
-        if str(path).endswith(INFO):
-            raise PermissionError(13, "Permission denied", path)
-        return real(path, *args, **options)
-
-    monkeypatch.setattr(builtins, "open", refuse)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MrcWarning)
-        ds = opened(custom)
-    np.testing.assert_array_equal(ds.data, de.frames(N))
 
 
 @pytest.mark.slow

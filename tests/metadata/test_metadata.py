@@ -15,7 +15,6 @@ from typing import Any
 import by_hand
 import fsspec
 import mrcfile
-import mrcz
 import numpy as np
 import pytest
 import servers
@@ -253,15 +252,6 @@ def test_what_varies_is_a_coordinate() -> None:
     assert not {"voltage_kV", "voltage", "magnification"} & set(ds.data.attrs)
 
 
-def test_symmetry_is_an_attribute(path: Path) -> None:
-    path = path.with_suffix(".mrc")
-    path.write_bytes(by_hand.mrc(PIXELS, extended=SYMMETRY, exttyp=b"CCP4"))
-    ds = opened(path)
-    assert ds.data.dims == ("z", "y", "x")
-    assert ds.data.attrs["symmetry"] == "X,Y,Z\n-X,Y+1/2,-Z"
-    assert ds.mrc.extended_header == SYMMETRY
-
-
 @pytest.mark.parametrize("exttyp", [b"MRCO", b"abcd"])
 def test_unknown_kind_is_one_warning(tmp_path: Path, exttyp: bytes) -> None:
     raw = bytes(range(250)) * 2
@@ -338,12 +328,6 @@ def test_volume_has_them_along_z(kind: str) -> None:
         assert ds.data.isel({dims[0]: -1, dims[-1]: -1}).tilt_angle == TILTS[-1]
 
 
-def test_records_make_a_stack_of_what_looks_like_a_volume() -> None:
-    ds = of_bytes(fei_file(fei(), ispg=1, mz=N))
-    assert ds.data.attrs["mrc_layout"] == "image_stack"
-    assert ds.data.attrs["mrc_layout_rule"].startswith("4: the extended header")
-
-
 def test_mdoc_makes_a_stack_of_what_looks_like_a_volume(path: Path) -> None:
     other = path.with_name("series.mrc")
     other.write_bytes(by_hand.mrc(PIXELS))
@@ -354,16 +338,6 @@ def test_mdoc_makes_a_stack_of_what_looks_like_a_volume(path: Path) -> None:
     assert ds.tilt_angle.dims == ("image",)
     assert opened(other, metadata_file=None).data.dims == ("z", "y", "x")
     assert opened(other, layout="volume").tilt_angle.dims == ("z",)
-
-
-def test_rule_names_what_decided(path: Path) -> None:
-    other = path.with_name("other.mrc")
-    other.write_bytes(by_hand.mrc(PIXELS))
-    tilts = path.with_name("angles.tlt")
-    tilts.write_text("\n".join(map(str, TILTS)))
-    ds = opened(other, metadata_file=tilts)
-    assert ds.tilt_angle.values.tolist() == TILTS
-    assert ds.data.attrs["mrc_layout_rule"].startswith("4: a list of tilt angles")
 
 
 def test_volume_takes_no_list_of_tilts(path: Path) -> None:
@@ -441,14 +415,6 @@ def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
     assert opened(path).tilt_angle.values.tolist() == [5, 6, 7, 8]
 
 
-def test_sidecar_goes_before_mrczs_fields(tmp_path: Path) -> None:
-    path = tmp_path / "file.mrcz"
-    mrcz.writeMRC(PIXELS, str(path), voltage=300, pixelsize=(1, 1, 1))
-    assert opened(path).data.attrs["voltage_kV"] == 300
-    path.with_name("file.mrcz.mdoc").write_text(mdoc())
-    assert opened(path).data.attrs["voltage_kV"] == 200
-
-
 def test_keys_of_an_mdoc(with_mdoc: Path) -> None:
     ds = opened(with_mdoc)
     kept = ds.mrc.metadata
@@ -457,21 +423,6 @@ def test_keys_of_an_mdoc(with_mdoc: Path) -> None:
     assert json.loads(ds.data.attrs["mrc_metadata"]) == kept
     assert ds.data.attrs["tilt_axis_angle"] == 84.5
     assert ds.data.attrs["tilt_axis_angle_units"] == "degree"
-
-
-def test_frames_of_one_tilt(tmp_path: Path) -> None:
-    path = tmp_path / "tilt_-20.mrc"
-    path.write_bytes(by_hand.mrc(PIXELS, **STACK))
-    text = "[FrameSet = 0]\n" + "".join(f"{key} = {of(1)}\n" for key, of in MDOC_KEYS.items())
-    path.with_name("tilt_-20.mrc.mdoc").write_text("Voltage = 200\n" + text)
-    ds = opened(path)
-    assert ds.data.dims == ("image", "y", "x")
-    assert sorted(ds.coords) == ["section", "x", "y"]
-    attrs = ds.data.attrs
-    assert (attrs["tilt_angle"], attrs["tilt_angle_units"]) == (-20, "degree")
-    assert (attrs["dose"], attrs["dose_units"]) == (2, "e/angstrom^2")
-    assert attrs["time"].startswith("2022-12-05T18:00")
-    ds.to_netcdf(tmp_path / "frames.nc")
 
 
 HOSTILE = {

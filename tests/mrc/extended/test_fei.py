@@ -275,12 +275,6 @@ def test_the_stride_is_the_blocks_own_size(size: int) -> None:
     assert ("scan_rotation" in all_of(metadata, n)) == (size >= 888)
 
 
-def test_fields_of_fei2_in_a_block_of_fei1_are_not_there() -> None:
-    raw = blocks(FEI1, 2).tobytes()
-    found = all_of(read(header(b"FEI2", raw, 2), raw), 2)
-    assert len(found) == 98
-
-
 def test_sections() -> None:
     table = blocks(FEI2, 6)
     raw = table.tobytes()
