@@ -8,11 +8,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from mrc_xarray.errors import Problem
 
-__all__ = ["ImageFile", "SidecarChoice", "TextFile", "clip", "more", "number"]
+__all__ = ["Companion", "ImageFile", "SidecarChoice", "TextFile", "clip", "more", "number"]
 
 _LONGEST_QUOTE = 60
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -109,6 +109,27 @@ class ImageFile:
             if raw is not None:
                 return TextFile(name, raw), []
         return None, []
+
+
+class Companion(NamedTuple):
+    """Another image of the same acquisition.
+
+    Attributes
+    ----------
+    group : str
+        Where the image belongs in a tree, such as ``"virtual"``; empty for the root.
+    name : str
+        A detector's name, or what the image is.
+    file : str
+        File name, without folders.
+    shares : {"scan", "frame"}
+        The dimensions of the movie that the image can have.
+    """
+
+    group: str
+    name: str
+    file: str
+    shares: Literal["scan", "frame"]
 
 
 def number(text: str) -> float | None:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.metadata.files import ImageFile, SidecarChoice, TextFile
+from mrc_xarray.metadata.files import Companion, ImageFile, SidecarChoice, TextFile
 from mrc_xarray.metadata.scan import read_positions
-from mrc_xarray.metadata.sidecar import SIDECARS, Companion, Sidecar, sidecar_of
+from mrc_xarray.metadata.sidecar import SIDECARS, Sidecar, sidecar_of
 from mrc_xarray.storage.base import Bytes
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 
@@ -52,21 +52,14 @@ def read_sidecar(
         scan_file=scan_file,
         read_next_to=source.read_beside,
     )
-    if isinstance(metadata_file, TextFile):
-        sidecar = sidecar_of(metadata_file)
-        metadata = _read(sidecar, metadata_file, image)
-        return replace(metadata, evidence=sidecar.evidence)
-    for sidecar in SIDECARS if metadata_file == "auto" else ():
-        file, problems = image.find(sidecar.names(image.name))
-        if file is None and not problems:
-            continue
-        metadata = Metadata(problems=tuple(problems))
-        if file is not None:
-            metadata = _read(sidecar, file, image)
-        if sidecar.only_for_stacks:
-            return replace(metadata, only_for_stacks=True)
-        return replace(metadata, evidence=sidecar.evidence if file is not None else "")
-    return _read_scan_file(scan_file, n_sections)
+    metadata = _read_sidecar(image, metadata_file)
+    if not isinstance(scan_file, TextFile):
+        return metadata
+    if metadata.scan is not None or any(p.code == "scan" for p in metadata.problems):
+        # the sidecar used the scan file
+        return metadata
+    scan = _read_scan_file(scan_file, n_sections)
+    return scan if metadata.only_for_stacks else metadata.over(scan)
 
 
 def image_name(source: Bytes) -> str:
@@ -95,6 +88,23 @@ def evidence_next_to(path: str) -> str:
     return ""
 
 
+def _read_sidecar(image: ImageFile, choice: SidecarChoice) -> Metadata:
+    if isinstance(choice, TextFile):
+        sidecar = sidecar_of(choice)
+        return replace(_read(sidecar, choice, image), evidence=sidecar.evidence)
+    for sidecar in SIDECARS if choice == "auto" else ():
+        file, problems = image.find(sidecar.names(image.name))
+        if file is None and not problems:
+            continue
+        metadata = Metadata(problems=tuple(problems))
+        if file is not None:
+            metadata = replace(_read(sidecar, file, image), evidence=sidecar.evidence)
+        if sidecar.only_for_stacks:
+            return replace(metadata, only_for_stacks=True, evidence="")
+        return metadata
+    return Metadata()
+
+
 def _read(sidecar: Sidecar, file: TextFile, image: ImageFile) -> Metadata:
     metadata = sidecar.read(file, image)
     if len(file.raw) <= _LONGEST_WITH_KEYS or not metadata.keys:
@@ -105,10 +115,8 @@ def _read(sidecar: Sidecar, file: TextFile, image: ImageFile) -> Metadata:
     return replace(metadata, keys={}, problems=(*metadata.problems, problem))
 
 
-def _read_scan_file(scan_file: SidecarChoice, n_frames: int) -> Metadata:
+def _read_scan_file(scan_file: TextFile, n_frames: int) -> Metadata:
     """Return a scan as large as its coordinates."""
-    if not isinstance(scan_file, TextFile):
-        return Metadata()
     positions, problems = read_positions(scan_file)
     if positions is None:
         return Metadata(problems=tuple(problems))

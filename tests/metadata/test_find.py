@@ -48,11 +48,21 @@ def test_a_list_of_tilts_that_the_user_names_is_evidence(tmp_path: Path) -> None
 
 
 def test_scan_file_without_an_info_file(tmp_path: Path) -> None:
-    options = {"metadata_file": None, "scan_file": TextFile("a.csv", b"1,0\n0,0")}
+    options: dict[str, Any] = {"metadata_file": None, "scan_file": TextFile("a.csv", b"1,0\n0,0")}
     found = read(tmp_path / "a.mrc", 2, **options)
     assert found.scan is not None
     np.testing.assert_array_equal(found.scan.frame_index, [1, 0])
     assert "the number of positions is 2" in only(read(tmp_path / "a.mrc", 3, **options).problems)
+    # other sidecars do not hide it
+    (tmp_path / "a.rawtlt").write_text("5\n6")
+    options["metadata_file"] = "auto"
+    found = read(tmp_path / "a.mrc", 2, **options)
+    assert found.scan is not None
+    assert not found.only_for_stacks
+    (tmp_path / "a.mrc.mdoc").write_text(MDOC)
+    with_mdoc = read(tmp_path / "a.mrc", 2, **options)
+    assert with_mdoc.scan is not None
+    assert [column.name for column in with_mdoc.columns] == ["tilt_angle"]
 
 
 def test_keys_of_a_long_sidecar_are_left_out(

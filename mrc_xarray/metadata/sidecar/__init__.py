@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.metadata.files import ImageFile, TextFile
+from mrc_xarray.metadata.files import Companion, ImageFile, TextFile
 from mrc_xarray.metadata.sidecar import direct_electron, mdoc, tilt_list
-from mrc_xarray.metadata.sidecar.direct_electron_files import Companion, companions
+from mrc_xarray.metadata.sidecar.direct_electron_files import companions
 
-__all__ = ["SIDECARS", "Companion", "Sidecar", "sidecar_of"]
+__all__ = ["SIDECARS", "Sidecar", "sidecar_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

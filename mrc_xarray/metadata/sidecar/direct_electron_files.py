@@ -7,33 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Companion", "companions", "prefixes"]
+from mrc_xarray.metadata.files import Companion
+
+__all__ = ["companions", "prefixes"]
 
 _MOVIE = "_movie.mrc"
 _ACQUISITION = re.compile(r"\d{8}_\d+")
-
-
-class Companion(NamedTuple):
-    """Another image of the same acquisition.
-
-    Attributes
-    ----------
-    group : str
-        Where the image belongs in a tree, such as ``"virtual"``; empty for the root.
-    name : str
-        A detector's name, or what the image is.
-    file : str
-        File name, without folders.
-    shares : {"scan", "frame"}
-        The dimensions of the movie that the image can have.
-    """
-
-    group: str
-    name: str
-    file: str
-    shares: Literal["scan", "frame"]
 
 
 def prefixes(movie: str) -> list[str]:
