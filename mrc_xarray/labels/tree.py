@@ -52,7 +52,7 @@ def groups(
         label = printable(companion.name.replace("/", "_"))
         label += "_" * (label in taken and bool(companion.group))
         shared = scan if companion.shares == "scan" else frame
-        path = "/".join(["", *filter(None, [companion.group]), label])
+        path = f"/{companion.group}/{label}" if companion.group else f"/{label}"
         tree[path] = _sharing(image, label, shared)
     return tree
 
