@@ -365,18 +365,6 @@ def test_trimmed_file(tmp_path: Path, kind: str) -> None:
         assert ds.mrc.extended_fields.tilt_angle.values.tolist() == TILTS[:2]
 
 
-@pytest.mark.parametrize("kind", ["FEI2", "mdoc"])
-def test_selection_by_tilt(tmp_path: Path, kind: str) -> None:
-    ds = opened(written(tmp_path, kind)).swap_dims(image="tilt_angle")
-    one = ds.sel(tilt_angle=20)
-    assert one.section == 2
-    np.testing.assert_array_equal(one.data, PIXELS[2])
-    np.testing.assert_array_equal(ds.data.sel(tilt_angle=slice(-30, 30)), PIXELS[1:3])
-    np.testing.assert_array_equal(ds.data.sel(tilt_angle=55, method="nearest"), PIXELS[3])
-    shuffled = opened(written(tmp_path, kind)).isel(image=[3, 0, 2]).sortby("tilt_angle")
-    assert shuffled.section.values.tolist() == [0, 2, 3]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["FEI2", "SERI", "mdoc"])
 def test_netcdf_and_zarr(tmp_path: Path, kind: str) -> None:
@@ -654,16 +642,3 @@ def test_writer_carries_records(tmp_path: Path, kind: str) -> None:
         np.testing.assert_array_equal(again[name], ds[name][[2, 0]])
         assert again[name].attrs == ds[name].attrs
     np.testing.assert_array_equal(again.data, PIXELS[[2, 0]])
-
-
-@pytest.mark.parametrize("kind", ["FEI2", "SERI", "AGAR"])
-def test_writer_keeps_no_record_that_contradicts_its_coordinate(tmp_path: Path, kind: str) -> None:
-    """Corrected tilt angles are written, or reported as lost."""
-    ds = opened(written(tmp_path, kind))
-    corrected = ds.assign_coords(tilt_angle=ds.tilt_angle + 1.5)
-    again, caught = copied(corrected, tmp_path / "out.mrcs")
-    is_reported = any(
-        "tilt_angle" in message or "extended header" in message for message in caught
-    )
-    is_written = "tilt_angle" in again.coords and again.tilt_angle[0] == -58.5
-    assert is_reported or is_written
