@@ -143,16 +143,7 @@ def with_gaps(
 ) -> np.ndarray[Any, Any]:
     """Return a copy of `values` with a missing value wherever `present` is False.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n_sections,)
-    present : ndarray of bool, shape (n_sections,) or ()
-
-    Returns
-    -------
-    ndarray, shape (n_sections,)
-        float64 with NaN for floats, and for integers and bools with gaps; datetime64 with NaT;
-        str with ``""``.
+    A missing value is NaN, which makes float64 of integers and bools, NaT, or ``""``.
     """
     if values.dtype.kind in "iub" and not present.all():
         values = values.astype(np.float64)

@@ -31,16 +31,8 @@ def is_worth_a_column(n_values: int, n_sections: int) -> bool:
 def too_long(sizes: Mapping[str, int], in_file: Collection[str]) -> frozenset[str]:
     """Return the dimensions that are too long for a coordinate.
 
-    Parameters
-    ----------
-    sizes : mapping of str to int
-        Lengths of the dimensions that would have a coordinate.
-    in_file : collection of str
-        Dimensions for which the file is known to be long enough.
-
-    Returns
-    -------
-    frozenset of str
+    `sizes` are the lengths of the dimensions that would have a coordinate, and `in_file` those for
+    which the file is known to be long enough.
     """
     long = set()
     left = _MOST_PROMISED

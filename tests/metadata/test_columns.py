@@ -41,9 +41,9 @@ def test_with_gaps(values: Any, expected: Any) -> None:
     found = with_gaps(values, np.array([True, False]))
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
-    whole = with_gaps(values, np.array([True, True]))
-    assert whole.dtype == values.dtype
-    assert not np.shares_memory(whole, values)
+    complete = with_gaps(values, np.array([True, True]))
+    assert complete.dtype == values.dtype
+    assert not np.shares_memory(complete, values)
 
 
 def test_over() -> None:

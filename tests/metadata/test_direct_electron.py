@@ -623,3 +623,12 @@ def test_real_custom_as_rosettasciio_reads_it(real_file: Callable[[str], Path]) 
     for frame, row in enumerate(rows):
         x, y = map(int, row.split(","))
         np.testing.assert_array_equal(ds.data[frame // 15, y, x], raw[frame])
+
+
+def test_detector_with_the_name_in_the_info_file(tmp_path: Path) -> None:
+    path = de.write(tmp_path, de.frames(12), {"Scan - Virtual Detector 1 Name": "inner_left"})
+    image = by_hand.mrc(np.ones((1, 3, 4), "f4"), ispg=0, mz=1)
+    (tmp_path / f"{de.STEM}_1_inner_left_sum.mrc").write_bytes(image)
+    tree = xr.open_datatree(path, engine="mrc")
+    assert list(tree["virtual"].children) == ["inner_left"]
+    assert tree["virtual/inner_left"]["data"].dims == ("scan_y", "scan_x")

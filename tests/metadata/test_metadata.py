@@ -405,10 +405,10 @@ def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
 
 def test_keys_of_an_mdoc(with_mdoc: Path) -> None:
     ds = opened(with_mdoc)
-    kept = ds.mrc.metadata
-    assert (kept["Voltage"], kept["PixelSpacing"]) == ("200", "2")
-    assert "Tilt axis angle = 84.5" in kept["titles"][0]
-    assert json.loads(ds.data.attrs["mrc_metadata"]) == kept
+    keys = ds.mrc.metadata
+    assert (keys["Voltage"], keys["PixelSpacing"]) == ("200", "2")
+    assert "Tilt axis angle = 84.5" in keys["titles"][0]
+    assert json.loads(ds.data.attrs["mrc_metadata"]) == keys
     assert ds.data.attrs["tilt_axis_angle"] == 84.5
     assert ds.data.attrs["tilt_axis_angle_units"] == "degree"
 

@@ -119,7 +119,7 @@ def as_mrcfile_has_it(field: str, name: str, oracle: Array) -> list[Any]:
 
 
 def check_with_mrcfile(path: Path, exttyp: str) -> Metadata:
-    """Compare all valid fields, and tell that no other is there."""
+    """Compare all valid fields, and check that there are no others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with mrcfile.open(path, permissive=True) as mrc:
@@ -262,7 +262,7 @@ def test_fields_that_vary_and_fields_that_do_not() -> None:
 
 @pytest.mark.parametrize("size", [768, 888, 1024])
 def test_the_stride_is_the_blocks_own_size(size: int) -> None:
-    """EPU's files are padded, and what a later version may add stands behind the fields."""
+    """EPU's files are padded, and a later version may append fields."""
     n = 13
     table = blocks(FEI2 if size >= 888 else FEI1, n)
     table["Metadata size"] = size
