@@ -17,12 +17,15 @@ from xarray.backends import BackendEntrypoint
 
 from mrc_xarray.errors import warn
 from mrc_xarray.labels.dataset import to_dataset
-from mrc_xarray.labels.tree import Image, tree_of
+from mrc_xarray.labels.tree import tree_of
+from mrc_xarray.metadata.files import Companion
+from mrc_xarray.metadata.find import companions, image_name
 from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.recognition import PLAUSIBLE_SIZE, looks_like_mrc
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.recording import Recording
-from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded, open_source
+from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded
+from mrc_xarray.storage.base import InStore
 from mrc_xarray.storage.compressed import first_bytes
 from mrc_xarray.suffixes import MRC_SUFFIXES, stem_and_suffix
 
@@ -97,8 +100,8 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             metadata_file=None,
         )
         images = [
-            (image, _dataset(*_recording(file, of_images), of_images, drop_variables))
-            for image, file in _images(open_source(filename_or_obj, chosen.storage_options))
+            (companion, _dataset(*_recording(file, of_images), of_images, drop_variables))
+            for companion, file in _companions(recording, source)
         ]
         return tree_of(movie, recording.dims, images)
 
@@ -187,18 +190,13 @@ def _dataset(
     return ds
 
 
-def _images(source: ByteSource) -> list[tuple[Image, Target]]:
-    """Return the images next to a movie."""
-    from mrc_xarray.metadata.find import image_name
-    from mrc_xarray.metadata.sidecar.direct_electron_names import neighbours
-
-    found = neighbours(image_name(source), source.sibling_names())
-    images = [
-        *((Image(name, "virtual", "scan"), file) for name, file in found.virtual.items()),
-        *((Image(name, "external", "scan"), file) for name, file in found.external.items()),
-        *((Image("final", "", "frame"), file) for file in (found.final,) if file is not None),
-    ]
-    return [(image, source.sibling(file)) for image, file in images]
+def _companions(
+    recording: Recording, source: ByteSource
+) -> Iterable[tuple[Companion, str | InStore]]:
+    """Return the other images of the acquisition of an image, and how each is opened."""
+    keys = recording.metadata or {}
+    for companion in companions(image_name(source), source.sibling_names(), keys):
+        yield companion, source.sibling(companion.file)
 
 
 def _can_open_path(path: str) -> bool:

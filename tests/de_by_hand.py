@@ -47,7 +47,7 @@ for _frame, (_visit, _y, _x) in enumerate(
 
 
 def frames(n: int, dtype: str = "u2", shape: tuple[int, int] = (5, 9)) -> Array:
-    """Return `n` frames whose every pixel tells its frame, row and column (of u1: modulo 251)."""
+    """Return `n` frames in which each pixel has a value of its own (of u1: modulo 251)."""
     n_y, n_x = shape
     numbers = 1 + np.arange(n * n_y * n_x).reshape(n, n_y, n_x)
     return (numbers % 251 if dtype == "u1" else numbers).astype(dtype)

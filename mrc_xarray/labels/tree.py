@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import xarray as xr
 
+from mrc_xarray.metadata.files import Companion
 from mrc_xarray.recording import Dimension
 from mrc_xarray.text import printable
 
-__all__ = ["Image", "tree_of"]
-
-
-class Image(NamedTuple):
-    """An image that belongs to a movie.
-
-    Attributes
-    ----------
-    name : str
-    group : str
-        Parent in the tree; empty for the root.
-    shares : {"scan", "frame"}
-        The dimensions that it shares with the movie if it has their sizes.
-    """
-
-    name: str
-    group: str
-    shares: str
+__all__ = ["tree_of"]
 
 
 def tree_of(
-    movie: xr.Dataset, dims: Sequence[Dimension], images: Sequence[tuple[Image, xr.Dataset]]
+    movie: xr.Dataset, dims: Sequence[Dimension], images: Sequence[tuple[Companion, xr.Dataset]]
 ) -> dict[str, xr.Dataset]:
     """Return the groups of a tree: the movie is ``"/"``, an image ``"/<group>/<name>"``.
 
@@ -40,7 +23,7 @@ def tree_of(
     movie : Dataset
     dims : sequence of Dimension
         The dimensions of the movie, whose names in the Dataset can be the user's.
-    images : sequence of (Image, Dataset)
+    images : sequence of (Companion, Dataset)
         An image that does not have the sizes of the movie's dimensions gets dimensions that begin
         with its own name.
     """

@@ -1,4 +1,4 @@
-"""What an extended header or a sidecar yields: columns of one value a section, and single values.
+"""Metadata of an image: columns with one value per section, and values of the complete file.
 
 Values and units are the file's own; `mrc_xarray.labels.dataset` converts them.
 """
@@ -12,17 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.errors import Problem
+from mrc_xarray.metadata.scan import Scan
 
-__all__ = [
-    "PER_SECTION",
-    "Column",
-    "Metadata",
-    "Value",
-    "gather",
-    "with_gaps",
-]
+__all__ = ["PER_SECTION", "Column", "Metadata", "Step", "Value", "with_gaps"]
 
-#: What belongs to each section by nature: a column even where all of its values are equal.
+#: Properties of a section by nature: a column even if all of its values are equal.
 PER_SECTION = frozenset(
     {
         "tilt_angle", "tilt_beta", "tilt_angle_min", "tilt_angle_max", "tilt_angle_start",
@@ -39,13 +33,13 @@ class Column:
     Attributes
     ----------
     name : str
-        In snake_case; DESIGN's for what it names, such as ``tilt_angle``.
+        In snake_case, such as ``tilt_angle``.
     values : ndarray of float64, int64, bool, str or datetime64[us], shape (n_sections,)
-        What is missing is NaN, NaT or ``""``; see `with_gaps`.
+        Missing values are NaN, NaT or ``""``; see `with_gaps`.
     units : str
-        As in the file, such as ``"m"``, ``"degree"`` or ``"e/m^2"``; empty where there is none.
+        As in the file, such as ``"m"``, ``"degree"`` or ``"e/m^2"``; empty without units.
     long_name : str
-        For people, where the name does not say enough.
+        A description, where the name does not say enough.
     """
 
     name: str
@@ -55,72 +49,101 @@ class Column:
 
 
 class Value(NamedTuple):
-    """One value for the whole file, and its units as in the file."""
+    """One value for the complete file, and its units as in the file."""
 
     value: Any
     units: str = ""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+class Step(NamedTuple):
+    """The distance between neighbours along a dimension, and its units as in the file."""
+
+    size: float
+    units: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Metadata:
-    """What was found beside the pixels.
+    """Everything that a sidecar or an extended header says about an image.
 
     Attributes
     ----------
     columns : tuple of Column
-        One value a section.
+        One value per section.
     values : mapping of str to Value
-        One value for the whole file: str, bool, int or float.
+        One value for the complete file: str, bool, int, float or datetime64.
     keys : mapping of str
-        A sidecar's own keys and their values, as JSON can store them.
+        A sidecar's own keys and texts, or the JSON of an MRCZ, as JSON can store them.
+    steps : mapping of str to Step
+        Step sizes, by dimension.
+    scan : Scan or None
+        The positions of the sections in a scan.
+    is_diffraction : bool
+        Whether the sections are diffraction patterns.
+    evidence : str
+        Why the sections are the images of a stack; empty without evidence.
+    mode0 : tuple of (str, str), or None
+        The dtype of pixels of MODE 0, ``"int8"`` or ``"uint8"``, and the evidence for it.
+    only_for_stacks : bool
+        Whether all of this applies only if the sections are the images of a stack.
     problems : tuple of Problem
-        What could not be read, or was assumed.
+        What could not be read, or was assumed. Problems with the code ``"scan"`` don't matter if
+        the user states the layout.
     """
 
     columns: tuple[Column, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    scan: Scan | None = None
+    is_diffraction: bool = False
+    evidence: str = ""
+    mode0: tuple[str, str] | None = None
+    only_for_stacks: bool = False
     problems: tuple[Problem, ...] = ()
 
+    @classmethod
+    def of_columns(cls, columns: Iterable[Column], problems: Iterable[Problem] = ()) -> Metadata:
+        """Separate columns from values of the complete file.
 
-def gather(columns: Iterable[Column], problems: Iterable[Problem] = ()) -> Metadata:
-    """Tell columns from what is one value for the whole file.
+        A column whose values are all equal becomes one value, except times and `PER_SECTION`.
+        """
+        varying, values = [], {}
+        for column in columns:
+            is_per_section = column.name in PER_SECTION or column.values.dtype.kind == "M"
+            if is_per_section or not _is_constant(column.values):
+                varying.append(column)
+            else:
+                values[column.name] = Value(column.values[0].item(), column.units)
+        return cls(columns=tuple(varying), values=values, problems=tuple(problems))
 
-    Parameters
-    ----------
-    columns : iterable of Column
-        Those whose values are all equal become one value, but for times and `PER_SECTION`.
-    problems : iterable of Problem
+    def over(self, other: Metadata) -> Metadata:
+        """Return this metadata, completed by `other` where this says nothing.
 
-    Returns
-    -------
-    Metadata
-    """
-    kept, single = [], {}
-    for column in columns:
-        by_nature = column.name in PER_SECTION or column.values.dtype.kind == "M"
-        if not by_nature and _is_constant(column.values):
-            single[column.name] = Value(column.values[0].item(), column.units)
-        else:
-            kept.append(column)
-    return Metadata(tuple(kept), single, problems=tuple(problems))
+        `keys` are those of `other` if it has any, since a sidecar does not replace the JSON in a
+        file. The result is no longer `only_for_stacks`.
+        """
+        names = {column.name for column in self.columns} | set(self.values)
+        values = {name: value for name, value in other.values.items() if name not in names}
+        return Metadata(
+            columns=(*self.columns, *(c for c in other.columns if c.name not in names)),
+            values=values | dict(self.values),
+            keys=other.keys or self.keys,
+            steps=dict(other.steps) | dict(self.steps),
+            scan=self.scan or other.scan,
+            is_diffraction=self.is_diffraction or other.is_diffraction,
+            evidence=self.evidence or other.evidence,
+            mode0=self.mode0 or other.mode0,
+            problems=(*self.problems, *other.problems),
+        )
 
 
 def with_gaps(
     values: np.ndarray[Any, Any], present: np.ndarray[Any, Any] | np.bool_
 ) -> np.ndarray[Any, Any]:
-    """Return a copy of `values` with what stands for missing where `present` is False.
+    """Return a copy of `values` with a missing value wherever `present` is False.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n_sections,)
-    present : ndarray of bool, shape (n_sections,) or ()
-
-    Returns
-    -------
-    ndarray, shape (n_sections,)
-        float64 with NaN for floats, and for integers and bools that have gaps; datetime64 with
-        NaT; str with ``""``.
+    A missing value is NaN, which makes float64 of integers and bools, NaT, or ``""``.
     """
     if values.dtype.kind in "iub" and not present.all():
         values = values.astype(np.float64)
@@ -129,5 +152,5 @@ def with_gaps(
 
 
 def _is_constant(values: np.ndarray[Any, Any]) -> bool:
-    """Tell whether there are values, and all are the same and none is missing."""
+    """Return whether there are values, and all are equal and none is missing."""
     return len(values) > 0 and bool((values == values[0]).all())

@@ -1,4 +1,4 @@
-"""How long a dimension can be and still have a coordinate.
+"""The longest dimensions that have coordinates.
 
 A header of 1024 bytes can promise 2³¹ rows, columns and sections. Sections can be trusted if the
 file is long enough to contain them. All other dimensions share one limit of memory.
@@ -10,44 +10,37 @@ from collections.abc import Collection, Iterable, Mapping
 
 from mrc_xarray.errors import Problem
 
-__all__ = ["MOST_POSITIONS", "are_worthwhile", "too_long", "without_coordinate"]
+__all__ = ["MOST_POSITIONS", "is_worth_a_column", "too_long", "without_coordinate"]
 
 #: A longer dimension has no coordinates.
 MOST_POSITIONS = 2**24
 # rows, columns, and everything that a stream of unknown size promises, together: 16 MiB, and as
 # much again because pandas copies the positions that it indexes
 _MOST_PROMISED = 2**21
-# columns of more sections than this are not worth their memory if most values are missing
-_MANY_SECTIONS = 2**14
-_FEWEST = 16
+# a longer column needs a value for at least one section in 16
+_LONGEST_SPARSE_COLUMN = 2**14
+_SECTIONS_PER_VALUE = 16
 
 
-def are_worthwhile(n_there: int, n_sections: int) -> bool:
-    """Return whether columns with `n_there` values for `n_sections` are worth their memory."""
-    return n_sections <= min(MOST_POSITIONS, max(_MANY_SECTIONS, _FEWEST * n_there))
+def is_worth_a_column(n_values: int, n_sections: int) -> bool:
+    """Return whether a column of `n_values` for `n_sections` is worth its memory."""
+    longest = max(_LONGEST_SPARSE_COLUMN, _SECTIONS_PER_VALUE * n_values)
+    return n_sections <= min(MOST_POSITIONS, longest)
 
 
 def too_long(sizes: Mapping[str, int], in_file: Collection[str]) -> frozenset[str]:
     """Return the dimensions that are too long for a coordinate.
 
-    Parameters
-    ----------
-    sizes : mapping of str to int
-        The dimensions that would have a coordinate, with their lengths.
-    in_file : collection of str
-        Dimensions for which the file is known to be long enough.
-
-    Returns
-    -------
-    frozenset of str
+    `sizes` are the lengths of the dimensions that would have a coordinate, and `in_file` those for
+    which the file is known to be long enough.
     """
     long = set()
-    room = _MOST_PROMISED
+    left = _MOST_PROMISED
     for dim, size in sorted(sizes.items(), key=lambda item: item[1]):
-        if size > (MOST_POSITIONS if dim in in_file else room):
+        if size > (MOST_POSITIONS if dim in in_file else left):
             long.add(dim)
         elif dim not in in_file:
-            room -= size
+            left -= size
     return frozenset(long)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.mrc import extended
+from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.suffixes import STACK_SUFFIXES, VOLUME_SUFFIXES, stem_and_suffix
@@ -105,7 +105,7 @@ def _by_rule(header: Header, name: str, extended_size: int, evidence: str) -> tu
     is_mrcz_stack = header.mrcz_version is not None and header.ispg == 0
     stack_evidence = {
         "a Direct Electron server wrote the file": header.is_direct_electron,
-        "the extended header has section records": extended.has_records(header, extended_size),
+        "the extended header has section records": kind_of(header, extended_size).is_per_section,
         "mrcz wrote the file, and ISPG is 0": is_mrcz_stack,
         f"the name ends in {suffix}": suffix in STACK_SUFFIXES,
         evidence: bool(evidence),

@@ -6,7 +6,7 @@ The header promises; the file's size, or a walk through the blocks, tells.
 from __future__ import annotations
 
 from mrc_xarray.errors import MrcError, Problem
-from mrc_xarray.mrc import extended
+from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
 from mrc_xarray.pixels.blocks import BlockIndex, walk
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, CODECS, LARGEST_BLOCK
@@ -172,7 +172,9 @@ def _extended_size(
     there = size - HEADER_SIZE - data_size
     if said in (0, there):
         return said, []
-    absent = there == 0 and not extended.is_there(header, head[HEADER_SIZE : HEADER_SIZE + said])
+    absent = there == 0 and not kind_of(header, said).looks_like(
+        header, head[HEADER_SIZE : HEADER_SIZE + said]
+    )
     impossible = said < 0 or (said > max(size, _LONGEST_EXTENDED_HEADER) and there > 0)
     if not (absent or impossible):
         return said, []

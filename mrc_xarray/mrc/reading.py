@@ -99,7 +99,7 @@ def inspect(
     located = locate(source, first, identity, chosen)
     gathered = gather(source, first, identity, located, chosen)
     arranged = arrange_sections(identity, located, gathered, chosen)
-    placed = place(source, identity, arranged, gathered, chosen)
+    placed = place(source, identity, arranged, chosen)
     steps = (identity, located, gathered, arranged, placed)
     problems = tuple(problem for step in steps for problem in step.problems)
     if chosen.strict and (errors := [p.refusal(source.name) for p in problems if p.strict]):
@@ -119,8 +119,7 @@ def read(
     """Read a file as `inspect` does, and return it in no format's words."""
     file = inspect(source, head, options)
     arranged, placed = file.arranged, file.placed
-    json = file.gathered.json
-    metadata = dict(arranged.metadata.keys) or None if json is None else json
+    metadata = dict(arranged.metadata.keys) or None
     has_labels = metadata is not None and LABELS_KEY in metadata
     others = {key: v for key, v in (metadata or {}).items() if key != LABELS_KEY}
     is_users_layout = file.layout.rule.startswith("the argument")

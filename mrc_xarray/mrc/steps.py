@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -20,18 +20,10 @@ import numpy as np
 from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.metadata import limits
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.metadata.find import (
-    Beside,
-    NamedBytes,
-    SidecarChoice,
-    Step,
-    read_sidecar,
-    read_tilt_list,
-)
-from mrc_xarray.mrc import extended
+from mrc_xarray.metadata.files import SidecarChoice, TextFile
+from mrc_xarray.metadata.find import read_sidecar
 from mrc_xarray.mrc.checks import CHECKS, check
-from mrc_xarray.mrc.extended import mrcz
-from mrc_xarray.mrc.extended.opening import read_records
+from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.geometry import axis_names, geometry_of
 from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
 from mrc_xarray.mrc.layout import Layout, arrange
@@ -43,7 +35,6 @@ from mrc_xarray.pixels.compression import CODECS
 from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, PER_CODEC, Mode
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.recording import Dimension
-from mrc_xarray.safe_json import LONGEST
 from mrc_xarray.storage import Target, open_decoded
 from mrc_xarray.storage.base import Bytes
 
@@ -59,11 +50,6 @@ __all__ = [
     "locate",
     "place",
 ]
-
-# Direct Electron's key for the pixels of movies whose electrons are counted
-_COUNTED = "Autosave Counted Movie Pixel Format"
-# bytes of a long text that are read at once
-_PIECE = 16 * 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +73,11 @@ class Located:
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """What the extended header, its JSON and sidecars say, before the layout is known."""
+    """What the extended header and a sidecar say, before the layout is known."""
 
-    sidecar: Beside
-    tilt_list: Metadata
     records: Metadata
-    record_steps: Mapping[str, Step]
-    json: dict[str, Any] | None
-    problems: tuple[Problem, ...]
+    sidecar: Metadata
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +91,8 @@ class Arranged:
     sections: Sections
     frame_index: np.ndarray[Any, np.dtype[np.int64]] | None
     mode0: str | None
-    metadata: Beside
+    metadata: Metadata
+    sidecar: Metadata
     problems: tuple[Problem, ...]
 
 
@@ -166,22 +150,15 @@ def gather(
 ) -> Gathered:
     """Read what the extended header and sidecars say about the sections."""
     header, size, n_sections = identity.header, located.extended_size, located.sections.shape[0]
-    json, problems = _json_metadata(source, header, head, size, n_sections)
-    records, steps = read_records(source, header, head, size, n_sections)
-    choices = [
-        _sidecar(target, options.storage_options)
-        for target in (options.metadata_file, options.scan_file)
-    ]
-    sidecar = read_sidecar(source, choices[0], choices[1], n_sections)
-    looks_for_list = choices[0] == "auto" and not sidecar.is_told
-    return Gathered(
-        sidecar=sidecar,
-        tilt_list=read_tilt_list(source, header.nz) if looks_for_list else Metadata(),
-        records=records,
-        record_steps=steps,
-        json=json,
-        problems=tuple(problems),
+    records = kind_of(header, size).read_from(source, header, head, size, n_sections)
+    sidecar = read_sidecar(
+        source,
+        metadata_file=_sidecar(options.metadata_file, options.storage_options),
+        scan_file=_sidecar(options.scan_file, options.storage_options),
+        n_sections=n_sections,
+        n_promised=header.nz,
     )
+    return Gathered(records=records, sidecar=sidecar)
 
 
 def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> SidecarChoice:
@@ -190,31 +167,7 @@ def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> S
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
     source, head = open_decoded(target, storage_options)
     raw = head if len(head) == source.size else source.read_all()
-    return NamedBytes(os.path.basename(source.name), raw)
-
-
-def _json_metadata(
-    source: Bytes, header: Header, head: bytes, extended_size: int, n_sections: int
-) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Return the JSON in the extended header; see ``docs/reference/format.md#mrcz``."""
-    if extended.kind(header, extended_size) != mrcz.KIND:
-        return None, []
-    end = HEADER_SIZE + extended_size
-    raw = head[HEADER_SIZE:end]
-    if end > len(head) and mrcz.looks_like(header, raw):
-        if extended_size > LONGEST:
-            raise mrcz.too_much(source.name, extended_size, f"{extended_size} bytes long")
-        raw = b"".join(_text(source, HEADER_SIZE, end))
-    return mrcz.parse(source.name, raw, n_sections)
-
-
-def _text(source: Bytes, start: int, end: int) -> Iterator[bytes]:
-    """Yield pieces of a text up to the first that is not text, as in a hole of a sparse file."""
-    for at in range(start, end, _PIECE):
-        piece = source.read(at, min(_PIECE, end - at))
-        yield piece
-        if not mrcz.is_text(piece):
-            return
+    return TextFile(os.path.basename(source.name), raw)
 
 
 def arrange_sections(
@@ -235,13 +188,12 @@ def arrange_sections(
             evidence=sidecar.evidence,
             options=options,
         )
-    lists = gathered.tilt_list if layout.kind == "image_stack" else Metadata()
-    metadata = sidecar.over(lists).over(gathered.records)
+    is_used = layout.kind == "image_stack" or not sidecar.only_for_stacks
+    used = sidecar if is_used else Metadata()
+    metadata = used.over(gathered.records)
     mode, evidence = identity.mode, None
     if mode.number == 0:
-        is_uint8 = metadata.keys.get(_COUNTED) == "uint8"
-        stated = ("uint8", f"{_COUNTED} is uint8") if is_uint8 else None
-        dtype, evidence = mode0_dtype(header, options.mode0, stated)
+        dtype, evidence = mode0_dtype(header, options.mode0, metadata.mode0)
         mode = replace(mode, stored=dtype, decoded=dtype)
     frame_index = scan.frame_index if scan is not None else None
     shape = located.sections.shape
@@ -254,16 +206,16 @@ def arrange_sections(
         frame_index=frame_index,
         mode0=evidence,
         metadata=metadata,
-        problems=(
-            *(() if options.decides_layout else sidecar.scan_problems),
-            *metadata.problems,
+        sidecar=used,
+        problems=tuple(
+            problem
+            for problem in metadata.problems
+            if problem.code != "scan" or not options.decides_layout
         ),
     )
 
 
-def place(
-    source: Bytes, identity: Identity, arranged: Arranged, gathered: Gathered, options: OpenOptions
-) -> Placed:
+def place(source: Bytes, identity: Identity, arranged: Arranged, options: OpenOptions) -> Placed:
     """Find the positions along each dimension.
 
     The step of a sidecar overrides the header's, and the header's overrides that of records.
@@ -272,9 +224,9 @@ def place(
     metadata, leading = arranged.metadata, arranged.layout.leading
     frame = ("ky", "kx") if metadata.is_diffraction else axes[1:]
     sizes = dict(leading) | dict(zip(frame, shape[1:3], strict=True))
-    in_header = [dim for dim in sizes if dim in axes and dim not in metadata.steps]
+    in_header = [dim for dim in sizes if dim in axes and dim not in arranged.sidecar.steps]
     geometry = geometry_of(identity.header, in_header, options.origin)
-    steps = {**gathered.record_steps, **metadata.steps}
+    steps = metadata.steps
     damage = [problem for axis, problem in geometry.damage.items() if axis not in steps]
     problems = [*damage, *geometry.problems]
 

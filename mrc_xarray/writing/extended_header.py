@@ -15,15 +15,12 @@ import xarray as xr
 
 from mrc_xarray.labels.attributes import attrs_of
 from mrc_xarray.metadata.columns import Column
-from mrc_xarray.mrc import extended as records
+from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.units import converted
 from mrc_xarray.writing.provenance import Provenance
 
 __all__ = ["Extended", "carried", "fields", "given"]
-
-# bytes of one number in the records that follow the file's byte order
-_WORDS = {"SERI": 2, "AGAR": 4, "FEI": 4}
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def fields(data: xr.DataArray) -> xr.Dataset:
         numbers = xr.DataArray(np.arange(found.nz), dims="section")
         numbers = numbers if found.nz > 1 else numbers[0]
     along, shape, sections = numbers.dims, numbers.shape, numbers.values.reshape(-1)
-    told = records.read(found, raw, sections, extended_size=len(raw))
+    told = kind_of(found, len(raw)).read(found, raw, sections)
     variables = {
         column.name: xr.Variable(along, column.values.reshape(shape), _attrs(column))
         for column in told.columns
@@ -117,51 +114,50 @@ def carried(
     found = provenance.header
     if found is None:
         return Extended()
-    kind = records.kind(found, int(provenance.attrs.get("mrc_extended_bytes", 0)))
-    if kind in (None, "json"):
+    kind = kind_of(found, int(provenance.attrs.get("mrc_extended_bytes", 0)))
+    if not kind.is_carried:
         return Extended()
     raw = provenance.extended_header()
     n_same = found.nz == header.nz
     if sections is None and n_same and (header.nz == 1 or header.ispg > 0):
         sections = np.arange(header.nz)
-    size = records.record_size(found, raw, extended_size=len(raw))
+    size = kind.record_size(found, raw)
     if size:
         n_records = len(raw) // size
         if sections is None or not len(sections) or int(sections.max()) >= n_records:
-            return Extended(lost=(f"the extended header ({kind}), as its sections are not known",))
+            return Extended(
+                lost=(f"the extended header ({kind.name}), as its sections are not known",)
+            )
         table = np.frombuffer(raw, np.uint8)[: n_records * size].reshape(n_records, size)
         cut = table[sections]
-        if header.byteorder != found.byteorder and kind in _WORDS:
-            word = np.dtype(f"u{_WORDS[kind]}")
+        if header.byteorder != found.byteorder and kind.word_size > 1:
+            word = np.dtype(f"u{kind.word_size}")
             cut = cut.view(word).byteswap().view(np.uint8)
-        told = records.read(found, raw, sections, extended_size=len(raw))
+        told = kind.read(found, raw, sections)
         coords = {c.name: converted(c.name, c.values, c.units)[0] for c in told.columns}
         if not _holds(data, coords):
             reason = "which the coordinates contradict, or lack"
-            return Extended(lost=(f"the extended header ({kind}), {reason}",))
+            return Extended(lost=(f"the extended header ({kind.name}), {reason}",))
         # what varied in the whole file may not do so in these sections
         coords |= {
             name: np.full(len(sections), converted(name, value, units)[0])
             for name, (value, units) in told.values.items()
         }
-        exttyp, counts = kind, {}
-        if kind in ("SERI", "AGAR"):
-            counts = {"nint": found.nint, "nreal": found.nreal}
-        elif kind == "FEI":
-            # from before EXTTYP: floats alone, whatever their count of integers says
-            exttyp, counts = "AGAR", {"nint": 0, "nreal": size // 4}
+        exttyp, counts = kind.exttyp or kind.name, dict(kind.counts(found))
         return Extended(exttyp, cut.tobytes(), counts, coords, attrs_of(told.values))
-    if kind == "CCP4":
+    if kind.is_of_grid:
         if not is_same_grid or found.ispg != header.ispg:
             # operators of another grid would be wrong, and so are gone without a word
             return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
-        told = records.read(found, raw, extended_size=len(raw))
-        return Extended("CCP4", raw, attrs=attrs_of(told.values))
+        told = kind.read(found, raw)
+        return Extended(kind.name, raw, attrs=attrs_of(told.values))
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
     is_whole = sections is not None and np.array_equal(sections, np.arange(found.nz))
     if is_whole and all(found[name] == header[name] for name in grid):
         return Extended(found.exttyp, raw)
-    return Extended(lost=(f"the extended header ({kind or 'of no known kind'})",))
+    return Extended(
+        lost=(f"the extended header ({kind.name or found.exttyp or 'of no known kind'})",)
+    )
 
 
 def _holds(data: xr.DataArray, told: Mapping[str, npt.NDArray[Any]]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import enum
 import math
-import os
 import struct
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError
 from mrc_xarray.labels.attributes import OWN_ATTRS
 from mrc_xarray.labels.stored_labels import values_to_json
+from mrc_xarray.metadata.find import evidence_next_to
 from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
 from mrc_xarray.mrc.header import N_LABELS, XYZ, Header
 from mrc_xarray.mrc.layout import arrange
@@ -293,7 +293,7 @@ def _dimensions(
         name=name,
         section_axis=roles.axes[0],
         extended_size=extended_size,
-        evidence="an .mdoc is beside the file" if os.path.exists(name + ".mdoc") else "",
+        evidence=evidence_next_to(name),
     )
     opened = [*(dim for dim, _ in arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
     dims = [str(dim) for dim in data.dims]

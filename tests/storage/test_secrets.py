@@ -222,7 +222,7 @@ def refusing(suffix: str, status: int) -> Callable[..., servers.Answer]:
 def test_sidecar_that_is_refused(movie: Path, status: int) -> None:
     with servers.http_server(movie.parent) as server:
         server.alter = refusing("_info.txt", status)
-        with pytest.warns(MrcWarning, match="not to be read") as caught:
+        with pytest.warns(MrcWarning, match="unreadable") as caught:
             ds = xr.open_dataset(with_secrets(server.url(MOVIE)), engine="mrc")
     assert_none("".join(str(warning.message) for warning in caught))
     assert_none(repr(ds.data.attrs))

@@ -1,54 +1,86 @@
-"""What stands in text files beside an image: one small file, and one row here, for each kind."""
+"""Sidecars, the text files next to an image: one small file, and one row here, for each kind."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.metadata.sidecar import direct_electron, direct_electron_names, mdoc, tilt_list
+from mrc_xarray.metadata.files import Companion, ImageFile, TextFile
+from mrc_xarray.metadata.sidecar import direct_electron, mdoc, tilt_list
+from mrc_xarray.metadata.sidecar.direct_electron_files import companions
 
-__all__ = ["SIDECARS", "Sidecar", "sidecar_named"]
+__all__ = ["SIDECARS", "Sidecar", "sidecar_of"]
 
 
-class Sidecar(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Sidecar:
     """A kind of sidecar.
 
     Attributes
     ----------
-    kind : str
-        What it is called here.
-    pattern : re.Pattern
-        What the names of such files end in.
+    pattern : str
+        Regular expression for the end of a file name, to recognize a file that the user names.
+    content : bytes
+        Regular expression for the content, to recognize a file of another name.
     names : callable
-        An image's file name, without folders → the names that its sidecar can have, best first.
+        (image): the names of the sidecar of an image file, best first, without folders.
     read : callable
-        (raw, name, image, n_sections): the sidecar's bytes and name, the image's name, and its
-        number of sections → Metadata.
+        (file, image): the `Metadata` in the sidecar of an `ImageFile`. Whatever the file
+        contains, nothing is raised.
+    evidence : str
+        Why an image with such a sidecar is a stack, for `Metadata.evidence`.
+    only_for_stacks : bool
+        Whether a sidecar that was found, and not named by the user, is used for stacks only. It
+        is no evidence then.
+    companions : callable
+        (image, names, keys): the other images of the same acquisition among the file names in a
+        folder, with the sidecar's `Metadata.keys`.
     """
 
-    kind: str
-    pattern: re.Pattern[str]
+    pattern: str
+    content: bytes
     names: Callable[[str], tuple[str, ...]]
-    read: Callable[[bytes, str, str, int], Metadata]
+    read: Callable[[TextFile, ImageFile], Metadata]
+    evidence: str = ""
+    only_for_stacks: bool = False
+    companions: Callable[[str, Iterable[str], Mapping[str, Any]], tuple[Companion, ...]] = (
+        lambda image, names, keys: ()
+    )
 
 
 #: In the order in which they are looked for; the first one found is taken.
 SIDECARS = (
     Sidecar(
-        "direct_electron",
-        re.compile(r"info\.txt\Z", re.IGNORECASE),
-        direct_electron_names.info_names,
-        direct_electron.read,
+        pattern=r"info\.txt",
+        content=rb"(?s)(?!.*\[(ZValue|FrameSet)).*=",
+        names=direct_electron.names,
+        read=direct_electron.read,
+        companions=companions,
     ),
-    Sidecar("mdoc", re.compile(r"\.mdoc\Z", re.IGNORECASE), mdoc.names, mdoc.read),
     Sidecar(
-        "tilt_list", re.compile(r"\.(raw)?tlt\Z", re.IGNORECASE), tilt_list.names, tilt_list.read
+        pattern=r"\.mdoc",
+        content=rb"(?s).*\[(ZValue|FrameSet)",
+        names=mdoc.names,
+        read=mdoc.read,
+        evidence="an .mdoc describes the file",
+    ),
+    Sidecar(
+        pattern=r"\.(raw)?tlt",
+        content=b"",
+        names=tilt_list.names,
+        read=tilt_list.read,
+        evidence="a list of tilt angles describes the file",
+        only_for_stacks=True,
     ),
 )
 
 
-def sidecar_named(name: str) -> Sidecar | None:
-    """Return the kind of sidecar that a file of this name is, or None."""
-    return next((sidecar for sidecar in SIDECARS if sidecar.pattern.search(name)), None)
+def sidecar_of(file: TextFile) -> Sidecar:
+    """Return the kind of a sidecar, by its name or else by its content."""
+    for sidecar in SIDECARS:
+        if re.search(f"(?:{sidecar.pattern})\\Z", file.name, re.IGNORECASE):
+            return sidecar
+    return next(sidecar for sidecar in SIDECARS if re.match(sidecar.content, file.raw))

@@ -1,6 +1,7 @@
-"""SerialEM's and IMOD's autodoc text: keys, in entries below heads such as ``[ZValue = 3]``.
+"""Lines of ``key = value``, in entries after heads such as ``[ZValue = 3]``, or without heads.
 
-See FORMAT: SerialEM mdoc. What the keys mean is told by ``mrc_xarray.metadata.sidecar.mdoc``.
+SerialEM's and IMOD's autodoc files, and Direct Electron's info files, are such texts. See
+``docs/reference/format.md#mdoc``. The meaning of the keys is up to the callers.
 """
 
 from __future__ import annotations
@@ -8,88 +9,59 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.metadata.sidecar.lines import clip, decode, lines, more, too_long
+from mrc_xarray.metadata.files import TextFile, clip, more
 
-__all__ = ["Autodoc", "Entry", "parse"]
+__all__ = ["LONGEST_LINE", "Autodoc", "Entry", "parse"]
+
+#: A longer line is cut off; in characters.
+LONGEST_LINE = 2**16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Entry:
-    """The keys below one ``[kind = title]``.
+    """The keys after one ``[kind = title]``, their values, and their lines.
 
-    Attributes
-    ----------
-    kind, title : str
-        ``ZValue`` and ``3`` for section 3; both empty for what stands before the first entry.
-    line : int
-        Where it begins, from 1 on.
-    values : dict of str to str
-        All keys in the file's order.
-    lines : dict of str to int
-        The line of each key.
+    The kind is ``ZValue`` and the title is ``3`` for section 3. Both are empty for the keys in
+    front of the first entry.
     """
 
-    kind: str
-    title: str
-    line: int
+    kind: str = ""
+    title: str = ""
+    line: int = 1
     values: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Autodoc:
-    """An autodoc as it stands.
+    """An autodoc: keys in front of the first entry, free text, entries, and unreadable lines.
 
-    Attributes
-    ----------
-    name : str
-        The file's, for messages.
-    globals : Entry
-        What stands before the first entry.
-    titles : tuple of str
-        Free text, from ``[T = ...]``, or ``T = ...`` in files for one exposure.
-    entries : tuple of Entry
-        In the file's order.
-    problems : tuple of Problem
-        Lines that could not be read.
+    The free text is from ``[T = ...]``, or from ``T = ...`` in files for one exposure.
     """
 
-    name: str
-    globals: Entry
+    top: Entry
     titles: tuple[str, ...]
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]
 
 
-def parse(raw: bytes, name: str) -> Autodoc:
-    """Read an autodoc, whatever is in it.
-
-    Parameters
-    ----------
-    raw : bytes
-        The file's.
-    name : str
-        The file's, for messages.
-
-    Returns
-    -------
-    Autodoc
-    """
-    first = entry = Entry("", "", 1)
-    titles, entries, malformed = [], [], []
-    long: list[tuple[int, int]] = []
-    for line, text in lines(decode(raw), long):
+def parse(file: TextFile) -> Autodoc:
+    """Read an autodoc. Whatever the file contains, nothing is raised."""
+    top = entry = Entry()
+    titles, entries, malformed, long = [], [], [], []
+    for line, complete in file.lines():
+        text = complete[:LONGEST_LINE]
+        if text != complete:
+            long.append((line, f"{len(complete)} characters long"))
         is_head = text.startswith("[")
-        whole = text.endswith("]") if is_head else True
-        # titles hold "=", too
-        key, equals, value = (
-            part.strip() for part in text.strip("[]" if is_head else "").partition("=")
-        )
-        if not (whole and key and equals):
-            malformed.append((line, text))
+        # titles may contain "=", too
+        key, equals, value = (text.strip("[]") if is_head else text).partition("=")
+        key, value = key.strip(), value.strip()
+        if not (key and equals) or (is_head and not text.endswith("]")):
+            malformed.append((line, clip(text)))
             if is_head:
-                # so that keys below a broken head do not go to the entry before it
-                entry = Entry("", "", line)
+                # the keys after a broken head do not belong to the entry in front of it
+                entry = Entry()
         elif key == "T":
             titles.append(value)
         elif is_head:
@@ -98,14 +70,11 @@ def parse(raw: bytes, name: str) -> Autodoc:
         else:
             entry.values[key] = value
             entry.lines[key] = line
-    problems = too_long(name, long)
-    if malformed:
-        line, text = malformed[0]
-        found = clip(text) + more(malformed)
-        accepted = "key = value, or [key = value]"
-        problems.append(
-            Problem(
-                "sidecar", "the line", found, accepted, "It is left out.", file=name, line=line
-            )
-        )
-    return Autodoc(name, first, tuple(titles), tuple(entries), tuple(problems))
+    cut = f"up to {LONGEST_LINE} characters", "It is cut off."
+    left_out = "key = value, or [key = value]", "It is left out."
+    problems = [
+        file.problem("the line", lines[0][1] + more(lines), *words, line=lines[0][0])
+        for lines, words in ((long, cut), (malformed, left_out))
+        if lines
+    ]
+    return Autodoc(top=top, titles=tuple(titles), entries=tuple(entries), problems=tuple(problems))

@@ -1,55 +1,78 @@
-"""Direct Electron: the files beside a movie, ``_info.txt`` and ``_scan_coordinates.csv``.
+"""Direct Electron's sidecars of a movie: ``_info.txt`` and ``_scan_coordinates.csv``.
 
-See FORMAT: Direct Electron. Their names are in `direct_electron_names`, and what they
-say about the movie's frames is in ``mrc_xarray.metadata.scan``.
+See ``docs/reference/format.md#direct-electron``.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.metadata.columns import Metadata, Value
-from mrc_xarray.metadata.sidecar.lines import Room, clip, decode, lines, more, number, too_long
+from mrc_xarray.metadata.columns import Metadata, Step, Value
+from mrc_xarray.metadata.files import ImageFile, TextFile, clip, number
+from mrc_xarray.metadata.scan import STAYS_A_STACK, Positions, Scan, read_positions
+from mrc_xarray.metadata.sidecar.autodoc import parse
+from mrc_xarray.metadata.sidecar.direct_electron_files import prefixes
 
-__all__ = [
-    "Coordinates",
-    "Info",
-    "parse_coordinates",
-    "parse_info",
-    "read",
-]
+__all__ = ["Info", "arrange", "names", "read"]
 
-# in seconds since 1970; Python's own dates end with it
+# seconds since 1970; the last date of Python's datetime
 _YEAR_9999 = 253_370_764_800
 _ON = frozenset({"enable", "on", "true", "yes", "1"})
+# size of a scan of 8192 × 8192
+_LARGEST_SIZE = 2**26
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+def names(image: str) -> tuple[str, ...]:
+    """Return the possible names of the info file of a movie, best first."""
+    return tuple(prefix + "_info.txt" for prefix in prefixes(image))
+
+
+def read(file: TextFile, image: ImageFile) -> Metadata:
+    """Read an info file, and the scan coordinates if the scan needs them."""
+    info = Info.parse(file)
+    scan, problems = _read_scan(info, image)
+    is_counted = info.values.get(_PIXEL_FORMAT) == "uint8"
+    return Metadata(
+        values=info.single_values(),
+        keys=dict(info.values),
+        steps=info.steps(),
+        scan=scan,
+        is_diffraction=info.is_diffraction,
+        mode0=("uint8", f"{_PIXEL_FORMAT} is uint8") if is_counted else None,
+        problems=(*info.problems, *problems),
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Info:
-    """An info file: every key with its value as text, and what they say of the frames.
+    """An info file: the text and the line of each key.
 
-    Attributes
-    ----------
-    name : str
-        The file's, for messages.
-    values : mapping of str to str
-        All keys in the file's order; empty text where the file has none.
-    lines : mapping of str to int
-        The line of each key, from 1 on.
-    problems : tuple of Problem
-        Lines that are no ``key = value``, and known keys whose value is no number.
+    Its problems are lines that are not ``key = value``, and values that are not numbers.
     """
 
-    name: str
+    file: TextFile
     values: Mapping[str, str]
     lines: Mapping[str, int]
     problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def parse(cls, file: TextFile) -> Info:
+        """Read an info file. Whatever the file contains, nothing is raised."""
+        doc = parse(file)
+        values, lines = doc.top.values, doc.top.lines
+        words = "a number", "The value is unknown."
+        not_numbers = (
+            file.problem(key, clip(values[key]), *words, line=lines[key])
+            for key in _NUMERIC
+            if values.get(key) and number(values[key]) is None
+        )
+        return cls(file=file, values=values, lines=lines, problems=(*doc.problems, *not_numbers))
 
     @property
     def is_scan(self) -> bool:
@@ -68,8 +91,7 @@ class Info:
     def is_diffraction(self) -> bool:
         """Whether the frames are diffraction patterns.
 
-        In STEM mode, or with a camera length, or where the mode is unknown and the beam was
-        scanned.
+        They are in STEM mode, with a camera length, and in a scan if the mode is unknown.
         """
         mode = number(self.values.get(_MODE, ""))
         camera_length = number(self.values.get(_CAMERA_LENGTH, ""))
@@ -77,30 +99,29 @@ class Info:
             return True
         return mode in (None, -1) and self.is_scan
 
-    @property
-    def specimen_pixel_size(self) -> tuple[float | None, float | None]:
-        """Step of the scan, or pixel size of an image: (y, x), nm; None where unknown."""
-        return self.positive(_SPECIMEN.format("Y")), self.positive(_SPECIMEN.format("X"))
-
-    @property
-    def diffraction_pixel_size(self) -> tuple[float | None, float | None]:
-        """Pixel size of a diffraction pattern: (ky, kx), 1/nm; None where unknown.
-
-        The file states no unit; 1/nm is what RosettaSciIO takes it for.
-        """
-        return self.positive(_DIFFRACTION.format("Y")), self.positive(_DIFFRACTION.format("X"))
-
     def is_on(self, key: str) -> bool:
-        """Tell whether a switch is on; one that is missing is off."""
+        """Return whether a switch is on; a missing one is off."""
         return self.values.get(key, "").lower() in _ON
 
     def positive(self, *spellings: str) -> float | None:
-        """Return the first number above zero under these keys; -1, the file's unknown, is None."""
+        """Return the first positive number of these keys; unknown values are -1 in the file."""
         found = (number(self.values.get(key, "")) for key in spellings)
         return next((value for value in found if value is not None and value > 0), None)
 
-    def metadata(self) -> Metadata:
-        """Return what is known of the whole movie, in the file's units."""
+    def steps(self) -> dict[str, Step]:
+        """Return the known step sizes: of the scan or image, and of a diffraction pattern.
+
+        The file states no unit for patterns; RosettaSciIO, too, takes the numbers as 1/nm.
+        """
+        scanned = "scan_" if self.is_scan else ""
+        keys = {f"{scanned}{axis}": (_SPECIMEN.format(axis.upper()), "nm") for axis in "yx"}
+        if self.is_diffraction:
+            keys |= {f"k{axis}": (_DIFFRACTION.format(axis.upper()), "1/nm") for axis in "yx"}
+        sizes = {dim: (self.positive(key), units) for dim, (key, units) in keys.items()}
+        return {dim: Step(size, units) for dim, (size, units) in sizes.items() if size}
+
+    def single_values(self) -> dict[str, Value]:
+        """Return the known values of the complete movie, in the file's units."""
         values = {}
         for row in _NUMBERS:
             if row.key.startswith("Scan - ") and not self.is_scan:
@@ -116,151 +137,122 @@ class Info:
         seconds = self.positive(_TIMESTAMP)
         if seconds is not None and seconds < _YEAR_9999:
             values["time"] = Value(np.datetime64(round(seconds * 1e6), "us"))
-        room = Room()
-        keys = {key: text for key, text in self.values.items() if room.takes(key, (text,))}
-        problems = (*self.problems, *room.problems(self.name))
-        return Metadata(values=values, keys=keys, problems=problems)
+        return values
+
+    def problem(self, key: str, accepted: str, action: str = STAYS_A_STACK) -> Problem:
+        """Return a problem of the scan: the value of a key."""
+        value = self.values.get(key)
+        found, line = "missing" if value is None else clip(value), self.lines.get(key, 0)
+        return self.file.problem(key, found, accepted, action, line=line, code="scan")
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Coordinates:
-    """Where in the scan each frame was recorded.
+def _read_scan(info: Info, image: ImageFile) -> tuple[Scan | None, list[Problem]]:
+    """Return the scan by the coordinates of the user, or else by the info file."""
+    if isinstance(image.scan_file, TextFile):
+        given, problems = read_positions(image.scan_file)
+        if given is not None:
+            return _place(info, given, image.n_sections)
+        scan, misfits = arrange(info, None, image.n_sections)
+        return scan, [*problems, *misfits]
+    candidates = [prefix + "_scan_coordinates.csv" for prefix in prefixes(image.name)]
+    is_wanted = image.scan_file == "auto" and info.is_scan
+    file, problems = image.find(candidates if is_wanted else (), code="scan")
+    positions, unreadable = (None, []) if file is None else read_positions(file)
+    scan, misfits = arrange(info, positions, image.n_sections)
+    return scan, [*problems, *unreadable, *misfits]
 
-    Attributes
-    ----------
-    name : str
-        The file's, for messages.
-    positions : ndarray of int64, shape (n_rows, 2)
-        x and y of each row, from 0 on within the region of interest, in the order of acquisition.
+
+def arrange(
+    info: Info, positions: Positions | None, n_frames: int
+) -> tuple[Scan | None, list[Problem]]:
+    """Return how the `n_frames` of a movie lie in its scan, and problems.
+
+    All scans except rasters need positions. There is no scan if the beam was not scanned, or if
+    the sidecars do not fit the movie.
     """
+    if not info.is_scan:
+        return None, []
+    if info.is_raster:
+        scan, problems = _raster(info, n_frames)
+        if scan is not None or positions is None:
+            return scan, problems
+    if positions is not None:
+        return _place(info, positions, n_frames)
+    is_region = info.values.get("Scan - Type") == "Raster"
+    problem = info.problem(
+        "Scan - ROI Type" if is_region else "Scan - Type",
+        "Raster, or a scan with a _scan_coordinates.csv next to the movie",
+        "The frames stay a plain stack; scan_file= names the coordinates.",
+    )
+    return None, [problem]
 
-    name: str
-    positions: np.ndarray[Any, np.dtype[np.int64]]
 
+def _raster(info: Info, n_frames: int) -> tuple[Scan | None, list[Problem]]:
+    """Return the scan of a raster, or None if its sizes do not multiply to `n_frames`.
 
-def parse_info(raw: bytes, name: str) -> Info:
-    """Read an info file, whatever is in it.
-
-    Parameters
-    ----------
-    raw : bytes
-        The file's: ``key = value`` a line.
-    name : str
-        The file's, for messages.
-
-    Returns
-    -------
-    Info
+    The complete scan repeats, so `repeat` is slowest; a point repeats before the beam moves on,
+    so `point_repeat` is fastest.
     """
-    values: dict[str, str] = {}
-    places: dict[str, int] = {}
-    malformed = []
-    long: list[tuple[int, int]] = []
-    for line, text in lines(decode(raw), long):
-        # keys hold parentheses, and values may hold "="
-        key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not key:
-            malformed.append((line, text))
-            continue
-        values[key] = value
-        places[key] = line
-    problems = too_long(name, long)
-    if malformed:
-        line, text = malformed[0]
-        found = clip(text) + more(malformed)
-        problems.append(
-            Problem(
-                "sidecar",
-                "the line",
-                found,
-                "key = value",
-                "It is left out.",
-                file=name,
-                line=line,
-            )
-        )
-    problems += [
-        Problem(
-            "sidecar",
-            key,
-            clip(values[key]),
-            "a number",
-            "It is taken as unknown.",
-            file=name,
-            line=places[key],
-        )
-        for key in _NUMERIC
-        if values.get(key) and number(values[key]) is None
-    ]
-    return Info(name, values, places, tuple(problems))
+    point_key = next((key for key in _POINT_REPEATS if info.values.get(key)), _POINT_REPEATS[0])
+    keys = (_REPEATS, *_size_keys(info), point_key)
+    counts = [_count(info, key, default=None if "Size" in key else 1) for key in keys]
+    problems = _merged_points(info) + [problem for _, problem in counts if problem]
+    if problems:
+        return None, problems
+    sizes = [size for size, _ in counts]
+    total = math.prod(sizes)
+    # a stored frame can be the sum of several camera frames of one point
+    n_summed, _ = _count(info, "Autosave Movie Sum Count", default=1)
+    if total == n_frames:
+        return Scan.raster(sizes), []
+    if total == n_frames * n_summed and sizes[-1] % n_summed == 0:
+        return Scan.raster([*sizes[:-1], sizes[-1] // n_summed]), []
+    field, found = " × ".join(keys), f"{' × '.join(map(str, sizes))} = {total}"
+    words = f"the number of frames in the movie, {n_frames}", STAYS_A_STACK
+    line = info.lines.get(keys[1], 0)
+    return None, [info.file.problem(field, found, *words, line=line, code="scan")]
 
 
-def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
-    """Read an info file; see `Info.metadata`."""
-    return parse_info(raw, name).metadata()
+def _place(info: Info, positions: Positions, n_frames: int) -> tuple[Scan | None, list[Problem]]:
+    """Return a scan as large as the info file says, but with all positions."""
+    if merged := _merged_points(info):
+        return None, merged
+    sizes, problems = [], []
+    for key, visited in zip(_size_keys(info), positions.sizes, strict=True):
+        size, _ = _count(info, key, default=0)
+        if 0 < size < visited:
+            accepted = f"{visited} or more, because of the positions in {positions.file.name}"
+            action = "The scan is made as large as its coordinates."
+            problems.append(info.problem(key, accepted, action))
+        sizes.append(max(size, visited))
+    scan, misfits = positions.arrange((sizes[0], sizes[1]), n_frames)
+    return scan, misfits or problems
 
 
-# lines of two whole numbers, whose digits fit into 64 bits, and blank ones
-_POSITIONS = re.compile(rb"(?:[ \t]*[0-9]{1,18}[ \t]*,[ \t]*[0-9]{1,18}[ \t]*\r?\n|[ \t\r]*\n)*+")
-_X, _Y = (re.compile(rb"(?:\b|_)" + axis, re.IGNORECASE) for axis in (b"x", b"y"))
+def _merged_points(info: Info) -> list[Problem]:
+    """Return the problem of frames that cover several points, which can't be separated."""
+    n_points, problem = _count(info, _POINTS_PER_FRAME, default=1)
+    if n_points > 1:
+        problem = info.problem(_POINTS_PER_FRAME, "1")
+    return [problem] if problem else []
 
 
-def parse_coordinates(raw: bytes, name: str) -> tuple[Coordinates | None, list[Problem]]:
-    """Read the positions of a custom scan.
-
-    Parameters
-    ----------
-    raw : bytes
-        The file's: ``x,y`` a line, one line a frame, perhaps below a line with their names.
-    name : str
-        The file's, for messages.
-
-    Returns
-    -------
-    coordinates : Coordinates or None
-        None where a line could not be read: all later frames would be misplaced.
-    problems : list of Problem
-    """
-    body = raw.removeprefix(b"\xef\xbb\xbf") + b"\n"
-    start, end = 0, _end_of_positions(body, 0)
-    if not body[:end].strip() and _names_x_y(_line_at(body, end)):
-        start = end + len(_line_at(body, end)) + 1
-        end = _end_of_positions(body, start)
-    is_empty = not body[start:].strip()
-    if end < len(body) or is_empty:
-        line = 0 if is_empty else body.count(b"\n", 0, end) + 1
-        text = decode(_line_at(body, end)).strip(" \t\r")
-        problem = Problem(
-            "sidecar",
-            "the position",
-            "missing: the file has none" if is_empty else clip(text),
-            "x,y as two whole numbers from 0 on, one line a frame",
-            "The frames stay a plain stack.",
-            file=name,
-            line=line,
-        )
-        return None, [problem]
-    numbers = np.fromstring(body[start:].replace(b",", b" "), dtype=np.int64, sep=" ")
-    return Coordinates(name, numbers.reshape(-1, 2)), []
+def _size_keys(info: Info) -> tuple[str, str]:
+    return _ROI_SIZES if info.is_on("Scan - ROI Enable") else _SIZES
 
 
-def _end_of_positions(body: bytes, start: int) -> int:
-    """Return where the first line begins that is no position; the length where all are."""
-    match = _POSITIONS.match(body, start)
-    return match.end() if match else start
-
-
-def _names_x_y(line: bytes) -> bool:
-    first, _, behind = line.partition(b",")
-    return bool(_X.search(first) and _Y.search(behind.partition(b",")[0]))
-
-
-def _line_at(body: bytes, start: int) -> bytes:
-    return body[start : body.find(b"\n", start)]
+def _count(info: Info, key: str, default: int | None) -> tuple[int, Problem | None]:
+    """Return a positive integer; `default` if it is unknown, and with None that is a problem."""
+    value = number(info.values.get(key, ""))
+    if default is not None and (value == -1 or not info.values.get(key)):
+        return default, None
+    if value is None or value < 1 or value % 1 or value > _LARGEST_SIZE:
+        return 1, info.problem(key, "a positive integer")
+    return int(value), None
 
 
 class _Row(NamedTuple):
-    """What a key is called here; `signed` where 0 and below are values, and not unknown."""
+    """The name of a key here; `signed` if 0 and negative numbers are known values."""
 
     name: str
     units: str
@@ -273,7 +265,14 @@ _MODE = "Instrument Project TEMorSTEM Mode"
 _SPECIMEN = "Specimen Pixel Size {} (nanometers)"
 _DIFFRACTION = "Diffraction Pixel Size {}"
 _TIMESTAMP = "Timestamp (seconds since Epoch)"
+# of movies whose electrons are counted
+_PIXEL_FORMAT = "Autosave Counted Movie Pixel Format"
+_SIZES = ("Scan - Size Y", "Scan - Size X")
+_ROI_SIZES = ("Scan - ROI Size Y", "Scan - ROI Size X")
+_REPEATS = "Scan - Repeats"
+_POINTS_PER_FRAME = "Scan - Points Per Camera Frame"
 # of server 2.7.4, and of 2.7.2
+_POINT_REPEATS = ("Scan - Camera Frames Per Point", "Scan - Point Repeat")
 _ADUS_PER_ELECTRON = ("ADUs Per Electron", "ADUs Per Electron Bin1x")
 
 _NUMBERS = (

@@ -1,23 +1,23 @@
-"""SerialEM's ``.mdoc``: what the microscope was set to, for each section or for one exposure.
+"""SerialEM's ``.mdoc``: the settings of the microscope, for each section or for one exposure.
 
-See FORMAT: SerialEM mdoc.
+See ``docs/reference/format.md#mdoc``.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.metadata.columns import Column, Metadata, Value, gather
-from mrc_xarray.metadata.limits import are_worthwhile
-from mrc_xarray.metadata.sidecar.autodoc import Autodoc, Entry, parse
-from mrc_xarray.metadata.sidecar.lines import LONGEST_LINE, Room, clip, more, number
+from mrc_xarray.metadata.columns import Column, Metadata, Value
+from mrc_xarray.metadata.files import ImageFile, TextFile, clip, more, number
+from mrc_xarray.metadata.limits import is_worth_a_column
+from mrc_xarray.metadata.sidecar.autodoc import LONGEST_LINE, Autodoc, Entry, parse
 
 __all__ = ["names", "read"]
 
@@ -27,97 +27,69 @@ _TILT_AXIS = re.compile(r"tilt ?axis ?angle\s*=\s*([-+]?\d+\.?\d*)", re.IGNORECA
 
 
 def names(image: str) -> tuple[str, ...]:
-    """Return the names that the .mdoc of an image can have."""
+    """Return the possible names of the .mdoc of an image."""
     return (image + ".mdoc",)
 
 
-def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
-    """Read an .mdoc for an image.
-
-    Parameters
-    ----------
-    raw : bytes
-        The .mdoc's.
-    name : str
-        The .mdoc's, for messages.
-    image : str
-        The image's file name, which tells its exposure among several.
-    n_sections : int
-        Sections in the image.
+def read(file: TextFile, image: ImageFile) -> Metadata:
+    """Read an .mdoc.
 
     Returns
     -------
     Metadata
-        Of an .mdoc with ``[ZValue]``: columns, the entry for section n at n. Of one with
-        ``[FrameSet]``: single values, for all frames of one exposure. In SerialEM's units. Keys
-        without a known meaning are in its `keys`: global keys as they are, and keys of the
-        entries under ``"sections"``.
+        With ``[ZValue]``: columns, with the entry for section n at n. With ``[FrameSet]``: single
+        values, for all frames of one exposure. In SerialEM's units. Keys without a known meaning
+        are in `keys`: global keys as they are, and keys of the entries under ``"sections"``.
     """
-    doc = parse(raw, name)
-    problems = list(doc.problems)
-    entries, is_single = _entries_of(doc, image, n_sections, problems)
-    n_places = 1 if is_single else n_sections
-    columns = _columns(name, entries, n_places, problems)
-    found = Metadata(values=_values(columns)) if is_single else gather(columns)
-
-    values = _values(_columns(name, {0: doc.globals}, 1, problems))
-    if doc.titles:
-        values["titles"] = Value("\n".join(doc.titles)[:LONGEST_LINE])
-        if axis := _TILT_AXIS.search(values["titles"].value):
-            values["tilt_axis_angle"] = Value(float(axis[1]), "degree")
-    # a section's own word goes before the file's
-    for column in found.columns:
-        values.pop(column.name, None)
-    room = Room()
-    keys: dict[str, Any] = {
-        key: text for key, text in doc.globals.values.items() if room.takes(key, (text,))
-    }
-    if doc.titles and room.takes("titles", doc.titles, len(doc.titles)):
-        keys["titles"] = list(doc.titles)
-    if unknown := _unknown(entries, n_places, room):
-        keys["sections"] = unknown
-    problems += room.problems(name)
-    return Metadata(found.columns, values | dict(found.values), keys, tuple(problems))
-
-
-def _entries_of(
-    doc: Autodoc, image: str, n_sections: int, problems: list[Problem]
-) -> tuple[Mapping[int, Entry], bool]:
-    """Return a mapping of section to entry, and whether a single entry is for all sections."""
+    doc = parse(file)
     sections = [entry for entry in doc.entries if entry.kind == _SECTION]
     exposures = [entry for entry in doc.entries if entry.kind == _FRAMES]
+    n_places = image.n_sections
     if sections:
-        return _in_order(doc.name, sections, n_sections, problems), False
-    stem = _stem(image)
+        entries, problems = _by_section(file, sections, image.n_sections)
+    elif exposure := _exposure_of(exposures, image):
+        entries, problems, n_places = {0: exposure}, [], 1
+    elif exposures and len(exposures) == image.n_sections:
+        entries, problems = dict(enumerate(exposures)), []
+    else:
+        entries, problems, n_places = {}, [_no_entry(file, exposures)], 1
+    columns, bad = _columns(file, entries, n_places)
+    found = Metadata.of_columns(columns)
+    if not sections and n_places == 1:
+        found = Metadata(values=_single_values(columns))
+    top, more_bad = _columns(file, {0: doc.top}, 1)
+    of_file = Metadata(
+        values=_single_values(top) | _of_titles(doc),
+        keys=_keys(doc, entries, n_places),
+        problems=(*doc.problems, *problems, *bad, *more_bad),
+    )
+    # the value of a section overrides the value of the file
+    return found.over(of_file)
+
+
+def _exposure_of(exposures: list[Entry], image: ImageFile) -> Entry | None:
+    """Return the exposure that the image has the frames of: the only one, or the one it names."""
+    stem = _stem(image.name)
     same = [e for e in exposures if stem and _stem(e.values.get("SubFramePath", "")) == stem]
-    if len(exposures) == 1 or len(same) == 1:
-        return {0: (same or exposures)[0]}, True
-    if exposures and len(exposures) == n_sections:
-        return dict(enumerate(exposures)), False
-    found = (
-        f"there {len(exposures)} times, none of them for this image" if exposures else "missing"
-    )
-    problems.append(
-        Problem(
-            "sidecar",
-            _FRAMES if exposures else _SECTION,
-            found,
-            f"[{_SECTION} = n] for each section, or one [{_FRAMES} = 0] with its SubFramePath",
-            "What is known of single sections is left out.",
-            file=doc.name,
-            line=exposures[0].line if exposures else 0,
-        )
-    )
-    return {}, True
+    return next((group[0] for group in (same, exposures) if len(group) == 1), None)
 
 
-def _in_order(
-    name: str, sections: Sequence[Entry], n_sections: int, problems: list[Problem]
-) -> dict[int, Entry]:
+def _no_entry(file: TextFile, exposures: list[Entry]) -> Problem:
+    accepted = f"[{_SECTION} = n] for each section, or one [{_FRAMES} = 0] with its SubFramePath"
+    action = "The values of single sections are left out."
+    if not exposures:
+        return file.problem(_SECTION, "missing", accepted, action)
+    found = f"there {len(exposures)} times, but never for this image"
+    return file.problem(_FRAMES, found, accepted, action, line=exposures[0].line)
+
+
+def _by_section(
+    file: TextFile, entries: list[Entry], n_sections: int
+) -> tuple[dict[int, Entry], list[Problem]]:
     """Return a mapping of the image's sections to their entries."""
     ordered: dict[int, Entry] = {}
     wrong, repeated = [], []
-    for entry in sections:
+    for entry in entries:
         section = int(entry.title) if re.fullmatch("[0-9]{1,9}", entry.title) else n_sections
         if section >= n_sections:
             wrong.append(entry)
@@ -125,71 +97,64 @@ def _in_order(
         if section in ordered:
             repeated.append(entry)
         ordered[section] = entry
-    for group, accepted, action in (
-        (wrong, f"a section of the image, 0–{n_sections - 1}", "It is left out."),
-        (repeated, "each section once", "The last one is taken."),
-    ):
-        if group:
-            found = clip(group[0].title) + more(group)
-            problems.append(
-                Problem(
-                    "sidecar", _SECTION, found, accepted, action, file=name, line=group[0].line
-                )
-            )
+    problems = [
+        file.problem(
+            _SECTION, clip(group[0].title) + more(group), accepted, action, line=group[0].line
+        )
+        for group, accepted, action in (
+            (wrong, f"a section of the image, 0–{n_sections - 1}", "It is left out."),
+            (repeated, "each section once", "The last one is used."),
+        )
+        if group
+    ]
     if n_missing := n_sections - len(ordered):
         first = next(section for section in range(n_sections) if section not in ordered)
-        problems.append(
-            Problem(
-                "sidecar",
-                f"[{_SECTION} = {first}]",
-                "missing" + (f" (and {n_missing - 1} more)" if n_missing > 1 else ""),
-                "an entry for each section of the image",
-                "What it would say is unknown."
-                if are_worthwhile(len(ordered), n_sections)
-                else "The few entries are not worth a column, and are left out.",
-                file=name,
-            )
-        )
-    return ordered
+        action = "Its values are unknown."
+        if not is_worth_a_column(len(ordered), n_sections):
+            action = "The entries are too few for columns, and are left out."
+        found, accepted = "missing" + more(range(n_missing)), "an entry for each section"
+        problems.append(file.problem(f"[{_SECTION} = {first}]", found, accepted, action))
+    return ordered, problems
 
 
 def _columns(
-    name: str, entries: Mapping[int, Entry], n_places: int, problems: list[Problem]
-) -> list[Column]:
-    """Return the keys with a known meaning as columns, with one value for each of `n_places`."""
+    file: TextFile, entries: Mapping[int, Entry], n_places: int
+) -> tuple[list[Column], list[Problem]]:
+    """Return the keys with a known meaning as columns of `n_places` values."""
     columns: list[Column] = []
-    if not are_worthwhile(len(entries), n_places):
-        return columns
+    problems: list[Problem] = []
+    if not is_worth_a_column(len(entries), n_places):
+        return columns, problems
     for key, row in _KEYS.items():
         texts = {place: text for place, e in entries.items() if (text := e.values.get(key))}
         values = {place: row.parse(text) for place, text in texts.items()}
         if bad := [place for place, value in values.items() if value is None]:
-            line, found = entries[bad[0]].lines[key], clip(texts[bad[0]]) + more(bad)
-            problems.append(
-                Problem(
-                    "sidecar",
-                    key,
-                    found,
-                    row.accepted,
-                    "It is taken as unknown.",
-                    file=name,
-                    line=line,
-                )
-            )
+            found, line = clip(texts[bad[0]]) + more(bad), entries[bad[0]].lines[key]
+            action = "The value is unknown."
+            problems.append(file.problem(key, found, row.accepted, action, line=line))
         known = {place: value for place, value in values.items() if value is not None}
-        for part, column_name in enumerate(row.names if known else ()):
-            # numpy makes NaN or NaT of None
+        for part, name in enumerate(row.names if known else ()):
+            # NumPy converts None to NaN or NaT
             column = np.full(n_places, None, row.dtype)
             column[list(known)] = [value[part] for value in known.values()]
-            columns.append(Column(column_name, column, row.units))
-    return columns
+            columns.append(Column(name, column, row.units))
+    return columns, problems
 
 
-def _unknown(entries: Mapping[int, Entry], n_places: int, room: Room) -> dict[str, Any]:
+def _keys(doc: Autodoc, entries: Mapping[int, Entry], n_places: int) -> dict[str, Any]:
+    keys: dict[str, Any] = dict(doc.top.values)
+    if doc.titles:
+        keys["titles"] = list(doc.titles)
+    if unknown := _unknown(entries, n_places):
+        keys["sections"] = unknown
+    return keys
+
+
+def _unknown(entries: Mapping[int, Entry], n_places: int) -> dict[str, Any]:
     """Return the keys without a known meaning: one text if all places have the same, else a list.
 
-    A key that most places lack has a mapping of place to text, so that a sidecar of many
-    different keys does not become longer in the metadata.
+    A key that most places lack is a mapping of place to text, so that the metadata of an .mdoc
+    with many different keys are not longer than the file.
     """
     by_key: dict[str, dict[int, str]] = {}
     for place, entry in entries.items():
@@ -198,24 +163,30 @@ def _unknown(entries: Mapping[int, Entry], n_places: int, room: Room) -> dict[st
                 by_key.setdefault(key, {})[place] = text
     found: dict[str, Any] = {}
     for key, texts in by_key.items():
-        distinct = set(texts.values())
-        if len(texts) == n_places and len(distinct) == 1:
-            if room.takes(key, distinct):
-                found[key] = distinct.pop()
+        if len(texts) == n_places and len(set(texts.values())) == 1:
+            found[key] = next(iter(texts.values()))
         elif 2 * len(texts) < n_places:
-            if room.takes(key, texts.values()):
-                found[key] = {str(place): text for place, text in texts.items()}
-        elif room.takes(key, texts.values(), n_places):
+            found[key] = {str(place): text for place, text in texts.items()}
+        else:
             found[key] = [texts.get(place, "") for place in range(n_places)]
     return found
 
 
-def _values(columns: Iterable[Column]) -> dict[str, Value]:
-    """Return columns of one entry as single values, without what is unknown."""
+def _of_titles(doc: Autodoc) -> dict[str, Value]:
+    titles = "\n".join(doc.titles)[:LONGEST_LINE]
+    if not titles:
+        return {}
+    axis = _TILT_AXIS.search(titles)
+    angle = {"tilt_axis_angle": Value(float(axis[1]), "degree")} if axis else {}
+    return {"titles": Value(titles)} | angle
+
+
+def _single_values(columns: Iterable[Column]) -> dict[str, Value]:
+    """Return columns of one entry as single values, without unknown ones."""
     values = {}
     for column in columns:
         value = column.values[0]
-        # not so for NaN and NaT
+        # NaN and NaT do not equal themselves
         if value == value:
             plain = value if column.values.dtype.kind == "M" else value.item()
             values[column.name] = Value(plain, column.units)
@@ -223,7 +194,7 @@ def _values(columns: Iterable[Column]) -> dict[str, Value]:
 
 
 def _stem(path: str) -> str:
-    """Return a file's name without folders, which may be Windows's, and without its suffix."""
+    """Return a file name in lower case, without suffix and folders, also of Windows."""
     return re.sub(r"\.[^.]*\Z", "", re.split(r"[\\/]", path)[-1]).lower()
 
 
@@ -232,7 +203,7 @@ def _numbers(text: str, count: int) -> tuple[float, ...] | None:
     return tuple(numbers) if len(numbers) == len(text.split()) == count else None
 
 
-# whatever the locale calls them
+# independent of the locale
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DATE_TIME = re.compile(
     r"(\d{1,4})-([a-z]{3})-(\d{1,4})\s+(\d\d?):(\d\d):(\d\d)", re.IGNORECASE | re.ASCII
@@ -258,7 +229,7 @@ def _date_time(text: str) -> tuple[np.datetime64] | None:
 
 
 class _Key(NamedTuple):
-    """What a key is called here, and how its value is read."""
+    """The names of a key's numbers here, and how its value is read."""
 
     names: tuple[str, ...]
     units: str

@@ -1,4 +1,4 @@
-"""IMOD's lists of tilt angles, ``.rawtlt`` as recorded and ``.tlt`` as refined: one a line."""
+"""IMOD's lists of tilt angles, ``.rawtlt`` as recorded and ``.tlt`` as refined: one per line."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import re
 
 import numpy as np
 
-from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.metadata.sidecar.lines import clip, decode, lines, number
-from mrc_xarray.suffixes import stem_and_suffix
+from mrc_xarray.metadata.files import ImageFile, TextFile, clip, number
+from mrc_xarray.suffixes import VOLUME_SUFFIXES, stem_and_suffix
 
 __all__ = ["names", "read"]
 
-# bytes of a line with one angle, and lines that may be blank
+# bytes of a line with one angle, and number of lines that may be blank
 _LONGEST_LINE, _OTHER_LINES = 100, 1000
-_ACTION = "The tilt angles are left out."
 
 
 def names(image: str) -> tuple[str, ...]:
-    """Return the names that the list for an image can have, best first.
+    """Return the possible names of the list for an image, best first.
 
-    A raw stack has its angles as recorded, an aligned one as the alignment refined them; the
-    files of a reconstruction have none.
+    A raw stack has its angles as recorded, an aligned stack as the alignment refined them. A
+    reconstruction has none.
     """
     stem, suffix = stem_and_suffix(image)
-    if suffix in (".rec", ".map", ".ccp4"):
+    if suffix in VOLUME_SUFFIXES:
         return ()
     base = re.sub(r"_(pre)?ali\Z", "", stem)
     is_aligned = suffix in (".ali", ".preali") or base != stem
@@ -33,54 +31,33 @@ def names(image: str) -> tuple[str, ...]:
     return tuple(base + kind for kind in kinds)
 
 
-def read(raw: bytes, name: str, image: str, n_sections: int) -> Metadata:
-    """Read a list of tilt angles.
-
-    Parameters
-    ----------
-    raw : bytes
-        The list's: one angle a line, degrees; blank lines are passed over.
-    name : str
-        The list's, for messages.
-    image : str
-        The image's, which does not matter here.
-    n_sections : int
-        Sections in the image, and so angles in the list.
+def read(file: TextFile, image: ImageFile) -> Metadata:
+    """Read a list of tilt angles: one angle per line, in degrees.
 
     Returns
     -------
     Metadata
-        One column, ``tilt_angle``, in degrees; none where a line is no angle, or their number is
-        not that of the sections: an angle left out would move all that follow.
+        One column, ``tilt_angle``. None if a line is not an angle, or the angles are not as many
+        as the sections that the header promises: a missing angle would move all that follow.
     """
-    most = _LONGEST_LINE * (n_sections + _OTHER_LINES)
-    if len(raw) > most:
-        found, accepted = f"{len(raw)} bytes long", f"up to {most} for {n_sections} sections"
-        problem = Problem("sidecar", "the list", found, accepted, _ACTION, file=name)
-        return Metadata(problems=(problem,))
+    most = _LONGEST_LINE * (image.n_promised + _OTHER_LINES)
+    if len(file.raw) > most:
+        accepted = f"up to {most} for {image.n_promised} sections"
+        return _none(file, "the list", f"{len(file.raw)} bytes long", accepted)
     angles = []
-    for line, text in lines(decode(raw)):
+    for line, text in file.lines():
         angle = number(text)
         if angle is None:
-            problem = Problem(
-                "sidecar",
-                "the tilt angle",
-                clip(text),
-                "a number of degrees",
-                _ACTION,
-                file=name,
-                line=line,
-            )
-            return Metadata(problems=(problem,))
+            accepted = "a number of degrees"
+            return _none(file, "the tilt angle", clip(text), accepted, line)
         angles.append(angle)
-    if len(angles) != n_sections:
-        problem = Problem(
-            "sidecar",
-            "the number of tilt angles",
-            str(len(angles)),
-            f"one for each section of the image, {n_sections}",
-            _ACTION,
-            file=name,
-        )
-        return Metadata(problems=(problem,))
-    return Metadata((Column("tilt_angle", np.array(angles, np.float64), "degree"),))
+    if len(angles) != image.n_promised:
+        accepted = f"one for each section of the image, {image.n_promised}"
+        return _none(file, "the number of tilt angles", str(len(angles)), accepted)
+    values = np.array(angles[: image.n_sections], np.float64)
+    return Metadata(columns=(Column("tilt_angle", values, "degree"),))
+
+
+def _none(file: TextFile, field: str, found: str, accepted: str, line: int = 0) -> Metadata:
+    action = "The tilt angles are left out."
+    return Metadata(problems=(file.problem(field, found, accepted, action, line=line),))

@@ -1,6 +1,7 @@
-"""AGAR: integers and floats for each section; and FEI's of that kind, from before FEI1.
+"""AGAR: integers and floats for each section, and FEI's floats from the time before FEI1.
 
-See FORMAT: AGAR / legacy FEI. NINT and NREAL are how many integers and floats a section has.
+See ``docs/reference/format.md#agar``. NINT and NREAL are the numbers of integers and floats per
+section.
 """
 
 from __future__ import annotations
@@ -12,23 +13,16 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, problem, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, take
 from mrc_xarray.mrc.header import PLACES, Header
 
-__all__ = [
-    "is_fei",
-    "looks_like",
-    "looks_like_fei",
-    "read",
-    "read_fei",
-    "record_size",
-    "record_size_fei",
-]
+__all__ = ["AGAR", "LEGACY_FEI"]
 
 # FEI reserved this many records of 32 floats, whatever NZ was
 _FEI_FLOATS = 32
 _FEI_SIZES = (1024 * 4 * _FEI_FLOATS, 8192 * 4 * _FEI_FLOATS)
-# the bytes of a record, which FEI wrote where the number of integers belongs
+# FEI wrote the bytes of a record to the number of integers
 _FEI_NINT_BUG = 4 * _FEI_FLOATS
 
 # IMOD's and FEI's records have up to some tens of numbers; with more, NINT and NREAL are garbage
@@ -40,13 +34,13 @@ _LARGEST_PIXEL = 1e-3  # m
 class _Float(NamedTuple):
     """A float of FEI's record.
 
-    Those of one `quantity` are in µm, and not in m, where one of them is larger than 1.
+    All floats of one `quantity` are in µm instead of m if one of them is larger than 1.
     """
 
     name: str
     units: str = ""
     quantity: str = ""
-    # 0 is what nobody wrote
+    # 0 was never written
     is_positive: bool = False
 
 
@@ -66,42 +60,51 @@ _FEI: tuple[_Float, ...] = (
     _Float("magnification", is_positive=True),
     _Float("voltage", "V", is_positive=True),
 )
-# in V no microscope has as little, in kV none as much
+# no microscope has so few volts, or so many kilovolts
 _BETWEEN_KV_AND_V = 5000.0
 
 
-def is_fei(header: Header, extended_size: int) -> bool:
-    """Tell whether FEI's software wrote these records, before there was EXTTYP."""
+def _is_kind(header: Header, extended_size: int) -> bool:
+    """Return whether the header says so; old files have only NINT and NREAL."""
+    exttyp = header.exttyp.strip()
+    if exttyp:
+        return exttyp == "AGAR" or (exttyp == "SERI" and header.nint >= 0 <= header.nreal)
+    return 0 < _record_size(header, b"") * header.nz <= extended_size
+
+
+def _is_legacy_fei(header: Header, extended_size: int) -> bool:
+    """Return whether these are the records of FEI's software from before it wrote EXTTYP."""
+    if header.exttyp.strip() not in ("", "AGAR"):
+        return False
     is_labelled = header.label[0].startswith("Fei ")
+    has_size = extended_size in _FEI_SIZES
     if header.nreal == _FEI_FLOATS and header.nint in (0, _FEI_NINT_BUG):
-        return is_labelled or extended_size in _FEI_SIZES
-    return is_labelled and extended_size in _FEI_SIZES
+        # FEI may have written records of 32 floats to a file without its label, too
+        is_agar = header.nint == 0 and _is_kind(header, extended_size)
+        return is_labelled or has_size or is_agar
+    return is_labelled and has_size
 
 
-def record_size(header: Header, raw: bytes) -> int:
-    """Return the bytes a section, 0 where NINT and NREAL make no sense."""
+def _record_size(header: Header, raw: bytes) -> int:
     plausible = header.nint >= 0 <= header.nreal
     return 4 * (header.nint + header.nreal) if plausible else 0
 
 
-def record_size_fei(header: Header, raw: bytes) -> int:
-    """Return the bytes a section."""
+def _fei_record_size(header: Header, raw: bytes) -> int:
     return 4 * _FEI_FLOATS
 
 
-def looks_like(header: Header, raw: bytes) -> bool:
+def _matches(header: Header, raw: bytes) -> bool:
     """Return whether the first float of each record is the tilt angle of a series."""
-    if (header.nint, header.nreal) == (0, _FEI_FLOATS):
-        return looks_like_fei(header, raw)
-    size = record_size(header, raw)
+    size = _record_size(header, raw)
     if not header.nreal or size > 4 * _MOST_NUMBERS or not is_for_all(header, size):
         return False
     return is_tilt_series(take(header, raw, _agar_dtype(header), None).table["tilt_angle"])
 
 
-def looks_like_fei(header: Header, raw: bytes) -> bool:
+def _matches_fei(header: Header, raw: bytes) -> bool:
     """Return whether the records have pixel size and magnification, or regular tilt angles."""
-    if not is_for_all(header, record_size_fei(header, raw)):
+    if not is_for_all(header, _fei_record_size(header, raw)):
         return False
     table = take(header, raw, _fei_dtype(header), None).table
     pixel_size, magnification = table["pixel_size"], table["magnification"]
@@ -111,29 +114,25 @@ def looks_like_fei(header: Header, raw: bytes) -> bool:
     return is_tilt_series(table["tilt_angle"])
 
 
-def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
-    """Decode the records of some sections; see `mrc_xarray.mrc.extended.read`.
+def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
+    """Decode records whose first float is the tilt angle.
 
-    The first float is the tilt angle. What the other numbers are is not known, and those that
-    are 0 in all sections are left out.
+    The meaning of the other numbers is not known. Those that are 0 in all sections are left out.
     """
-    if not 0 < record_size(header, raw) <= 4 * _MOST_NUMBERS:
+    if not 0 < _record_size(header, raw) <= 4 * _MOST_NUMBERS:
         return Metadata(problems=() if is_blank(raw) else (_bad_counts(header),))
-    if (header.nint, header.nreal) == (0, _FEI_FLOATS):
-        return read_fei(header, raw, sections)
     records = take(header, raw, _agar_dtype(header), sections)
     table = records.table
     if header.nreal and (bad := _bad_angles(table["tilt_angle"], len(raw))):
         return Metadata(problems=(bad,))
-    return records.gather(
+    return records.metadata(
         Column(name, _native(table[name]), "degree" if name == "tilt_angle" else "")
         for name in table.dtype.names or ()
         if name == "tilt_angle" or table[name].any()
     )
 
 
-def read_fei(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
-    """Decode the records of FEI's floats; see `mrc_xarray.mrc.extended.read`."""
+def _decode_fei(header: Header, raw: bytes, sections: Sections) -> Metadata:
     records = take(header, raw, _fei_dtype(header), sections)
     if bad := _bad_angles(records.table["tilt_angle"], len(raw)):
         return Metadata(problems=(bad,))
@@ -142,13 +141,9 @@ def read_fei(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) 
         for field in _FEI
         if field.quantity and (np.abs(records.table[field.name]) > 1).any()
     }
-    assumed = problem(
-        len(raw),
-        f"of FEI, with values over 1 m for {', '.join(sorted(in_um))}",
-        "lengths in m",
-        "They are taken as µm.",
-    )
-    return records.gather(_fei_columns(records.table, in_um), (assumed,) if in_um else ())
+    found = f"of FEI, with values over 1 m for {', '.join(sorted(in_um))}"
+    assumed = problem(len(raw), found, "lengths in m", "They are taken as µm.")
+    return records.metadata(_fei_columns(records.table, in_um), (assumed,) if in_um else ())
 
 
 def _agar_dtype(header: Header) -> np.dtype[Any]:
@@ -160,15 +155,8 @@ def _agar_dtype(header: Header) -> np.dtype[Any]:
 
 
 def _fei_dtype(header: Header) -> np.dtype[Any]:
-    names = [field.name for field in _FEI]
-    return np.dtype(
-        {
-            "names": names,
-            "formats": [header.byteorder + "f4"] * len(names),
-            "offsets": list(range(0, 4 * len(names), 4)),
-            "itemsize": 4 * _FEI_FLOATS,
-        }
-    )
+    floats = [(field.name, header.byteorder + "f4") for field in _FEI]
+    return np.dtype([*floats, ("", f"V{4 * (_FEI_FLOATS - len(_FEI))}")])
 
 
 def _fei_columns(table: np.ndarray[Any, Any], in_um: set[str]) -> Iterator[Column]:
@@ -190,16 +178,13 @@ def _native(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _bad_angles(angles: np.ndarray[Any, Any], size: int) -> Problem | None:
-    """Tell by the tilt angles where the extended header holds something else."""
+    """Return the problem of tilt angles that are impossible, so that these are not records."""
     if (np.abs(angles) <= _FULL_TURN).all():
         return None
     worst = angles[~(np.abs(angles) <= _FULL_TURN)][0]
-    return problem(
-        size,
-        f"with a tilt angle of {worst:g}",
-        f"angles within ±{_FULL_TURN:g}°, as NINT and NREAL promise floats",
-        "It is taken as something else; its bytes are at ds.mrc.extended_header.",
-    )
+    found, accepted = f"with a tilt angle of {worst:g}", f"tilt angles within ±{_FULL_TURN:g}°"
+    action = "It is not decoded; its bytes are at ds.mrc.extended_header."
+    return problem(size, found, accepted, action)
 
 
 def _bad_counts(header: Header) -> Problem:
@@ -207,8 +192,31 @@ def _bad_counts(header: Header) -> Problem:
         "extended-header",
         "NINT, NREAL",
         f"{header.nint}, {header.nreal}",
-        f"the numbers of integers and floats a section, 1 to {_MOST_NUMBERS} in all",
+        f"the numbers of integers and floats per section, 1 to {_MOST_NUMBERS} in all",
         "They are not decoded; the bytes are at ds.mrc.extended_header.",
         offset=PLACES["NINT"][0],
         nbytes=4,
     )
+
+
+AGAR = ExtendedHeader(
+    name="AGAR",
+    is_kind=_is_kind,
+    decode=_decode,
+    matches=_matches,
+    record_size=_record_size,
+    is_per_section=True,
+    word_size=4,
+    counts=lambda header: {"nint": header.nint, "nreal": header.nreal},
+)
+LEGACY_FEI = ExtendedHeader(
+    name="FEI",
+    is_kind=_is_legacy_fei,
+    decode=_decode_fei,
+    matches=_matches_fei,
+    record_size=_fei_record_size,
+    is_per_section=True,
+    word_size=4,
+    exttyp="AGAR",
+    counts=lambda header: {"nint": 0, "nreal": _FEI_FLOATS},
+)

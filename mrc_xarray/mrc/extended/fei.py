@@ -1,6 +1,6 @@
 """FEI1 and FEI2: blocks of some hundred fields, as EPU, Velox and TIA write them.
 
-See FORMAT: FEI1 / FEI2. Four bitmasks tell which fields of a block are valid.
+See ``docs/reference/format.md#fei``. Four bitmasks mark the valid fields of a block.
 """
 
 from __future__ import annotations
@@ -13,32 +13,30 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
-from mrc_xarray.mrc.extended.records import Records, is_blank, problem, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.records import is_blank, take
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.pixels.modes import ByteOrder
 
-__all__ = ["MOST", "looks_like", "read", "record_size"]
+__all__ = ["FEI1", "FEI2"]
 
-#: Bytes of blocks that are decoded when a file is opened: a scan of 256 × 256. Most fields have
-#: the same value in all blocks, so the decoded values need little memory.
-MOST = 65536 * 896
+# bytes of blocks that are decoded when a file is opened: a scan of 256 × 256. Most fields have
+# the same value in all blocks, so the decoded values need little memory
+_MOST_DECODED = 65536 * 896
 
-# FEI1's blocks have 768 bytes and FEI2's 888; what a later version adds stands behind
+# blocks of FEI1 have 768 bytes, and blocks of FEI2 888; a later version may append fields
 _SIZES = range(768, 16385)
 
 # 0 for FEI1 and 2 for FEI2; some files contain other numbers
 _VERSIONS = range(16)
 
-# so many blocks fit into a processor's cache
-_ROWS_AT_ONCE = 1024
-
-_OLE_EPOCH = np.datetime64("1899-12-30", "us")
+_EPOCHS = {"OLE": np.datetime64("1899-12-30", "us"), "Unix": np.datetime64("1970-01-01", "us")}
 _DAY = 86_400_000_000  # us
-# 2173; what is not between the epoch and this is garbage
+# 2173; other times than between the epoch and this day are garbage
 _LAST_DAY = 100_000
 
 _DIFFRACTION = 1  # projection mode
-# in m no pixel is as large, in 1/m none as small
+# no pixel has so many m, or so few 1/m
 _BETWEEN_M_AND_PER_M = 1.0
 
 
@@ -58,7 +56,7 @@ def _numbered(name: str, code: str, numbers: range) -> tuple[_Field, ...]:
     return tuple(_Field(f"{name}_{number}", code) for number in numbers)
 
 
-# what follows each of the four masks; the n-th field is valid where bit n of the mask is set
+# the fields after each of the four masks; the n-th field is valid where bit n of the mask is set
 _MASKED: tuple[tuple[_Field, ...], ...] = (
     (
         _Field("time", "f8", "OLE", "time of acquisition"),
@@ -148,7 +146,7 @@ _MASKED: tuple[tuple[_Field, ...], ...] = (
     (
         _Field("tilt_angle_min", "f8", "degree"),
         _Field("tilt_angle_max", "f8", "degree"),
-        # from here on FEI2's
+        # the following fields are FEI2's
         _Field("scan_rotation", "f8"),
         _Field("diffraction_rotation", "f8"),
         _Field("image_rotation", "f8"),
@@ -168,12 +166,12 @@ _MASKED: tuple[tuple[_Field, ...], ...] = (
 )
 
 
-def record_size(header: Header, raw: bytes) -> int:
-    """Return the size of a block in bytes, by its own word; 0 where that makes no sense."""
+def _record_size(header: Header, raw: bytes) -> int:
+    """Return the size of a block in bytes, as its first word says; 0 if that makes no sense."""
     return _size_and_order(raw)[0]
 
 
-def looks_like(header: Header, raw: bytes) -> bool:
+def _matches(header: Header, raw: bytes) -> bool:
     """Return whether these are blocks, by their size, version, switches and texts.
 
     Blocks that were reserved but never written are zero.
@@ -184,13 +182,13 @@ def looks_like(header: Header, raw: bytes) -> bool:
         return False
     # in a truncated file, even the first block may be incomplete
     n_blocks = min(max(header.nz, 1), -(-len(raw) // size))
-    raw = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
-    table = np.frombuffer(raw, _dtype(size, byteorder))
+    blocks = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
+    table = np.frombuffer(blocks, _dtype(size, byteorder))
     if not np.isin(table["size"], (0, size)).all():
         return False
-    there = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
-    switches = [table[field.name] for field in there if field.code == "?"]
-    texts = [table[field.name] for field in there if field.code.startswith("S")]
+    present = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
+    switches = [table[field.name] for field in present if field.code == "?"]
+    texts = [table[field.name] for field in present if field.code.startswith("S")]
     return bool(
         all((values <= 1).all() for values in switches)
         and all(_is_text(text) for values in texts for text in values.tolist())
@@ -201,15 +199,14 @@ def _is_text(stored: bytes) -> bool:
     return stored.partition(b"\0")[0].decode("latin-1").isprintable()
 
 
-def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
-    """Decode the blocks of some sections; see `mrc_xarray.mrc.extended.read`."""
+def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     size, byteorder = _size_and_order(raw)
     if not size:
         return Metadata(problems=() if is_blank(raw) else (_no_block(raw),))
     records = take(header, raw, _dtype(size, byteorder), sections)
     # blocks that were reserved and never written are zero
-    records = records.keep(records.table["size"] == size)
-    return records.gather(_columns(records))
+    written = records.where(records.table["size"] == size)
+    return written.metadata(_columns(written.table))
 
 
 def _size_and_order(raw: bytes) -> tuple[int, ByteOrder]:
@@ -221,16 +218,14 @@ def _size_and_order(raw: bytes) -> tuple[int, ByteOrder]:
 
 
 def _no_block(raw: bytes) -> Problem:
-    return problem(
-        len(raw),
-        f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes",
-        f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes",
-        "Its fields are left out; its bytes are at ds.mrc.extended_header.",
-    )
+    found = f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes"
+    accepted = f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes"
+    action = "Its fields are left out; its bytes are at ds.mrc.extended_header."
+    return problem(len(raw), found, accepted, action)
 
 
 def _dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:
-    """Return a block of `size` bytes: fields that are not within it are left out."""
+    """Return a block of `size` bytes: the fields outside of it are left out."""
     names, formats, offsets = ["size"], [byteorder + "i4"], [0]
     offset = 8
     for number, fields in enumerate(_MASKED):
@@ -251,58 +246,50 @@ def _mask(number: int) -> str:
     return f"bitmask_{number + 1}"
 
 
-def _columns(records: Records) -> Iterator[Column]:
-    """Yield the valid fields, of the records that are there."""
-    table = records.table
-    if not len(table):
-        return
+def _columns(table: np.ndarray[Any, Any]) -> Iterator[Column]:
+    """Yield the fields that are valid in some blocks."""
     places = table.dtype.fields or {}
-    varying = _varying_bytes(table)
-    for number, fields in enumerate(_MASKED):
+    is_constant = _constant_bytes(table)
+    for number, fields in enumerate(_MASKED if len(table) else ()):
         masks = table[_mask(number)]
         in_all = int(np.bitwise_and.reduce(masks))
         in_some = int(np.bitwise_or.reduce(masks))
         for bit, field in enumerate(fields):
             if field.name not in places or not in_some >> bit & 1:
                 continue
-            valid = _bit(masks, bit) if not in_all >> bit & 1 else np.True_
+            valid = np.True_ if in_all >> bit & 1 else _bit(masks, bit)
             dtype, offset = places[field.name][:2]
             stored = table[field.name]
-            if varying[offset : offset + dtype.itemsize].any():
-                values, units = _decode(stored, field)
-            else:
-                first, units = _decode(stored[:1], field)
+            if is_constant[offset : offset + dtype.itemsize].all():
+                first, units = _values(stored[:1], field)
                 values = np.broadcast_to(first, stored.shape)
+            else:
+                values, units = _values(stored, field)
             if field.name in ("pixel_size_x", "pixel_size_y"):
                 units = _pixel_units(values, valid, table)
             yield Column(field.name, with_gaps(values, valid), units, field.long_name)
 
 
-def _varying_bytes(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Tell which bytes are not the same in all records.
-
-    Most are the same, and to decode the fields of a million blocks would take seconds.
-    """
+def _constant_bytes(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return which bytes are the same in all blocks: most are, and need not be decoded."""
     rows = table.view(np.uint8).reshape(len(table), -1)
-    varying = np.zeros(rows.shape[1], np.bool_)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        varying |= (rows[start : start + _ROWS_AT_ONCE] != rows[0]).any(axis=0)
-    return varying
+    # so many blocks fit into a processor's cache
+    pieces = (rows[start : start + 1024] for start in range(0, len(rows), 1024))
+    constant = [(piece == rows[0]).all(axis=0) for piece in pieces]
+    return np.logical_and.reduce(constant)  # type: ignore[no-any-return]  # NumPy's stub
 
 
 def _bit(masks: np.ndarray[Any, Any], bit: int) -> np.ndarray[Any, Any]:
     return (masks >> np.uint32(bit) & 1).astype(np.bool_)
 
 
-def _decode(stored: np.ndarray[Any, Any], field: _Field) -> tuple[np.ndarray[Any, Any], str]:
+def _values(stored: np.ndarray[Any, Any], field: _Field) -> tuple[np.ndarray[Any, Any], str]:
     """Return the values in a native dtype, and their units."""
-    if field.units == "OLE":
-        is_time = (stored > 0) & (stored < _LAST_DAY)
-        ticks = np.rint(np.where(is_time, stored, 0) * _DAY).astype("m8[us]")
-        return with_gaps(_OLE_EPOCH + ticks, is_time), ""
-    if field.units == "Unix":
-        is_time = (stored > 0) & (stored < _LAST_DAY * _DAY)
-        return with_gaps(np.where(is_time, stored, 0).astype("M8[us]"), is_time), ""
+    if field.units in ("OLE", "Unix"):
+        ticks = _DAY if field.units == "OLE" else 1
+        is_time = (stored > 0) & (stored < _LAST_DAY * _DAY // ticks)
+        since = np.rint(np.where(is_time, stored, 0) * ticks).astype("m8[us]")
+        return with_gaps(_EPOCHS[field.units] + since, is_time), ""
     if field.code.startswith("S"):
         return _text(stored), ""
     native = {"f8": np.float64, "?": np.bool_}.get(field.code, np.int64)
@@ -322,16 +309,31 @@ def _pixel_units(
     valid: np.ndarray[Any, Any] | np.bool_,
     table: np.ndarray[Any, Any],
 ) -> str:
-    """Return what pixel sizes are in: m, or 1/m in diffraction, or empty where that is not clear.
+    """Return the units of pixel sizes: m, or 1/m in diffraction, or empty if that is not certain.
 
-    The projection mode alone does not tell: Velox has that of diffraction on its STEM images,
-    whose pixels are in m.
+    The projection mode is not enough: Velox writes that of diffraction to its STEM images, whose
+    pixels are in m.
     """
-    told = valid & np.isfinite(sizes)
-    if (sizes < _BETWEEN_M_AND_PER_M)[told].all():
+    known = valid & np.isfinite(sizes)
+    if (sizes < _BETWEEN_M_AND_PER_M)[known].all():
         return "m"
     bit = [field.name for field in _MASKED[0]].index("projection_mode")
     says_image = _bit(table[_mask(0)], bit) & (table["projection_mode"] != _DIFFRACTION)
-    if (sizes > _BETWEEN_M_AND_PER_M)[told].all() and not says_image[told].any():
+    if (sizes > _BETWEEN_M_AND_PER_M)[known].all() and not says_image[known].any():
         return "1/m"
     return ""
+
+
+def _kind(name: str) -> ExtendedHeader:
+    return ExtendedHeader(
+        name=name,
+        is_kind=lambda header, extended_size: header.exttyp.strip() == name,
+        decode=_decode,
+        matches=_matches,
+        record_size=_record_size,
+        is_per_section=True,
+        most_decoded=_MOST_DECODED,
+    )
+
+
+FEI1, FEI2 = _kind("FEI1"), _kind("FEI2")

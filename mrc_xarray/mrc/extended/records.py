@@ -1,20 +1,20 @@
-"""Records of one size, one a section, as FEI's, SerialEM's and Agard's extended headers have."""
+"""Records of equal size, one per section: the extended headers of FEI, SerialEM and Agard."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.metadata.columns import Column, Metadata, gather, with_gaps
-from mrc_xarray.metadata.limits import are_worthwhile
-from mrc_xarray.mrc.header import HEADER_SIZE, Header
+from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
+from mrc_xarray.metadata.limits import is_worth_a_column
+from mrc_xarray.mrc.extended.kind import Sections, problem
+from mrc_xarray.mrc.header import Header
 
-__all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "problem", "take"]
+__all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "take"]
 
 # degrees: the largest tilt of a stage, the largest difference between two views of one tilt, and
 # the smallest step of a series
@@ -27,135 +27,67 @@ _MOST_REPEATS = 5
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Records:
-    """The records of the sections that were asked for.
+    """The records of the sections that were asked for, as far as they are in the file."""
 
-    Attributes
-    ----------
-    table : structured ndarray, shape (n_there,)
-        The records that are there.
-    there : ndarray of bool, shape (n_sections,)
-        Which sections have one.
-    n_missing : int
-        Sections that have none.
-    size : int
-        Bytes of all records in the extended header.
-    """
+    table: np.ndarray[Any, Any]  # structured, shape (n_present,)
+    present: np.ndarray[Any, Any]  # whether a section has a record, shape (n_sections,)
+    n_missing: int  # sections without a record
+    size: int  # bytes of all records in the extended header
 
-    table: np.ndarray[Any, Any]
-    there: np.ndarray[Any, Any]
-    n_missing: int
-    size: int
-
-    def keep(self, whole: np.ndarray[Any, Any]) -> Records:
-        """Return these records without the damaged ones.
-
-        Parameters
-        ----------
-        whole : ndarray of bool, shape (n_there,)
-        """
-        if whole.all():
+    def where(self, valid: np.ndarray[Any, Any]) -> Records:
+        """Return the records for which `valid`, of shape (n_present,), is True."""
+        if valid.all():
             return self
-        there = self.there.copy()
-        there[self.there] = whole
-        n_missing = self.n_missing + int(np.count_nonzero(~whole))
-        return Records(self.table[whole], there, n_missing, self.size)
+        present = self.present.copy()
+        present[present] = valid
+        n_missing = self.n_missing + int(np.count_nonzero(~valid))
+        return Records(self.table[valid], present, n_missing, self.size)
 
-    def gather(self, columns: Iterable[Column], problems: Iterable[Problem] = ()) -> Metadata:
-        """Tell columns from single values, by the records that are there.
-
-        Parameters
-        ----------
-        columns : iterable of Column, of shape (n_there,)
-        problems : iterable of Problem
-
-        Returns
-        -------
-        Metadata
-            With columns of shape (n_sections,).
-        """
-        # without a record there is nothing to tell
-        metadata = gather(columns if len(self.table) else (), problems)
+    def metadata(self, columns: Iterable[Column], problems: Iterable[Problem] = ()) -> Metadata:
+        """Return metadata of all sections from columns of shape (n_present,)."""
+        metadata = Metadata.of_columns(columns if len(self.table) else (), problems)
         if not self.n_missing:
             return metadata
-        missing = problem(
-            self.size,
-            f"without a record for {self.n_missing} of "
-            f"{self.n_missing + len(self.table)} sections",
-            "a record for each section",
-            "What it would say of them is missing.",
-        )
-        return dataclasses.replace(
-            metadata,
-            columns=tuple(
-                dataclasses.replace(column, values=self._spread(column.values))
-                for column in metadata.columns
-            ),
-            problems=(*metadata.problems, missing),
-        )
+        n_sections = self.n_missing + len(self.table)
+        found = f"without a record for {self.n_missing} of {n_sections} sections"
+        accepted = "a record for each section"
+        missing = problem(self.size, found, accepted, "Their values are missing.")
+        spread = (replace(c, values=self._spread(c.values)) for c in metadata.columns)
+        problems = (*metadata.problems, missing)
+        return replace(metadata, columns=tuple(spread), problems=problems)
 
     def _spread(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        spread = np.zeros(self.there.shape, values.dtype)
-        spread[self.there] = values
-        return with_gaps(spread, self.there)
+        spread = np.zeros(self.present.shape, values.dtype)
+        spread[self.present] = values
+        return with_gaps(spread, self.present)
 
 
-def take(
-    header: Header, raw: bytes, dtype: np.dtype[Any], sections: np.ndarray[Any, Any] | None
-) -> Records:
-    """Find the records of some sections.
-
-    Parameters
-    ----------
-    header : Header
-    raw : bytes
-        The extended header, from its beginning on.
-    dtype : numpy.dtype
-        A record; its itemsize is the distance to the next.
-    sections : ndarray of int, or None
-        Numbers in the file; None for all NZ.
-
-    Returns
-    -------
-    Records
-    """
+def take(header: Header, raw: bytes, dtype: np.dtype[Any], sections: Sections) -> Records:
+    """Return the records of some sections; `dtype` is a record, as large as their distance."""
     records = np.frombuffer(raw, dtype, count=len(raw) // dtype.itemsize)
     n_sections = max(header.nz, 0) if sections is None else len(sections)
-    if not are_worthwhile(len(records), n_sections):
+    if not is_worth_a_column(len(records), n_sections):
         return Records(records[:0], np.zeros(0, np.bool_), n_sections, len(raw))
-    if sections is None:
-        table = records[:n_sections]
-        there = np.zeros(n_sections, np.bool_)
-        there[: len(table)] = True
-    else:
-        sections = np.asarray(sections, np.int64)
-        there = (sections >= 0) & (sections < len(records))
-        table = records[sections[there]]
-    return Records(table, there, len(there) - len(table), len(raw))
+    numbers = np.arange(n_sections) if sections is None else np.asarray(sections, np.int64)
+    present = (numbers >= 0) & (numbers < len(records))
+    table = records[:n_sections] if sections is None else records[numbers[present]]
+    return Records(table, present, n_sections - len(table), len(raw))
 
 
 def is_blank(raw: bytes) -> bool:
-    """Tell whether the extended header was reserved and never written, which is normal."""
+    """Return whether the extended header was reserved and never written, which is normal."""
     return raw.count(0) == len(raw)
 
 
 def is_for_all(header: Header, size: int) -> bool:
-    """Return whether NSYMBT bytes hold a record of `size` bytes for each section."""
+    """Return whether NSYMBT bytes contain a record of `size` bytes for each section."""
     return 0 < size * header.nz <= header.nsymbt
 
 
 def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
-    """Return whether numbers are the tilt angles of a series, and not pixels.
+    """Return whether numbers are the tilt angles of a series in degrees, and not pixels.
 
-    When the angles of a series are sorted, their steps are of nearly the same size.
-
-    Parameters
-    ----------
-    angles : ndarray of float, shape (n_sections,)
-        In degrees.
-
-    Returns
-    -------
-    bool
+    The steps between the sorted angles of a series are of nearly the same size.
     """
     if not (np.abs(angles) <= _STEEPEST).all():
         return False
@@ -166,16 +98,3 @@ def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
     usual = np.median(steps)
     is_regular = steps.max() <= _STEPS_DIFFER * usual and usual <= _STEPS_DIFFER * steps.min()
     return bool(usual >= _LEAST_STEP and is_regular)
-
-
-def problem(size: int, found: str, accepted: str, action: str) -> Problem:
-    """Return what is wrong with an extended header of `size` bytes."""
-    return Problem(
-        "extended-header",
-        "extended header",
-        found,
-        accepted,
-        action,
-        offset=HEADER_SIZE,
-        nbytes=size,
-    )

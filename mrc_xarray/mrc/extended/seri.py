@@ -1,6 +1,6 @@
-"""SERI: shorts that SerialEM writes for each section, those that its flags announce.
+"""SERI: the shorts that SerialEM writes for each section, as announced by flags.
 
-See FORMAT: SERI. NINT is the number of bytes a section, NREAL the flags.
+See ``docs/reference/format.md#seri``. NINT is the number of bytes per section, NREAL the flags.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, problem, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, take
 from mrc_xarray.mrc.header import Header
 
-__all__ = ["is_seri", "looks_like", "read", "record_size"]
+__all__ = ["SERI", "has_flags"]
 
 
 class _Number(NamedTuple):
-    """A number of a record: how it is stored, and what one of it stands for."""
+    """A number of a record: how it is stored, and its scale."""
 
     name: str
     code: str
@@ -27,7 +28,7 @@ class _Number(NamedTuple):
     units: str = ""
 
 
-# what each flag announces, from bit 0 on; numbers without a name are reserved
+# by flag, from bit 0; numbers without a name are reserved
 _FLAGGED: tuple[tuple[_Number, ...], ...] = (
     (_Number("tilt_angle", "i2", Fraction(1, 100), "degree"),),
     (
@@ -50,22 +51,30 @@ _FLAGGED: tuple[tuple[_Number, ...], ...] = (
 )
 
 
-def is_seri(header: Header) -> bool:
-    """Tell whether NINT and NREAL are SerialEM's, and not counts of integers and floats."""
+def has_flags(header: Header) -> bool:
+    """Return whether NINT and NREAL are SerialEM's, and not counts of integers and floats."""
     return 0 <= header.nreal < 2 ** len(_FLAGGED) and _dtype(header).itemsize == header.nint
 
 
-def record_size(header: Header, raw: bytes) -> int:
-    """Return the bytes a section, 0 where NINT and NREAL make no sense."""
-    return header.nint if is_seri(header) else 0
+def _is_kind(header: Header, extended_size: int) -> bool:
+    """Return whether SerialEM wrote the records; old files contain only NINT and NREAL."""
+    if header.exttyp.strip():
+        # as in IMOD; if the numbers fit neither kind, `_decode` reports that
+        are_counts = header.nint >= 0 <= header.nreal
+        return header.exttyp.strip() == "SERI" and (has_flags(header) or not are_counts)
+    return has_flags(header) and 0 < header.nint * header.nz <= extended_size
 
 
-def looks_like(header: Header, raw: bytes) -> bool:
+def _record_size(header: Header, raw: bytes) -> int:
+    return header.nint if has_flags(header) else 0
+
+
+def _matches(header: Header, raw: bytes) -> bool:
     """Return whether these records have one magnification, or regular tilt angles.
 
     SerialEM fills the rest of the extended header with zeros.
     """
-    size = record_size(header, raw)
+    size = _record_size(header, raw)
     end = size * header.nz
     if not is_for_all(header, size) or not is_blank(raw[end:]):
         return False
@@ -79,18 +88,14 @@ def looks_like(header: Header, raw: bytes) -> bool:
     return angles is not None and is_tilt_series(angles)
 
 
-def read(header: Header, raw: bytes, sections: np.ndarray[Any, Any] | None) -> Metadata:
-    """Decode the records of some sections; see `mrc_xarray.mrc.extended.read`."""
-    if not record_size(header, raw):
-        no_flags = problem(
-            len(raw),
-            f"of SerialEM's kind, with NINT {header.nint} and NREAL {header.nreal}",
-            "in NINT the bytes a section, in NREAL flags of what they are",
-            "Its bytes are at ds.mrc.extended_header.",
-        )
-        return Metadata(problems=() if is_blank(raw) else (no_flags,))
-    records = take(header, raw, _dtype(header), sections)
-    return records.gather(_columns(header, records.table))
+def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
+    if _record_size(header, raw):
+        records = take(header, raw, _dtype(header), sections)
+        return records.metadata(_columns(header, records.table))
+    found = f"of SerialEM's kind, with NINT {header.nint} and NREAL {header.nreal}"
+    accepted = "the bytes per section in NINT, and the flags of their contents in NREAL"
+    no_flags = problem(len(raw), found, accepted, "Its bytes are at ds.mrc.extended_header.")
+    return Metadata(problems=() if is_blank(raw) else (no_flags,))
 
 
 def _numbers(header: Header) -> Iterator[_Number]:
@@ -126,21 +131,24 @@ def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
 
 
 def _float_of_shorts(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the float that SerialEM keeps in two shorts.
+    """Return the floats that SerialEM stores in two shorts, of shape (n_sections, 2).
 
-    The sign of the first is the number's, that of the second its exponent's.
-
-    Parameters
-    ----------
-    stored : ndarray of int16, shape (n_sections, 2)
-
-    Returns
-    -------
-    ndarray of float64, shape (n_sections,)
+    The sign of the first short is the sign of the number, that of the second its exponent's.
     """
     first, second = stored.astype(np.int64).T
     mantissa = np.abs(first) * 256 + np.abs(second) % 256
     exponent = np.sign(second) * (np.abs(second) // 256)
-    sign = np.where(first < 0, -1.0, 1.0)
-    values: np.ndarray[Any, Any] = np.ldexp(sign * mantissa, exponent)
+    values: np.ndarray[Any, Any] = np.ldexp(np.copysign(mantissa, first), exponent)
     return values
+
+
+SERI = ExtendedHeader(
+    name="SERI",
+    is_kind=_is_kind,
+    decode=_decode,
+    matches=_matches,
+    record_size=_record_size,
+    is_per_section=True,
+    word_size=2,
+    counts=lambda header: {"nint": header.nint, "nreal": header.nreal},
+)

@@ -1,0 +1,152 @@
+"""The text files next to an image: finding them, their lines and numbers, and messages."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from mrc_xarray.errors import Problem
+
+__all__ = ["Companion", "ImageFile", "SidecarChoice", "TextFile", "clip", "more", "number"]
+
+_LONGEST_QUOTE = 60
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """A text file: its name, for messages and for the kind of sidecar, and its content."""
+
+    name: str
+    raw: bytes
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Yield the number, from 1, and the stripped text of each line that is not blank."""
+        try:
+            text = self.raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            # in which any bytes are text
+            text = self.raw.decode("latin-1")
+        # str.splitlines would also split at form feeds and Latin-1 controls
+        for count, line in enumerate(_LINE_END.split(text), start=1):
+            if stripped := line.strip():
+                yield count, stripped
+
+    def problem(
+        self,
+        field: str,
+        found: str,
+        accepted: str,
+        action: str,
+        *,
+        line: int = 0,
+        code: str = "sidecar",
+    ) -> Problem:
+        """Return a problem of this file; `line` 0 stands for the complete file."""
+        offset = None
+        if line:
+            ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", self.raw), line - 1)
+            byte_order_mark = len(codecs.BOM_UTF8) * self.raw.startswith(codecs.BOM_UTF8)
+            offset = max((end.end() for end in ends), default=byte_order_mark)
+        return Problem(
+            code, field, found, accepted, action, offset=offset, file=self.name, line=line
+        )
+
+
+#: Look for a sidecar next to the image, use this one, or use none.
+SidecarChoice: TypeAlias = "Literal['auto'] | TextFile | None"
+
+
+def _nothing(name: str) -> None:
+    """Read a file next to an image that has no files next to it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFile:
+    """An image, as its sidecars see it.
+
+    Attributes
+    ----------
+    name : str
+        File name, without folders and without a suffix of compression.
+    n_sections : int
+        Complete sections in the file.
+    n_promised : int
+        Sections according to the header (NZ). Larger than `n_sections` in a truncated file.
+    scan_file : "auto", TextFile or None
+        Scan coordinates: to be looked for, these, or none.
+    read_next_to : callable
+        Returns the content of the file of a given name in the image's folder, or None.
+    """
+
+    name: str
+    n_sections: int
+    n_promised: int
+    scan_file: SidecarChoice = "auto"
+    read_next_to: Callable[[str], bytes | None] = _nothing
+
+    def find(
+        self, names: Iterable[str], *, code: str = "sidecar"
+    ) -> tuple[TextFile | None, list[Problem]]:
+        """Return the first of the named files that is next to the image.
+
+        The list has a problem, of the given code, if a file is there and can't be read.
+        """
+        for name in names:
+            try:
+                raw = self.read_next_to(name)
+            except OSError as error:
+                # some stores also raise for a file that does not exist
+                found, accepted = f"unreadable: {error}", "a text file"
+                action = "It is ignored; metadata_file=None does not look for it."
+                file = TextFile(name, b"")
+                return None, [file.problem("the file", found, accepted, action, code=code)]
+            if raw is not None:
+                return TextFile(name, raw), []
+        return None, []
+
+
+class Companion(NamedTuple):
+    """Another image of the same acquisition.
+
+    Attributes
+    ----------
+    group : str
+        Where the image belongs in a tree, such as ``"virtual"``; empty for the root.
+    name : str
+        A detector's name, or what the image is.
+    file : str
+        File name, without folders.
+    shares : {"scan", "frame"}
+        The dimensions of the movie that the image can have.
+    """
+
+    group: str
+    name: str
+    file: str
+    shares: Literal["scan", "frame"]
+
+
+def number(text: str) -> float | None:
+    """Return the finite number that `text` is, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    # only Python reads 1_000 as a number
+    return value if math.isfinite(value) and "_" not in text else None
+
+
+def clip(text: str) -> str:
+    """Return `text` in quotes, short enough for a message."""
+    return repr(text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…")
+
+
+def more(group: Sized) -> str:
+    """Return the end of a message about the first of `group`: how many others there are."""
+    return f" (and {len(group) - 1} more)" if len(group) > 1 else ""

@@ -1,0 +1,114 @@
+"""The file names of one Direct Electron acquisition, by the name of its movie.
+
+See ``docs/reference/format.md#direct-electron`` for the names that servers give.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from mrc_xarray.metadata.files import Companion
+
+__all__ = ["companions", "prefixes"]
+
+_MOVIE = "_movie.mrc"
+_ACQUISITION = re.compile(r"\d{8}_\d+")
+
+
+def prefixes(movie: str) -> list[str]:
+    """Return the beginnings of file names that belong to a movie, best first.
+
+    Movies of one acquisition are numbered, and its other files are not; some servers leave out
+    the suffix as well. A name that does not end in ``_movie.mrc`` has none.
+    """
+    if not movie.endswith(_MOVIE) or movie == _MOVIE:
+        return []
+    stem = movie.removesuffix(_MOVIE)
+    found = [stem]
+    if acquisition := _ACQUISITION.match(stem):
+        unnumbered = re.sub(r"_\d+\Z", "", stem)
+        if len(unnumbered) > acquisition.end():
+            found.append(unnumbered)
+        found.append(acquisition[0])
+    return list(dict.fromkeys(found))
+
+
+def companions(movie: str, names: Iterable[str], keys: Mapping[str, Any]) -> tuple[Companion, ...]:
+    """Return the images of the acquisition of a movie.
+
+    Parameters
+    ----------
+    movie : str
+        File name, without folders.
+    names : iterable of str
+        The files in its folder.
+    keys : mapping of str to str
+        Of the info file, which knows the names of detectors that contain a ``_``.
+
+    Returns
+    -------
+    tuple of Companion
+        Virtual and external detectors, each in the order of their numbers, and the sum of all
+        frames. Where two detectors have one name, it is followed by the calculation, or preceded
+        by the number.
+    """
+    files = sorted(names)
+    virtual: list[_Detector] = []
+    external: list[_Detector] = []
+    sums: list[str] = []
+    for prefix in prefixes(movie):
+        virtual = virtual or _virtual(prefix, files, keys)
+        external = external or _external(prefix, files)
+        sums = sums or [file for file in files if file == f"{prefix}_final.mrc"]
+    return (
+        *_named("virtual", virtual),
+        *_named("external", external),
+        *(Companion("", "final", file, "frame") for file in sums),
+    )
+
+
+class _Detector(NamedTuple):
+    number: int
+    name: str
+    calculation: str
+    file: str
+
+
+def _virtual(prefix: str, files: list[str], keys: Mapping[str, Any]) -> list[_Detector]:
+    # virtual: <n or virt n>_<name>_<calculation>
+    pattern = re.compile(
+        re.escape(prefix) + r"_(?:virt ?)?(\d{1,9})_([^_]+_.+)\.mrc", re.IGNORECASE
+    )
+    detectors = []
+    for file in files:
+        if file.endswith(_MOVIE) or not (match := pattern.fullmatch(file)):
+            continue
+        number, rest = int(match[1]), match[2]
+        known = str(keys.get(f"Scan - Virtual Detector {number} Name", ""))
+        cut = len(known) if known and rest.startswith(f"{known}_") else rest.index("_")
+        detectors.append(_Detector(number, rest[:cut], rest[cut + 1 :], file))
+    return sorted(detectors)
+
+
+def _external(prefix: str, files: list[str]) -> list[_Detector]:
+    pattern = re.compile(re.escape(prefix) + r"_ext(\d{1,9})(?:_(.+))?\.mrc", re.IGNORECASE)
+    found = [(match, file) for file in files if (match := pattern.fullmatch(file))]
+    return sorted(
+        _Detector(int(match[1]), match[2] or f"ext{int(match[1])}", "", file)
+        for match, file in found
+    )
+
+
+def _named(group: str, detectors: list[_Detector]) -> list[Companion]:
+    """Give each detector a name of its own."""
+    names = [detector.name for detector in detectors]
+    files: dict[str, str] = {}
+    for detector in detectors:
+        is_unique = names.count(detector.name) == 1
+        name = detector.name if is_unique else f"{detector.name} {detector.calculation}".strip()
+        while name in files:
+            name = f"{detector.number} {name}"
+        files[name] = detector.file
+    return [Companion(group, name, file, "scan") for name, file in files.items()]

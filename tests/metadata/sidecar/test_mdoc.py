@@ -1,0 +1,329 @@
+"""SerialEM's .mdoc: columns, values and keys, and messages about lines that can't be read."""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sidecars_by_hand import columns, image_file, only, plain, text_file, units
+
+from mrc_xarray.metadata.columns import Metadata
+from mrc_xarray.metadata.sidecar import mdoc
+
+MDOC = """\
+PixelSpacing = 5.4
+Voltage = 300
+ImageFile = TS_01.mrc
+ImageSize = 64 48
+DataMode = 1
+
+[T = SerialEM: Titan, somewhere        26-Nov-21  12:00:00]
+
+[T =     Tilt axis angle = -85.3, binning = 1  spot = 8  camera = 2]
+
+[ZValue = 1]
+StagePosition = 20.5 -155.25
+TiltAngle = 3.5
+StageZ = 163.8
+Magnification = 53000
+ExposureDose = 1.5
+Defocus = -4.25
+ImageShift = 0.5 -0.25
+ExposureTime = 0.8
+SubFramePath = D:\\frames\\TS_01_001_3.0.mrc
+DateTime = 26-Nov-21  12:39:50
+SpotSize = 8
+MinMaxMean = 5 1403 623.5
+
+[ZValue = 0]
+TiltAngle = 0.25
+StagePosition = 20 -155
+StageZ = 163
+Magnification = 53000
+ExposureDose = 1.25
+Defocus = -4
+ImageShift = 0 0.25
+ExposureTime = 0.75
+SubFramePath = D:\\frames\\TS_01_000_0.0.mrc
+DateTime = 2021-Nov-26  12:38:50
+SpotSize = 8
+MinMaxMean = 4 1400 620
+NavigatorLabel = 7=a
+"""
+
+
+def read(text: str, n_sections: int, image: str = "TS_01.mrc") -> Metadata:
+    return mdoc.read(text_file(text, "TS_01.mrc.mdoc"), image_file(image, n_sections))
+
+
+def test_mdoc() -> None:
+    found = read(MDOC, 2)
+    assert found.problems == ()
+    expected = {
+        "tilt_angle": ([0.25, 3.5], "degree"),
+        "stage_x": ([20, 20.5], "um"),
+        "stage_y": ([-155, -155.25], "um"),
+        "stage_z": ([163, 163.8], "um"),
+        "defocus": ([-4, -4.25], "um"),
+        "dose": ([1.25, 1.5], "e/angstrom^2"),
+        "exposure_time": ([0.75, 0.8], "s"),
+        "image_shift_x": ([0, 0.5], "um"),
+        "image_shift_y": ([0.25, -0.25], "um"),
+        "minimum": ([4, 5], ""),
+        "maximum": ([1400, 1403], ""),
+        "mean": ([620, 623.5], ""),
+    }
+    by_name = columns(found)
+    for name, (values, unit) in expected.items():
+        np.testing.assert_array_equal(by_name[name].values, values, strict=False)
+        assert by_name[name].values.dtype == np.float64
+        assert by_name[name].units == unit
+    times = ["2021-11-26T12:38:50", "2021-11-26T12:39:50"]
+    np.testing.assert_array_equal(by_name["time"].values, np.array(times, "M8[us]"))
+    assert by_name["time"].values.dtype == "M8[us]"
+    assert by_name.keys() == expected.keys() | {"time"}
+    # keys without a name here, as they stand there
+    assert found.keys == {
+        "PixelSpacing": "5.4",
+        "Voltage": "300",
+        "ImageFile": "TS_01.mrc",
+        "ImageSize": "64 48",
+        "DataMode": "1",
+        "titles": [
+            "SerialEM: Titan, somewhere        26-Nov-21  12:00:00",
+            "Tilt axis angle = -85.3, binning = 1  spot = 8  camera = 2",
+        ],
+        "sections": {
+            "SubFramePath": [r"D:\frames\TS_01_000_0.0.mrc", r"D:\frames\TS_01_001_3.0.mrc"],
+            "SpotSize": "8",
+            "NavigatorLabel": ["7=a", ""],
+        },
+    }
+
+    assert found.values["pixel_spacing"] == (5.4, "angstrom")
+    assert found.values["voltage"] == (300, "kV")
+    assert found.values["tilt_axis_angle"] == (-85.3, "degree")
+    values = plain(found)
+    assert str(values["titles"]).startswith("SerialEM: Titan, somewhere")
+    # equal in all sections, and no section's by nature
+    assert values["magnification"] == 53000
+    assert values.keys() == {
+        "pixel_spacing", "voltage", "titles", "tilt_axis_angle", "magnification",
+    }  # fmt: skip
+
+
+def test_order_of_keys_and_sections_does_not_matter() -> None:
+    head, *parts = re.split(r"(?=\[ZValue)", MDOC)
+    shuffled = head
+    for part in reversed(parts):
+        title, *keys = part.strip().split("\n")
+        shuffled += "\n".join([title, *reversed(keys)]) + "\n\n"
+    one, other = read(MDOC, 2), read(shuffled.replace("\n", "\r\n"), 2)
+    assert one.values == other.values
+    assert columns(one).keys() == columns(other).keys()
+    for name, column in columns(one).items():
+        np.testing.assert_array_equal(column.values, columns(other)[name].values)
+
+
+FRAMES = r"""T = SerialEM: Glacios 0123456 at a university        26-Oct-23  14:55:45
+T =     Tilt axis angle = 85.5, binning = 1  spot = 8  camera = 2
+Voltage = 200
+
+[FrameSet = 0]
+TiltAngle = -30.5
+StagePosition = -26.5 53
+ExposureDose = 2.5
+Defocus = -3
+DateTime = 26-Oct-23  14:55:40
+SubFramePath = X:\data\tilt_030.mrc
+NumSubFrames = 8
+"""
+
+
+def test_mdoc_of_one_exposure() -> None:
+    """All frames are of one tilt, however many."""
+    for n_sections in (1, 8):
+        found = read(FRAMES, n_sections, "anything.mrc")
+        assert found.problems == ()
+        assert found.columns == ()
+        values = plain(found)
+        assert values["tilt_angle"] == -30.5
+        assert values["stage_y"] == 53
+        assert values["time"] == np.datetime64("2023-10-26T14:55:40")
+        assert values["voltage"] == 200
+        assert values["tilt_axis_angle"] == 85.5
+        assert found.keys["sections"] == {
+            "SubFramePath": r"X:\data\tilt_030.mrc",
+            "NumSubFrames": "8",
+        }
+        assert units(found)["dose"] == "e/angstrom^2"
+
+
+def test_exposure_among_several() -> None:
+    second = FRAMES[FRAMES.index("[FrameSet") :].replace("-30.5", "-27").replace("030", "027")
+    text = FRAMES + second.replace("= 0]", "= 1]")
+    assert plain(read(text, 8, "TILT_027.tif"))["tilt_angle"] == -27
+    np.testing.assert_array_equal(
+        columns(read(text, 2, "stack.mrc"))["tilt_angle"].values, [-30.5, -27]
+    )
+    found = read(text, 8, "stack.mrc")
+    assert "line 5: FrameSet is there 2 times" in only(found.problems)
+    assert found.columns == ()
+    assert plain(found)["voltage"] == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "name", "values"),
+    [
+        (
+            ("TiltAngle = 3.5", "TiltAngle = three"),
+            "TS_01.mrc.mdoc, line 13: TiltAngle is 'three'; accepted: a number",
+            "tilt_angle",
+            [0.25, np.nan],
+        ),
+        (
+            ("StagePosition = 20 -155", "StagePosition = 20"),
+            "line 27: StagePosition is '20'; accepted: 2 numbers",
+            "stage_y",
+            [np.nan, -155.25],
+        ),
+        (
+            ("StageZ = 163.8", "StageZ 163.8"),
+            "line 14: the line is 'StageZ 163.8'; accepted: key = value",
+            "stage_z",
+            [163, np.nan],
+        ),
+        (
+            ("[ZValue = 1]", "[ZValue = 2]"),
+            "line 11: ZValue is '2'; accepted: a section of the image, 0–1",
+            "tilt_angle",
+            [0.25, np.nan],
+        ),
+        (
+            ("[ZValue = 1]", "[ZValue = 1"),
+            "line 11: the line is '[ZValue = 1'",
+            "tilt_angle",
+            [0.25, np.nan],
+        ),
+    ],
+)
+def test_mdoc_with_a_line_that_cannot_be_read(
+    change: tuple[str, str], message: str, name: str, values: list[float]
+) -> None:
+    """The rest of the file is read."""
+    found = read(MDOC.replace(*change), 2)
+    assert any(message in problem.message("TS_01.mrc") for problem in found.problems)
+    np.testing.assert_array_equal(columns(found)[name].values, values)
+    assert columns(found)["exposure_time"].values[0] == 0.75
+
+
+def test_mdoc_with_an_impossible_date() -> None:
+    found = read(MDOC.replace("26-Nov-21  12:39:50", "31-Feb-21  12:39:50"), 2)
+    assert "line 21: DateTime is '31-Feb-21  12:39:50'" in only(found.problems)
+    assert np.isnat(columns(found)["time"].values[1])
+
+
+def test_mdoc_with_a_section_twice() -> None:
+    found = read(MDOC + "\n[ZValue = 1]\nTiltAngle = 9\n", 2)
+    assert "ZValue is '1'; accepted: each section once. The last one is used" in only(
+        found.problems
+    )
+    assert columns(found)["tilt_angle"].values[1] == 9
+
+
+def test_mdoc_with_fewer_sections() -> None:
+    found = read(MDOC, 4)
+    assert "[ZValue = 2] is missing (and 1 more)" in only(found.problems)
+    np.testing.assert_array_equal(columns(found)["tilt_angle"].values, [0.25, 3.5, np.nan, np.nan])
+    assert np.isnat(columns(found)["time"].values[2:]).all()
+    assert found.keys["sections"]["SubFramePath"][2:] == ["", ""]
+
+
+@pytest.mark.parametrize("text", ["", "Voltage = 300\n", "[MontSection = 0]\nTiltAngle = 1\n"])
+def test_mdoc_without_sections(text: str) -> None:
+    found = read(text, 2)
+    assert "TS_01.mrc.mdoc: ZValue is missing" in only(found.problems)
+    assert found.columns == ()
+
+
+def test_first_line_that_cannot_be_read() -> None:
+    found = read("junk\n" + MDOC + "junk\n" * 999, 2)
+    message = "TS_01.mrc.mdoc, line 1: the line is 'junk' (and 999 more); accepted: key = value"
+    assert message in only(found.problems)
+    assert found.problems[0].offset == 0
+
+
+def test_keys_with_the_names_of_others() -> None:
+    found = read("[ZValue = 0]\nDose = 3\nExposureDose = 2\ndose = 4\n", 1)
+    assert columns(found)["dose"].values == [2]
+    assert plain(found) == {}
+    assert found.keys == {"sections": {"Dose": "3", "dose": "4"}}
+
+
+@settings(max_examples=30)
+@given(st.datetimes(datetime.datetime(2000, 1, 1), datetime.datetime(2069, 12, 31)))
+def test_dates_in_both_forms(time: datetime.datetime) -> None:
+    time = time.replace(microsecond=0)
+    month = calendar.month_abbr[time.month]
+    for form in (
+        f"%d-{month}-%y  %H:%M:%S",
+        f"%Y-{month}-%d  %H:%M:%S",
+        f"%d-{month}-%Y %H:%M:%S",
+    ):
+        found = read(f"[ZValue = 0]\nDateTime = {time.strftime(form)}\n", 1)
+        assert found.problems == ()
+        assert columns(found)["time"].values == np.datetime64(time)
+
+
+def test_thousands_of_keys_are_metadata_and_no_columns() -> None:
+    n_keys = 3_300
+    keys = "".join(f"K{i} = {i}\n" for i in range(n_keys))
+    expected = {f"K{i}": str(i) for i in range(n_keys)}
+    in_one = read(f"[ZValue = 0]\n{keys}TiltAngle = 3\n[ZValue = 1]\n", 2)
+    assert list(columns(in_one)) == ["tilt_angle"]
+    assert in_one.keys["sections"] == {key: [text, ""] for key, text in expected.items()}
+    assert in_one.values == {}
+    assert in_one.problems == ()
+    in_all = read(f"[ZValue = 0]\n{keys}[ZValue = 1]\n{keys}", 2)
+    assert in_all.keys["sections"] == expected
+    above = read(f"{keys}[ZValue = 0]\n[ZValue = 1]\n", 2)
+    assert above.keys == expected
+    assert (above.values, above.columns) == ({}, ())
+    exposure = read(f"[FrameSet = 0]\n{keys}", 8)
+    assert exposure.keys["sections"] == expected
+
+
+def test_long_lines_are_cut() -> None:
+    long = "x" * 100_000
+    text = f"[ZValue = 0]\nTiltAngle = 3\nNote = {long}\n[T = {long}]\n{long}\nDefocus = 1\n"
+    found = read(text, 1)
+    first, second = (problem.message("a.mrc") for problem in found.problems)
+    assert (
+        "line 3: the line is 100007 characters long (and 2 more); accepted: up to 65536" in first
+    )
+    assert "line 4: the line is '[T = xxx" in second
+    assert found.keys["sections"] == {"Note": "x" * (65536 - 7)}
+    assert list(columns(found)) == ["tilt_angle"]
+    assert found.values == {}
+
+
+def test_few_entries_for_many_sections_are_no_columns() -> None:
+    """A header may claim 2³¹ sections; two entries are too few for a column."""
+    entries = "[ZValue = 0]\nTiltAngle = 3\n[ZValue = 7]\nTiltAngle = 4\nNote = a\n"
+    for n_sections in (2**14 + 1, 2**24 + 1, 2**31 - 1):
+        tracemalloc.start()
+        found = read(entries, n_sections)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.columns == ()
+        assert peak < 2**22
+        message = found.problems[0].message("a")
+        assert f"[ZValue = 1] is missing (and {n_sections - 3} more)" in message
+        assert "left out" in message
+    assert list(columns(read(entries, 2**14))) == ["tilt_angle"]
