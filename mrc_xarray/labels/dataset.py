@@ -21,7 +21,7 @@ from mrc_xarray.metadata.columns import Value, with_gaps
 from mrc_xarray.mrc.header import HEADER_SIZE
 from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.pixels.array import StackArray, StackVariable, preferred_chunks
-from mrc_xarray.pixels.sections import Blocks
+from mrc_xarray.pixels.blocks import Blocks
 from mrc_xarray.storage import ByteSource
 from mrc_xarray.text import json_text, printable, printable_lines
 
@@ -443,11 +443,11 @@ def _attrs(file: MrcFile, source: ByteSource) -> dict[str, Any]:
     if file.sections.offset > HEADER_SIZE:
         attrs["mrc_extended_bytes"] = file.sections.offset - HEADER_SIZE
     if isinstance(file.sections, Blocks):
-        index = file.sections.index
-        attrs["mrcz_codec"] = index.codec
-        attrs["mrcz_chunk_version"] = index.version
-        attrs["mrcz_blocks"] = len(index.starts)
-        attrs["mrcz_ratio"] = file.sections.nbytes / max(index.end - file.sections.offset, 1)
+        blocks = file.sections
+        attrs["mrcz_codec"] = blocks.codec
+        attrs["mrcz_chunk_version"] = blocks.version
+        attrs["mrcz_blocks"] = blocks.shape[0]
+        attrs["mrcz_ratio"] = blocks.nbytes / blocks.stored_bytes
     if header.has_mrcz_fields:
         measured = {
             "voltage_kV": header.voltage,

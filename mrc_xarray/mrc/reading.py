@@ -25,7 +25,7 @@ from mrc_xarray.mrc.extended import mrcz
 from mrc_xarray.mrc.extended.opening import read_records
 from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
 from mrc_xarray.mrc.layout import Layout, arrange
-from mrc_xarray.mrc.placing import place_blocks, place_rows
+from mrc_xarray.mrc.placing import locate
 from mrc_xarray.mrc.recognition import (
     BYTE_ORDERS,
     PLAUSIBLE_SIZE,
@@ -172,20 +172,19 @@ def read(
         problems = [problem for problem in problems if problem.code != "machine-stamp"]
     mode = _mode(header, name, modes)
     evidence = None
-    if mode.number == 0 and convention == "ccpem":
+    if mode.sign_varies:
         sign, evidence = mode0_sign(header)
         if mode0 != "auto":
             sign, evidence = mode0, "the argument mode0="
-        mode = replace(mode, stored=sign, decoded=sign)
+        mode = mode.with_sign(sign)
 
     shape = (header.nz, header.ny, header.nx, *mode.samples)
     if min(shape) < 1:
         raise MrcError.of(name, next(CHECKS["dimensions"](header)))
-    place = place_blocks if header.mode >= PER_CODEC else place_rows
-    sections, more = place(source, head, header, shape, mode, truncated)
-    problems += more
+    located = locate(source, head, header, mode, truncated=truncated)
+    sections, extended_size = located.sections, located.extended_size
+    problems += located.problems
     n_sections = sections.shape[0]
-    extended_size = sections.offset - HEADER_SIZE
     metadata, more = _json_metadata(source, header, head, extended_size, n_sections)
     problems += more
 
@@ -212,9 +211,9 @@ def read(
         if arranged.kind == "image_stack" and metadata_file == "auto" and not beside.is_told:
             beside = beside.over(read_tilt_list(source, header.nz))
     beside = beside.over(records)
-    if mode.number == 0 and mode0 == "auto" and beside.keys.get(_COUNTED) == "uint8":
+    if mode.sign_varies and mode0 == "auto" and beside.keys.get(_COUNTED) == "uint8":
         evidence = f"{_COUNTED} is uint8"
-        mode = replace(mode, stored="uint8", decoded="uint8")
+        mode = mode.with_sign("uint8")
         sections = replace(sections, mode=mode)
     problems += beside.problems
     frame_index = beside.scan.frame_index if beside.scan and arranged.kind == "scan" else None
@@ -274,7 +273,7 @@ def _check_choice(argument: str, value: str, accepted: tuple[str, ...]) -> None:
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
     codec, number = divmod(header.mode, PER_CODEC)
     mode = modes.get(number) if codec in CODECS else None
-    if mode is not None and not (codec and number == 101):
+    if mode is not None and not (codec and mode.is_packed):
         return mode
     known = ", ".join(map(str, modes))
     problem = header_problem(

@@ -18,8 +18,8 @@ from mrc_xarray.mrc.header import Header, header_problem
 from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.mrc.recognition import guess_byteorder
 from mrc_xarray.pixels.array import StackArray
+from mrc_xarray.pixels.blocks import Blocks
 from mrc_xarray.pixels.modes import MODES
-from mrc_xarray.pixels.sections import Blocks
 from mrc_xarray.pixels.statistics import Statistics
 from mrc_xarray.storage import ByteSource, Target, open_decoded
 
@@ -127,7 +127,7 @@ def _header(head: bytes, size: int) -> Header:
 
 
 def _of_blocks(file: MrcFile, blocks: Blocks) -> Iterator[Problem]:
-    told, there = file.header.packed_bytes, blocks.index.end - blocks.offset
+    told, there = file.header.packed_bytes, blocks.stored_bytes
     if file.header.has_mrcz_fields and told and told != there:
         yield header_problem(
             "packed-bytes",
@@ -145,8 +145,6 @@ def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
     array = StackArray(source, file.sections, (file.sections.shape[0],))
     for key in _steps(file):
         section = key[0].start
-        if blocks is not None and section in blocks.index.damaged:
-            continue
         try:
             pixels = array.read(key)
         except MrcError as error:
@@ -159,7 +157,7 @@ def _of_pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
                 str(error).removeprefix(f"{file.name}: "),
                 "a chunk of blosc that decodes",
                 "The other sections can be read.",
-                offset=int(blocks.index.starts[section]),
+                offset=int(blocks.edges[section]),
             )
             continue
         measured.add(pixels, section)
