@@ -46,6 +46,9 @@ _SCRATCH = 8 * _MiB
 # below this, starting threads costs more than they save
 _THREADED = 32 * _MiB
 _THREADED_DECODING = 4 * _MiB
+# of so many sections that are so small, reading all rows costs less than many requests
+_MANY = 4096
+_SMALL_SECTION = 64 * 1024
 # where less of a long row is selected, its pixels are read one by one
 _FEW_COLUMNS = 1 / 4
 
@@ -256,8 +259,9 @@ def _finest(
     """
     _, n_rows, n_columns, *_ = sections.shape
     rows, columns, *samples = picks
+    is_small = sections.section_bytes <= _SMALL_SECTION and len(numbers) > _MANY
     is_short = sections.section_bytes <= longest
-    if sections.is_compressed or (is_short and is_complete(rows, n_rows)):
+    if sections.is_compressed or is_small or (is_short and is_complete(rows, n_rows)):
         return sections, numbers, picks
     numbers = numbers_within(numbers, rows, n_rows)
     few = length(columns, n_columns) <= _FEW_COLUMNS * n_columns

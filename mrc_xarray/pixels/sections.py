@@ -22,11 +22,6 @@ __all__ = ["Batch", "Sections", "groups", "runs"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# beyond this many sections or rows, reading through a gap costs less than one more request
-_MANY = 4096
-_SMALL_GAP = 16 * 1024
-
-
 class Batch(NamedTuple):
     """Byte ranges to read at once, and what they contain.
 
@@ -136,8 +131,7 @@ class Sections:
             How the source is best read.
         """
         nbytes = self.section_bytes
-        gap = access.gap if len(numbers) <= _MANY else max(access.gap, _SMALL_GAP)
-        edges = spans(numbers, gap // nbytes, max(1, access.piece // nbytes))
+        edges = spans(numbers, access.gap // nbytes, max(1, access.piece // nbytes))
         starts, stops = edges[:-1], edges[1:]
         first, last = numbers_at(numbers, starts), numbers_at(numbers, stops - 1)
         offsets, n_read = self.offset + first * nbytes, last - first + 1
