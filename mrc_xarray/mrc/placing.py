@@ -237,8 +237,8 @@ def _truncated(
     name: str, header: Header, size: int, n_complete: int, promised: str, truncated: str
 ) -> Problem:
     """Return the problem of missing sections, or raise it as an error."""
+    accepted = f"{n_complete}, as the file has {size} bytes and its header promises {promised}"
     if truncated == "trim" and n_complete:
-        accepted = f"{n_complete}, the complete sections in the file of {size} bytes"
         action = (
             "They are opened, as truncated='trim' requests; of volumes and frames, complete ones."
         )
@@ -250,6 +250,5 @@ def _truncated(
         f"the file is truncated: it has {size} bytes with {n_complete} complete sections, and its "
         f"header promises {promised}. {hint}"
     )
-    accepted = f"{n_complete}, the complete sections in the file of {size} bytes"
     problem = header_problem("truncated", "NZ", str(header.nz), accepted, hint)
     raise MrcError.of(name, problem, message)
