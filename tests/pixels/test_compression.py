@@ -20,7 +20,7 @@ import pytest
 import servers
 import xarray as xr
 from distributed import Client
-from mrcz_by_hand import block_places, needs_blosc2
+from mrcz_by_hand import PIXELS, N, block_places, chunk, needs_blosc2, put
 
 from mrc_xarray import MrcError
 from mrc_xarray.pixels import compression
@@ -324,6 +324,34 @@ def test_blosc2_is_not_needed_for_version_2(path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(compression, "_blosc2", lambda: None)
     pixels = counts((2, 5, 7))
     np.testing.assert_array_equal(opened(write(path, pixels, compressor="zstd")).data, pixels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [2, pytest.param(5, marks=needs_blosc2)])
+def test_decoders_write_all_of_the_section_and_nothing_else(version: int) -> None:
+    """Blocks with random bytes decode, or are an MrcError, in the middle of a larger array."""
+    rng, guard, n = np.random.default_rng(0), 4096, PIXELS[0].nbytes
+    n_decoded = 0
+    for _ in range(2000):
+        block = chunk(PIXELS[int(rng.integers(N))], version)
+        for _ in range(int(rng.integers(1, 6))):
+            block[int(rng.integers(1, len(block)))] = int(rng.integers(256))
+        put(block, "nbytes", n)
+        put(block, "ctbytes", len(block))
+        results = []
+        for canary in (0xA5, 0x5A):
+            buffer = np.full(n + 2 * guard, canary, np.uint8)
+            out = buffer[guard : guard + n]
+            with contextlib.suppress(MrcError):
+                raw = np.frombuffer(block, np.uint8)
+                compression.decode_block(raw, out, codec="zstd", where="a block")
+                results.append(out.tobytes())
+            assert (buffer[:guard] == canary).all()
+            assert (buffer[guard + n :] == canary).all()
+        if results:
+            n_decoded += 1
+            assert results[0] == results[1]
+    assert n_decoded
 
 
 # what is set for the complete process -----------------------------------------------------------
