@@ -248,14 +248,7 @@ def _finest(
 ) -> tuple[Sections, Numbers, list[Pick]]:
     """Choose what is read: sections; or rows, if some are selected; or pixels of very long rows.
 
-    Returns
-    -------
-    sections : Sections
-        With each row or pixel as a section of its own.
-    numbers : range or ndarray of int
-        Those that are selected.
-    picks : list
-        What is selected of each.
+    Returns these as sections, the numbers of the selected ones, and what is selected of each.
     """
     _, n_rows, n_columns, *_ = sections.shape
     rows, columns, *samples = picks

@@ -102,19 +102,16 @@ def walk(
     section_bytes: int,
     window: int,
 ) -> Walk:
-    """Follow the block headers, up to the first that is damaged.
+    """Follow up to `n_sections` block headers, until one is damaged or the file ends.
 
     Parameters
     ----------
     fetch : callable
         ``fetch(offset, nbytes)`` returns a buffer of the bytes in the file.
-    start : int
-        First byte of the first block.
-    size : int
-        Length of the file in bytes.
-    n_sections : int
-    section_bytes : int
-        Decoded length of a block, by the MRC header.
+    start, size : int
+        First byte of the first block, and length of the file.
+    n_sections, section_bytes : int
+        How many there are, and their decoded length, by the MRC header.
     window : int
         Bytes to fetch at once.
     """

@@ -27,25 +27,16 @@ __all__ = [
 ]
 
 #: By MODE // 1000. It is a hint: the chunk header names the codec that is needed.
-CODECS: dict[int, str] = {
-    0: "none",
-    1: "blosclz",
-    2: "lz4",
-    3: "lz4hc",
-    4: "snappy",
-    5: "zlib",
-    6: "zstd",
-    # since mrcz 0.6; only blosc2 and its plug-ins have them
-    7: "ndlz",
-    8: "zfp_acc",
-    9: "zfp_prec",
-    10: "zfp_rate",
-    11: "openhtj2k",
-    12: "grok",
-    13: "openzl",
-    14: "j2k",
-    15: "htj2k",
-}
+CODECS: dict[int, str] = dict(
+    enumerate(
+        (
+            "none", "blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd",
+            # since mrcz 0.6; only blosc2 and its plug-ins have these
+            "ndlz", "zfp_acc", "zfp_prec", "zfp_rate", "openhtj2k", "grok", "openzl", "j2k",
+            "htj2k",
+        )
+    )
+)  # fmt: skip
 
 # bits 5–7 of the flags of a chunk
 _CHUNK_CODECS = ("blosclz", "lz4", "snappy", "zlib", "zstd")
@@ -110,7 +101,7 @@ class Chunk(NamedTuple):
     def cuts_values(self) -> bool:
         """Whether a version-5 chunk was compressed in parts that end within a value.
 
-        These decode to wrong pixels. mrcz 0.6 makes such blocks of small sections.
+        It decodes to wrong pixels. mrcz 0.6 makes such chunks of small sections.
         """
         has_parts = not self.flags & _COPIED and self.ctbytes > 32 and self.blocksize < self.nbytes
         return self.version == 5 and has_parts and self.blocksize % self.typesize != 0
@@ -157,10 +148,8 @@ def decode_block(
         The complete block.
     out : ndarray, C-contiguous
         Memory for the decoded bytes; its size is the expected one.
-    codec : str
-        The codec that MODE names, for messages.
-    where : str
-        File, section and byte, for messages.
+    codec, where : str
+        The codec that MODE names; file, section and byte. Both are for messages.
 
     Raises
     ------
@@ -187,17 +176,9 @@ def decode_block(
 
 
 def encoder(compressor: str) -> int:
-    """Return the number of a codec in MODE.
+    """Return the number in MODE of a codec, or raise MrcError if it can't be used here.
 
-    Parameters
-    ----------
-    compressor : str
-        The name of the codec, after "blosc2:" for chunks of version 5.
-
-    Raises
-    ------
-    MrcError
-        If there is no such codec, or the package that contains it is not installed.
+    Its name follows "blosc2:" for chunks of version 5.
     """
     name = compressor.removeprefix("blosc2:")
     known = ["blosclz", "lz4", "lz4hc", "zlib", "zstd"]
@@ -218,29 +199,17 @@ def encoder(compressor: str) -> int:
 def encode_block(
     section: npt.NDArray[np.uint8], *, compressor: str, level: int, typesize: int
 ) -> bytes:
-    """Encode one section as a block with shuffled bits.
+    """Encode the bytes of one section, of numbers of `typesize` bytes, with shuffled bits.
 
-    Parameters
-    ----------
-    section : ndarray of uint8, C-contiguous
-    compressor : str
-        As for `encoder`.
-    level : int
-        0 to 9.
-    typesize : int
-        Bytes of one number.
+    `compressor` is as for `encoder`, and `level` is 0 to 9.
     """
     codec = compressor.removeprefix("blosc2:")
     encoded: bytes
     if codec != compressor:
         blosc2 = _blosc2()
+        options = {"codec": blosc2.Codec[codec.upper()], "filters": [blosc2.Filter.BITSHUFFLE]}
         encoded = blosc2.compress2(
-            section.reshape(-1),
-            typesize=typesize,
-            codec=blosc2.Codec[codec.upper()],
-            clevel=level,
-            filters=[blosc2.Filter.BITSHUFFLE],
-            nthreads=1,
+            section.reshape(-1), typesize=typesize, clevel=level, nthreads=1, **options
         )
         return encoded
     blosc = _blosc()

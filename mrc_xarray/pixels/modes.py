@@ -95,32 +95,17 @@ class Mode:
         return not self.is_packed and stored == np.dtype(self.decoded)
 
     def decode(self, raw: npt.NDArray[np.uint8], byteorder: ByteOrder, n_columns: int) -> Array:
-        """Return the pixels of some rows.
+        """Return the pixels of complete rows, in the byte order of the file.
 
-        Parameters
-        ----------
-        raw : ndarray of uint8, shape (n_bytes,)
-            Complete rows, one after the other.
-        byteorder : {"<", ">"}
-        n_columns : int
-
-        Returns
-        -------
-        ndarray, shape (n_rows, n_columns, *samples)
-            Of the dtype `decoded`, possibly in the byte order of the file.
+        The result has the shape ``(n_rows, n_columns, *samples)``.
         """
         stored = raw.view(np.dtype(self.stored).newbyteorder(byteorder))
         return stored.reshape(-1, n_columns, *self.samples)
 
     def cast(self, pixels: Array) -> Array:
-        """Return pixels as values of this mode, in the byte order of the machine.
+        """Return pixels as values of this mode, of the native dtype `decoded`.
 
         Floats are rounded to the nearest integer where the mode stores integers.
-
-        Returns
-        -------
-        ndarray of the dtype `decoded`, of the same shape
-            `pixels` itself if it has this dtype.
 
         Raises
         ------
@@ -152,18 +137,9 @@ class Mode:
         return values.astype(decoded)
 
     def encode(self, values: Array, byteorder: ByteOrder) -> npt.NDArray[np.uint8]:
-        """Return the bytes of pixels.
+        """Return the bytes of values that `cast` returned, of shape ``(..., n_rows, n_bytes)``.
 
-        Parameters
-        ----------
-        values : ndarray, shape (..., n_rows, n_columns, *samples)
-            As `cast` returns them.
-        byteorder : {"<", ">"}
-
-        Returns
-        -------
-        ndarray of uint8, shape (..., n_rows, n_bytes), C-contiguous
-            A view of `values` where their bytes are those of the file.
+        The result is C-contiguous, and a view of `values` if possible.
         """
         *outer, n_columns = values.shape[: values.ndim - len(self.samples)]
         stored = np.dtype(self.stored).newbyteorder(byteorder)
@@ -244,17 +220,9 @@ STANDARD = frozenset(number for number, mode in MODES.items() if mode.is_standar
 
 # the mode that stores a dtype without loss
 _LOSSLESS = {
-    "bool": 0,
-    "int8": 0,
-    "int16": 1,
-    "float32": 2,
-    "complex64": 4,
-    "uint8": 6,
-    "uint16": 6,
-    "int32": 7,
-    "uint32": 8,
-    "float16": 12,
-}
+    "bool": 0, "int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint8": 6, "uint16": 6,
+    "int32": 7, "uint32": 8, "float16": 12,
+}  # fmt: skip
 
 #: The numbers that mrcz calls EMAN2's. EMAN2 itself writes MRC files with the table above.
 EMAN2_MODES: dict[int, Mode] = {
@@ -269,9 +237,8 @@ def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = 
     Parameters
     ----------
     dtype : dtype
-        Of the pixels.
     number : int, optional
-        The mode that the user asks for; by default the one that stores `dtype` without loss.
+        The requested mode; by default the one that stores `dtype` without loss.
     is_rgb : bool
         Whether the last dimension is red, green and blue.
 

@@ -22,6 +22,7 @@ __all__ = ["Batch", "Sections", "groups", "runs"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
+
 class Batch(NamedTuple):
     """Byte ranges to read at once, and what they contain.
 

@@ -8,19 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Numbers",
-    "Pick",
-    "as_pick",
-    "indices",
-    "is_complete",
-    "length",
-    "numbers_at",
-    "numbers_within",
-    "select",
-    "spans",
-]
-
 Array: TypeAlias = npt.NDArray[Any]
 #: A selection along a dimension: a slice with start, stop and positive step, or sorted indices.
 Pick: TypeAlias = "slice | npt.NDArray[np.intp]"
@@ -29,13 +16,7 @@ Numbers: TypeAlias = "range | npt.NDArray[np.intp]"
 
 
 def as_pick(key: Any, n: int) -> Pick:
-    """Return one element of an indexing key as a selection from a dimension of length `n`.
-
-    Raises
-    ------
-    IndexError
-        If an index is out of bounds.
-    """
+    """Return one element of an indexing key as a selection from a dimension of length `n`."""
     if isinstance(key, slice):
         return slice(*key.indices(n))
     if isinstance(key, int | np.integer):
@@ -81,17 +62,7 @@ def select(array: Array, picks: Sequence[Pick]) -> Array:
 
 
 def numbers_within(outer: Numbers, pick: Pick, n: int) -> Numbers:
-    """Return the numbers of what is selected within each of `outer`.
-
-    Parameters
-    ----------
-    outer : range or ndarray of int
-        For example numbers of sections.
-    pick : slice or ndarray of int
-        For example the selected rows of each section.
-    n : int
-        For example the rows of a section.
-    """
+    """Return numbers within numbered units of length `n`, such as rows within sections."""
     if isinstance(outer, range) and is_complete(pick, n):
         return range(outer.start * n, outer.stop * n)
     if isinstance(outer, range):
@@ -109,10 +80,7 @@ def numbers_at(numbers: Numbers, positions: npt.NDArray[np.intp]) -> npt.NDArray
 def spans(numbers: Numbers, gap: int, longest: int) -> npt.NDArray[np.intp]:
     """Cut numbers into spans with gaps up to `gap` that cover at most `longest` numbers each.
 
-    Returns
-    -------
-    ndarray of int, shape (n_spans + 1,)
-        Where in `numbers` each span starts, and the length of `numbers`.
+    Returns where in `numbers` each span starts, followed by the length of `numbers`.
     """
     n = len(numbers)
     if isinstance(numbers, range):

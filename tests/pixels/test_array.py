@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from indexings import TRANSFORMS, VECTORISED, indices
 from xarray.core import indexing
 
-from mrc_xarray import MrcError
 from mrc_xarray.pixels.array import StackArray, preferred_chunks
 from mrc_xarray.pixels.modes import mode_for
 from mrc_xarray.pixels.sections import Sections
@@ -317,38 +316,6 @@ def test_pickling(files: dict[str, Any], kind: str) -> None:
     same(pickle.loads(pickle.dumps(lazy[..., 1:]))[..., ::-1], eager[..., 1:][..., ::-1])
 
 
-def test_pickled_data_are_still_lazy(tmp_path: Path) -> None:
-    with opened(tmp_path / "file.mrc", by_hand.mrc(noise((50, 100, 100), "f4"))) as ds:
-        assert len(pickle.dumps(ds)) < 64 * 1024
-
-
-def test_file_object_can_not_be_pickled() -> None:
-    class Unnamed(io.RawIOBase):
-        """A file without a name, such as a member of an archive."""
-
-        inner = io.BytesIO(KINDS["float32"][0][0])
-
-        def seekable(self) -> bool:
-            return True
-
-        def readable(self) -> bool:
-            return True
-
-        def seek(self, *at: int) -> int:
-            return self.inner.seek(*at)
-
-        def tell(self) -> int:
-            return self.inner.tell()
-
-        def readinto(self, buffer: Any) -> int:
-            return self.inner.readinto(buffer)
-
-    ds = xr.open_dataset(Unnamed(), engine="mrc", cache=False)
-    np.testing.assert_array_equal(ds.data, KINDS["float32"][0][1])
-    with pytest.raises(TypeError, match="can't be sent to another process; open the file by"):
-        pickle.dumps(ds.data.variable)
-
-
 def test_tokens(tmp_path: Path) -> None:
     raw = plain()[0]
     names = []
@@ -381,6 +348,7 @@ def test_token_changes_with_the_file(tmp_path: Path) -> None:
     assert xr.open_dataset(path, engine="mrc", chunks={}).data.data.name != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "byteorder"), [((80, 300, 1000), ">"), ((2, 5000, 2000), "<")])
 def test_load_in_threads(tmp_path: Path, shape: tuple[int, int, int], byteorder: str) -> None:
     """Above 32 MiB, with sections below and above the length of a request."""
@@ -394,35 +362,6 @@ def test_load_in_threads(tmp_path: Path, shape: tuple[int, int, int], byteorder:
 
 def touch(path: Path) -> None:
     os.utime(path, ns=(1, 1))
-
-
-CHANGES = {
-    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
-    "shorter": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "empty": lambda path: path.write_bytes(b""),
-    "touched": touch,
-}
-
-
-@pytest.mark.parametrize("options", [{}, {"mmap": True}])
-@pytest.mark.parametrize("change", CHANGES)
-def test_file_changed_since_it_was_opened(
-    tmp_path: Path, change: str, options: dict[str, Any]
-) -> None:
-    path = tmp_path / "file.mrc"
-    ds = opened(path, plain()[0], **options)
-    CHANGES[change](path)
-    for selected in (ds.data, ds.data[0, :, 3:4]):
-        with pytest.raises(MrcError, match=r"file\.mrc: the file changed since it was opened"):
-            selected.compute()
-
-
-def test_file_removed_since_it_was_opened(tmp_path: Path) -> None:
-    path = tmp_path / "file.mrc"
-    ds = opened(path, plain()[0])
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        ds.data.load()
 
 
 def sparse(path: Path, shape: tuple[int, int, int], mode: int, itemsize: int) -> Path:
@@ -508,21 +447,6 @@ def test_auto_chunks_are_complete_sections(tmp_path: Path) -> None:
         assert ds.data.chunksizes["z"][0] < 20
 
 
-@pytest.mark.filterwarnings("ignore:The specified chunks separate")
-def test_many_chunks_are_a_small_graph(tmp_path: Path) -> None:
-    path = sparse(tmp_path / "sparse.mrc", (100_000, 16, 16), 1, 2)
-    with xr.open_dataset(path, engine="mrc", chunks={"z": 1}) as ds:
-        assert ds.data.data.npartitions == 100_000
-        assert len(pickle.dumps(ds.data.data.dask)) < 2 * MiB
-
-
-@pytest.mark.filterwarnings("ignore:The specified chunks separate")
-def test_graph_has_no_map_and_no_handle(tmp_path: Path) -> None:
-    with opened(tmp_path / "file.mrc", plain()[0], mmap=True, chunks={"z": 1}) as ds:
-        again = pickle.loads(pickle.dumps(ds))
-        np.testing.assert_array_equal(again.data.compute(), plain()[1])
-
-
 WIDE = (64, 256, 4096)
 
 
@@ -536,6 +460,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize(
     "selection",
