@@ -1,4 +1,4 @@
-"""MRCZ bytes built by hand from blosc chunks, whole or damaged."""
+"""MRCZ bytes built by hand from blosc chunks, intact or damaged."""
 
 from __future__ import annotations
 

@@ -161,16 +161,16 @@ class StackArray(BackendArray):
         all_in_place = sections.is_native and all(map(is_complete, picks, sections.shape[1:]))
 
         def fill(batch: Batch) -> None:
-            part = target[batch.at]
+            memory = target[batch.at]
             in_place = all_in_place and batch.is_complete
             if in_place and not sections.is_compressed:
-                self.source.read_into(batch.requests(part.reshape(-1).view(np.uint8)))
+                self.source.read_into(batch.requests(memory.reshape(-1).view(np.uint8)))
                 return
             raw = _scratch(batch.nbytes)
             self.source.read_into(batch.requests(raw))
-            pixels = sections.decode(raw, numbers[batch.at], part if in_place else None)
-            if pixels is not part:
-                part[...] = select(pixels, [batch.picked, *picks])
+            pixels = sections.decode(raw, numbers[batch.at], memory if in_place else None)
+            if pixels is not memory:
+                memory[...] = select(pixels, [batch.picked, *picks])
 
         batches = sections.batches(numbers, access)
         threaded = _THREADED_DECODING if sections.is_compressed else _THREADED

@@ -115,25 +115,26 @@ class Mode:
         decoded = np.dtype(self.decoded)
         if np.can_cast(pixels.dtype, decoded) and self.value_range == _range(decoded):
             return pixels.astype(decoded, copy=False)
-        is_complex, is_rounded = pixels.dtype.kind == "c", np.dtype(self.stored).kind in "iu"
-        parts = np.stack([pixels.real, pixels.imag]) if is_complex else pixels
-        if is_rounded and parts.dtype.kind == "f":
-            # float32 can't represent the largest integers and would round them out of the range
-            parts = np.rint(parts.astype(np.float64))
+        is_complex = pixels.dtype.kind == "c"
+        is_rounded = np.dtype(self.stored).kind in "iu"
+        components = np.stack([pixels.real, pixels.imag]) if is_complex else pixels
+        if is_rounded and components.dtype.kind == "f":
+            # float32 would round the largest integers out of the range
+            components = np.rint(components.astype(np.float64))
         least, most = self.value_range
-        outside = ~((parts >= least) & (parts <= most))
+        outside = ~((components >= least) & (components <= most))
         if not is_rounded:
             # a float can be infinite or NaN
-            outside &= np.isfinite(parts)
+            outside &= np.isfinite(components)
         if outside.any():
             raise MrcError(
                 f"the data have values that mode {self.number} ({self.decoded_name}) can't hold, "
-                f"such as {parts[outside][0]}; accepted: {least} to {most}. Scale or clip them, "
+                f"such as {components[outside][0]}; accepted: {least} to {most}. Scale or clip them, "
                 "or choose another mode=."
             )
         if not is_rounded:
             return pixels.astype(decoded)
-        values: Array = parts[0] + 1j * parts[1] if is_complex else parts
+        values: Array = components[0] + 1j * components[1] if is_complex else components
         return values.astype(decoded)
 
     def encode(self, values: Array, byteorder: ByteOrder) -> npt.NDArray[np.uint8]:
@@ -175,8 +176,8 @@ class Packed(Mode):
         pixels = np.zeros((len(rows), n_columns), self.decoded)
         for columns, byte, shift in self._overlaps():
             target = pixels[:, columns]
-            part = rows[:, byte][:, : target.shape[1]].astype(self.decoded, copy=False)
-            target |= part >> shift if shift >= 0 else part << -shift
+            bits = rows[:, byte][:, : target.shape[1]].astype(self.decoded, copy=False)
+            target |= bits >> shift if shift >= 0 else bits << -shift
         pixels &= 2**self.bits - 1
         return pixels
 
@@ -184,9 +185,9 @@ class Packed(Mode):
         *outer, n_columns = values.shape
         raw = np.zeros((*outer, self.row_bytes(n_columns)), np.uint8)
         for columns, byte, shift in self._overlaps():
-            part = values[..., columns]
-            part = part << shift if shift >= 0 else part >> -shift
-            raw[..., byte][..., : part.shape[-1]] |= part.astype(np.uint8)
+            bits = values[..., columns]
+            bits = bits << shift if shift >= 0 else bits >> -shift
+            raw[..., byte][..., : bits.shape[-1]] |= bits.astype(np.uint8)
         return raw
 
     def _overlaps(self) -> Iterator[tuple[slice, slice, int]]:

@@ -70,13 +70,13 @@ def test_stream(
     path = tmp_path / "a.mrc.xz"
     path.write_bytes(compress(by_hand.header(SHAPES[case], 0, **fields) + bytes(200_000)))
     try:
-        ds, told = opened(path, chunks={})
+        ds, messages = opened(path, chunks={})
     except MrcError:
         # refused, because no stream of this size can be so long
         assert peak() < 64 * MiB
         return
     assert peak() < 64 * MiB
-    (message,) = [text for text in told if "coordinates" in text]
+    (message,) = [text for text in messages if "coordinates" in text]
     without = [dim for dim in ds.dims if dim not in ds.coords and dim != "image"]
     for dim in without:
         assert f"{ds.sizes[dim]} along {dim}" in message
@@ -90,14 +90,14 @@ def test_stream(
 def test_sections_of_a_plain_file(tmp_path: Path, peak: Any, n: int, is_labelled: bool) -> None:
     for suffix, fields, name in ((".mrc", {}, "z"), (".st", STACK, "section")):
         path = sparse(tmp_path / f"a{suffix}", by_hand.header((n, 1, 1), 0, **fields), 1024 + n)
-        ds, told = opened(path)
+        ds, messages = opened(path)
         assert (name in ds.coords) == is_labelled
         assert peak() < (16 * n if is_labelled else 0) + 64 * MiB
         if is_labelled:
-            assert told == []
+            assert messages == []
             assert (ds[name][0], ds[name][-1]) == (0, n - 1)
         else:
-            (message,) = told
+            (message,) = messages
             assert f"NX, NY, NZ (bytes 0–11) are {n} along {name}; accepted" in message
             assert "up to 16777216 sections" in message
             assert ds.data.attrs["mrc_repairs"]
@@ -123,15 +123,15 @@ def test_sections_of_a_stream(tmp_path: Path, peak: Any, n: int, is_labelled: bo
     for fields, name in (({}, "z"), (STACK, "section")):
         path = tmp_path / "a.mrc.bz2"
         path.write_bytes(bz2.compress(by_hand.header((n, 1, 1), 0, **fields) + bytes(n)))
-        ds, told = opened(path)
-        assert (name in ds.coords) == is_labelled == (not told)
+        ds, messages = opened(path)
+        assert (name in ds.coords) == is_labelled == (not messages)
         assert peak() < 64 * MiB
 
 
 def test_dimensions_without_a_voxel_size_are_silent(tmp_path: Path) -> None:
     head = by_hand.header((2**25, 1, 1), 0, cella=(0, 0, 0))
-    ds, told = opened(sparse(tmp_path / "a.mrc", head, 1024 + 2**25))
-    assert told == []
+    ds, messages = opened(sparse(tmp_path / "a.mrc", head, 1024 + 2**25))
+    assert messages == []
     assert list(ds.coords) == []
 
 
@@ -173,14 +173,14 @@ def test_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peak: Any, cas
     asked: list[int] = []
     real = LocalSource.read
     monkeypatch.setattr(LocalSource, "read", lambda s, o, k: (asked.append(k), real(s, o, k))[1])
-    ds, told = opened(path)
+    ds, messages = opened(path)
     labelled = 16 * n if n <= limits.MOST_POSITIONS else 0
     assert peak() < max(64 * MiB + 8 * 2**20, labelled)
     assert ("tilt_angle" in ds.coords) == is_worth_it
     if not is_worth_it:
         assert sum(asked) <= 64 * 1024
         assert any(
-            f"extended header (bytes 1024–{1023 + n * size}) is {n} records" in t for t in told
+            f"extended header (bytes 1024–{1023 + n * size}) is {n} records" in t for t in messages
         )
 
 
@@ -202,10 +202,10 @@ def test_entries_of_an_mdoc(tmp_path: Path, peak: Any) -> None:
     path = sparse(tmp_path / "a.st", by_hand.header((LARGEST, 1, 1), 0, **STACK), 1024 + LARGEST)
     entries = "".join(f"[ZValue = {i}]\nTiltAngle = {i}\nA = {i}\n" for i in range(100))
     path.with_name("a.st.mdoc").write_text(entries)
-    ds, told = opened(path, chunks={})
+    ds, messages = opened(path, chunks={})
     assert peak() < 8 * MiB
     assert list(ds.coords) == ["y", "x"]
-    assert any(f"(and {LARGEST - 101} more)" in text and "left out" in text for text in told)
+    assert any(f"(and {LARGEST - 101} more)" in text and "left out" in text for text in messages)
 
 
 @pytest.mark.parametrize("n_blocks", [0, 1, 3])
