@@ -129,8 +129,8 @@ class Mode:
         if outside.any():
             raise MrcError(
                 f"the data have values that mode {self.number} ({self.decoded_name}) can't hold, "
-                f"such as {components[outside][0]}; accepted: {least} to {most}. Scale or clip them, "
-                "or choose another mode=."
+                f"such as {components[outside][0]}; accepted: {least} to {most}. Scale or clip "
+                "them, or choose another mode=."
             )
         if not is_rounded:
             return pixels.astype(decoded)
