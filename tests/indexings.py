@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-# every dimension has the index at its place, or the last one there is
+# one index per dimension; further dimensions are complete
 TRANSFORMS: dict[str, tuple[Any, ...]] = {
     "all": (slice(None),),
     "scalar": (2, slice(None)),
@@ -56,7 +56,7 @@ VECTORISED = {
 
 
 def is_possible(key: slice, n: int) -> bool:
-    """Leave out what xarray's own adapter fails on, for every engine: empty and reversed."""
+    """Exclude empty reversed slices, which fail in xarray's adapter for every engine."""
     along = range(*key.indices(n))
     return bool(along) or along.step > 0
 

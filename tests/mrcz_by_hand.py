@@ -1,4 +1,4 @@
-"""MRCZ bytes built by hand from blosc chunks, whole or damaged."""
+"""MRCZ bytes built by hand from blosc chunks, intact or damaged."""
 
 from __future__ import annotations
 
@@ -54,3 +54,15 @@ def put(block: bytearray, field: str, value: int) -> None:
 
 def start_of(blocks: list[bytearray], k: int) -> int:
     return 1024 + sum(map(len, blocks[:k]))
+
+
+def block_places(raw: bytes, n: int) -> list[tuple[int, int]]:
+    """Return first byte and length of each block, from the chunk headers."""
+    start = 1024 + struct.unpack_from("<i", raw, 92)[0]
+    places = []
+    for _ in range(n):
+        (nbytes,) = struct.unpack_from("<I", raw, start + 12)
+        places.append((start, nbytes))
+        start += nbytes
+    assert start == len(raw)
+    return places

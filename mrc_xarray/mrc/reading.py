@@ -11,6 +11,7 @@ from mrc_xarray.metadata.columns import Value
 from mrc_xarray.mrc.geometry import axis_names
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.mrc.layout import Layout
+from mrc_xarray.mrc.placing import locate
 from mrc_xarray.mrc.steps import (
     Arranged,
     Gathered,
@@ -19,11 +20,11 @@ from mrc_xarray.mrc.steps import (
     arrange_sections,
     gather,
     identify,
-    locate,
     place,
 )
 from mrc_xarray.options import OpenOptions
-from mrc_xarray.pixels.sections import Blocks, Sections
+from mrc_xarray.pixels.blocks import Blocks
+from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.recording import LABELS_KEY, Recording
 from mrc_xarray.storage.base import FIRST_READ, Bytes
 
@@ -96,7 +97,7 @@ def inspect(
     chosen = options or OpenOptions()
     first = source.read(0, min(FIRST_READ, source.size or FIRST_READ)) if head is None else head
     identity = identify(source, first, chosen)
-    located = locate(source, first, identity, chosen)
+    located = locate(source, first, identity.header, identity.mode, truncated=chosen.truncated)
     gathered = gather(source, first, identity, located, chosen)
     arranged = arrange_sections(identity, located, gathered, chosen)
     placed = place(source, identity, arranged, chosen)
@@ -163,9 +164,9 @@ def _attrs(file: MrcFile) -> dict[str, Any]:
     if file.sections.offset > HEADER_SIZE:
         attrs["mrc_extended_bytes"] = file.sections.offset - HEADER_SIZE
     if isinstance(file.sections, Blocks):
-        index = file.sections.index
-        attrs["mrcz_codec"] = index.codec
-        attrs["mrcz_chunk_version"] = index.version
-        attrs["mrcz_blocks"] = len(index.starts)
-        attrs["mrcz_ratio"] = file.sections.nbytes / max(index.end - file.sections.offset, 1)
+        blocks = file.sections
+        attrs["mrcz_codec"] = blocks.codec
+        attrs["mrcz_chunk_version"] = blocks.version
+        attrs["mrcz_blocks"] = blocks.shape[0]
+        attrs["mrcz_ratio"] = blocks.nbytes / blocks.stored_bytes
     return attrs

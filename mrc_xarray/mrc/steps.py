@@ -1,7 +1,7 @@
-"""The five steps of reading an MRC file, each of which returns what it found.
+"""The steps of reading an MRC file, each of which returns what it found.
 
 1. identify: byte order, header and mode
-2. locate: where the sections are, and how many
+2. locate, in `mrc_xarray.mrc.placing`: where the sections are, and how many
 3. gather: metadata of the extended header and of sidecars
 4. arrange: what the sections are, and what a pixel is
 5. place: dimensions, with the positions of their voxels
@@ -25,9 +25,9 @@ from mrc_xarray.metadata.find import read_sidecar
 from mrc_xarray.mrc.checks import CHECKS, check
 from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.geometry import axis_names, geometry_of
-from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
+from mrc_xarray.mrc.header import Header, header_problem
 from mrc_xarray.mrc.layout import Layout, arrange
-from mrc_xarray.mrc.placing import place_blocks, place_rows
+from mrc_xarray.mrc.placing import Located
 from mrc_xarray.mrc.recognition import BYTE_ORDERS, guess_byteorder, refuse_foreign
 from mrc_xarray.mrc.signedness import mode0_dtype
 from mrc_xarray.options import OpenOptions
@@ -42,12 +42,10 @@ __all__ = [
     "Arranged",
     "Gathered",
     "Identity",
-    "Located",
     "Placed",
     "arrange_sections",
     "gather",
     "identify",
-    "locate",
     "place",
 ]
 
@@ -59,15 +57,6 @@ class Identity:
     name: str
     header: Header
     mode: Mode
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Located:
-    """Where the complete sections of a file are."""
-
-    sections: Sections
-    extended_size: int
     problems: tuple[Problem, ...]
 
 
@@ -127,22 +116,12 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identity:
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
     codec, number = divmod(header.mode, PER_CODEC)
     mode = modes.get(number) if codec in CODECS else None
-    if mode is not None and not (codec and number == 101):
+    if mode is not None and not (codec and mode.is_packed):
         return mode
     known = ", ".join(map(str, modes))
     accepted = f"{known}, and these with 1000 to {max(CODECS)}000 added in an MRCZ"
     action = "The file may be damaged or not an MRC file."
     raise MrcError.of(name, header_problem("mode", "MODE", header.mode, accepted, action))
-
-
-def locate(source: Bytes, head: bytes, identity: Identity, options: OpenOptions) -> Located:
-    """Find the sections, and the true length of the extended header."""
-    header, mode = identity.header, identity.mode
-    shape = (header.nz, header.ny, header.nx, *mode.samples)
-    place_sections = place_blocks if header.mode >= PER_CODEC else place_rows
-    sections, problems = place_sections(source, head, header, shape, mode, options.truncated)
-    size = sections.offset - HEADER_SIZE
-    return Located(sections=sections, extended_size=size, problems=tuple(problems))
 
 
 def gather(
@@ -191,10 +170,7 @@ def arrange_sections(
     is_used = layout.kind == "image_stack" or not sidecar.only_for_stacks
     used = sidecar if is_used else Metadata()
     metadata = used.over(gathered.records)
-    mode, evidence = identity.mode, None
-    if mode.number == 0:
-        dtype, evidence = mode0_dtype(header, options.mode0, metadata.mode0)
-        mode = replace(mode, stored=dtype, decoded=dtype)
+    mode, evidence = _signed(identity, options, metadata)
     frame_index = scan.frame_index if scan is not None else None
     shape = located.sections.shape
     if frame_index is None:
@@ -213,6 +189,16 @@ def arrange_sections(
             if problem.code != "scan" or not options.decides_layout
         ),
     )
+
+
+def _signed(
+    identity: Identity, options: OpenOptions, metadata: Metadata
+) -> tuple[Mode, str | None]:
+    """Return the mode with its sign, and the evidence for it if the sign varies."""
+    if not identity.mode.sign_varies:
+        return identity.mode, None
+    dtype, evidence = mode0_dtype(identity.header, options.mode0, metadata.mode0)
+    return identity.mode.with_sign(dtype), evidence
 
 
 def place(source: Bytes, identity: Identity, arranged: Arranged, options: OpenOptions) -> Placed:

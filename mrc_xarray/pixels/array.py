@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
 
@@ -15,7 +15,16 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from mrc_xarray.pixels.sections import Pick, Piece, Sections, is_whole, picked_numbers
+from mrc_xarray.pixels.sections import Batch, Sections
+from mrc_xarray.pixels.selection import (
+    Numbers,
+    Pick,
+    as_pick,
+    is_complete,
+    length,
+    numbers_within,
+    select,
+)
 from mrc_xarray.storage import ByteSource, StreamSource
 from mrc_xarray.storage.base import cores
 
@@ -24,75 +33,61 @@ __all__ = ["StackArray", "StackVariable", "preferred_chunks"]
 Array: TypeAlias = npt.NDArray[Any]
 
 _MiB = 1024**2
-# a task of this size is past the cost of a task, and its memory is still used again and again
+# in a task of this size the cost of the task itself is small, and its memory is still reused
 _CHUNK = 16 * _MiB
-# a view of a map takes no memory, so that fewer and larger tasks are better
+# a view of a map takes no memory, and therefore fewer, larger tasks are better
 _MAPPED_CHUNK = 64 * _MiB
-# a section above this is offered in bands of rows
+# the preferred chunks of a larger section are bands of rows
 _LARGE_SECTION = 128 * _MiB
 # dask needs about a second to plan so many tasks
 _MOST_CHUNKS = 100_000
-# each thread keeps this much to decode from
-_KEPT = 8 * _MiB
+# memory that each thread reuses for undecoded bytes
+_SCRATCH = 8 * _MiB
 # below this, starting threads costs more than they save
 _THREADED = 32 * _MiB
 _THREADED_DECODING = 4 * _MiB
+# of so many sections that are so small, reading all rows costs less than many requests
+_MANY = 4096
+_SMALL_SECTION = 64 * 1024
+# where less of a long row is selected, its pixels are read one by one
+_FEW_COLUMNS = 1 / 4
 
 
+@dataclass(frozen=True, eq=False)
 class StackArray(BackendArray):
-    """The pixels of one file, read when they are asked for.
+    """The pixels of one file, read when they are indexed.
 
     It holds no handle, no map and no lock, and can be pickled.
 
-    Parameters
+    Attributes
     ----------
     source : ByteSource
     sections : Sections
-        Where the rows are in the file.
+        Where the pixels are in the file.
     leading : tuple of int
-        Sizes of the dimensions that the sections are folded into; empty for one image.
+        Sizes of the dimensions that the sections are arranged in; empty for one image.
     mmap : bool
-        Whether to return views of a map where that can be.
+        Whether to return views of a map where possible.
     frame_index : ndarray of int64, shape `leading`, optional
         The section at each position of `leading`, -1 where there is none; by default they are
-        in its order.
-
-    Attributes
-    ----------
-    shape : tuple of int, (*leading, n_rows, n_columns, *samples)
-    dtype : numpy.dtype
-        In the machine's byte order.
+        in order.
     """
 
-    def __init__(
-        self,
-        source: ByteSource,
-        sections: Sections,
-        leading: tuple[int, ...],
-        mmap: bool = False,
-        frame_index: npt.NDArray[np.int64] | None = None,
-    ) -> None:
-        self.source = source
-        self.sections = sections
-        self.leading = leading
-        self.mmap = mmap
-        self.frame_index = frame_index
-        self.shape = (*leading, *sections.shape[1:])
-        self.dtype = sections.dtype
+    source: ByteSource
+    sections: Sections
+    leading: tuple[int, ...]
+    mmap: bool = False
+    frame_index: npt.NDArray[np.int64] | None = None
 
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        from dask.base import normalize_token
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(*leading, n_rows, n_columns, *samples)``."""
+        return (*self.leading, *self.sections.shape[1:])
 
-        return normalize_token(  # type: ignore[no-any-return]
-            (
-                type(self).__qualname__,
-                self.source,
-                self.sections,
-                self.leading,
-                self.mmap,
-                self.frame_index,
-            )
-        )
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """In the byte order of the machine."""
+        return self.sections.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Array:
         result: Array = indexing.explicit_indexing_adapter(
@@ -101,146 +96,106 @@ class StackArray(BackendArray):
         return result
 
     async def async_getitem(self, key: indexing.ExplicitIndexer) -> Array:
-        """Read in a thread, since neither files nor decoders can wait asynchronously."""
+        """Read in a thread, as neither files nor decoders are asynchronous."""
         return await asyncio.to_thread(self.__getitem__, key)
 
     def read(self, key: tuple[Any, ...]) -> Array:
         """Return the outer selection `key`, of ints, forward slices and sorted arrays."""
-        n_leading = len(self.leading)
-        picks = [_as_pick(k, n) for k, n in zip(key, self.shape, strict=True)]
-        shape = tuple(_length(pick, n) for pick, n in zip(picks, self.shape, strict=True))
-        dropped = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
-        view = self._view(picks, shape)
-        if view is None:
+        picks = [as_pick(k, n) for k, n in zip(key, self.shape, strict=True)]
+        result = self._mapped(picks)
+        if result is None:
+            shape = tuple(length(pick, n) for pick, n in zip(picks, self.shape, strict=True))
             if isinstance(self.source, StreamSource):
                 self.source.prepare(prod(shape) * self.dtype.itemsize)
-            result = np.empty((prod(shape[:n_leading]), *shape[n_leading:]), self.dtype)
-            if result.size and self.frame_index is None:
-                self._fill(result, self._section_numbers(picks[:n_leading]), picks[n_leading:])
+            result = np.empty(shape, self.dtype)
+            if result.size and self.frame_index is not None:
+                self._fill_scan(result, picks, self.frame_index)
             elif result.size:
-                self._place(result, picks[:n_leading], picks[n_leading:])
-            view = result.reshape(shape)
-        return view.squeeze(dropped) if dropped else view
+                self._fill(result, picks)
+        dropped = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
+        return result.squeeze(dropped) if dropped else result
 
-    def _view(self, picks: list[Pick], shape: tuple[int, ...]) -> Array | None:
-        """Select from a map of the file, or return None where that has to be read."""
+    def _mapped(self, picks: list[Pick]) -> Array | None:
+        """Select from a map of the file; return None if the file has to be read."""
         sections = self.sections
-        if self.frame_index is not None:
+        if not self.mmap or self.frame_index is not None:
             return None
-        if not self.mmap or sections.is_compressed or not sections.is_native or not prod(shape):
+        if sections.is_compressed or not sections.is_native or not prod(self.shape):
             return None
         mapped = self.source.map()
         if mapped is None:
             return None
         file = np.ndarray(self.shape, self.dtype, buffer=mapped, offset=sections.offset)
-        return _select(file, picks)
+        return select(file, picks)
 
-    def _section_numbers(self, picks: list[Pick]) -> range | npt.NDArray[np.intp]:
-        """Return the numbers in the file of the selected sections, in the result's order."""
-        if not picks:
-            return range(1)
-        if len(picks) == 1 and isinstance(picks[0], slice):
-            return range(*picks[0].indices(self.leading[0]))
-        numbers = np.zeros((), np.intp)
-        for pick, n in zip(picks, self.leading, strict=True):
-            along = picked_numbers(pick, n)
-            numbers = np.add.outer(numbers * n, along)
-        return numbers.reshape(-1)
+    def _fill(self, result: Array, picks: list[Pick]) -> None:
+        """Read sections that are in order."""
+        n_leading = len(self.leading)
+        numbers: Numbers = range(1)
+        for pick, n in zip(picks, self.leading, strict=False):
+            numbers = numbers_within(numbers, pick, n)
+        self._read_into(result, numbers, picks[n_leading:])
 
-    def _place(self, result: Array, leading: list[Pick], picks: list[Pick]) -> None:
-        """Read the frames of a scan to their positions, and fill those without a frame."""
-        assert self.frame_index is not None
-        frames = _select(self.frame_index, leading).reshape(-1)
+    def _fill_scan(
+        self, result: Array, picks: list[Pick], frame_index: npt.NDArray[np.int64]
+    ) -> None:
+        """Read the frames of a scan to their positions; positions without a frame are NaN or 0."""
+        n_leading = len(self.leading)
+        frames = select(frame_index, picks[:n_leading]).reshape(-1)
         order = np.argsort(frames, kind="stable")
         order = order[np.searchsorted(frames[order], 0) :]
+        by_frame = result.reshape(len(frames), *result.shape[n_leading:])
         if len(order) < len(frames):
             result[...] = np.nan if self.dtype.kind in "fc" else 0
         if len(order):
-            # in the file's order, so that neighbours there are read together
-            recorded = np.empty((len(order), *result.shape[1:]), self.dtype)
-            self._fill(recorded, frames[order], picks)
-            result[order] = recorded
+            # in the order of the file, so that adjacent frames are read together
+            recorded = np.empty((len(order), *by_frame.shape[1:]), self.dtype)
+            self._read_into(recorded, frames[order], picks[n_leading:])
+            by_frame[order] = recorded
 
-    def _fill(
-        self, result: Array, numbers: range | npt.NDArray[np.intp], picks: list[Pick]
-    ) -> None:
-        """Read the rows of the selected sections into `result`.
-
-        Parameters
-        ----------
-        result : ndarray, shape (n_selected_sections, n_selected_rows, n_selected_columns, ...)
-        numbers : sequence of int
-            The selected sections.
-        picks : list
-            Rows, columns, and samples if there are any.
-        """
-        rows, *behind = picks
+    def _read_into(self, result: Array, numbers: Numbers, picks: list[Pick]) -> None:
+        """Read the selected rows, columns and samples of sections into contiguous memory."""
         access = self.source.access
-        sections = self.sections
-        by_pixel = sections.by_pixel() if sections.row_bytes > access.piece else None
-        if by_pixel is not None and 4 * result.shape[2] <= sections.shape[2]:
-            # a header can claim rows of 2³¹ pixels: of one that is longer than a request, the
-            # wanted ones alone
-            n_rows = sections.shape[1]
-            each_row = np.add.outer(np.asarray(numbers) * n_rows, picked_numbers(rows, n_rows))
-            numbers, sections = each_row.reshape(-1), by_pixel
-            result = result.reshape(len(numbers), result.shape[2], 1, *result.shape[3:])
-            rows, behind = behind[0], [slice(0, 1, 1), *behind[1:]]
-        whole = all(map(is_whole, behind, sections.shape[2:]))
-        in_place = whole and sections.is_native
-        as_stored = in_place and not sections.is_compressed
-        flat = result.reshape(-1).view(np.uint8).data
-        n_rows = result.shape[1]
+        sections, numbers, picks = _finest(self.sections, numbers, picks, access.piece)
+        sizes = [length(pick, n) for pick, n in zip(picks, sections.shape[1:], strict=True)]
+        target = result.reshape(len(numbers), *sizes)
+        all_in_place = sections.is_native and all(map(is_complete, picks, sections.shape[1:]))
 
-        def fill(batch: list[Piece]) -> None:
-            requests = []
-            decodings: list[tuple[Piece, Array]] = []
-            decoded = [piece for piece in batch if not as_stored or piece.rows is not None]
-            scratch, used = _scratch(sum(piece.nbytes for piece in decoded)), 0
-            for piece in batch:
-                if as_stored and piece.rows is None:
-                    buffer, step = flat, n_rows * sections.row_bytes
-                    first = piece.at[0].start * step + piece.at[1].start * sections.row_bytes
-                else:
-                    raw = scratch[used : used + piece.nbytes]
-                    used += piece.nbytes
-                    decodings.append((piece, raw))
-                    buffer, first, step = raw.data, 0, piece.nbytes // piece.n_sections
-                for offset, nbytes in piece.ranges():
-                    requests.append((offset, buffer[first : first + nbytes]))
-                    first += step
-            self.source.read_into(requests)
-            for piece, raw in decodings:
-                target = result[piece.at]
-                directly = in_place and piece.rows is None
-                pixels = sections.decode(raw, piece, target if directly else None)
-                if pixels is not target:
-                    if piece.rows is not None:
-                        pixels = pixels[:, piece.rows]
-                    target[...] = _select(pixels, [slice(None), slice(None), *behind])
+        def fill(batch: Batch) -> None:
+            memory = target[batch.at]
+            in_place = all_in_place and batch.is_complete
+            if in_place and not sections.is_compressed:
+                self.source.read_into(batch.requests(memory.reshape(-1).view(np.uint8)))
+                return
+            raw = _scratch(batch.nbytes)
+            self.source.read_into(batch.requests(raw))
+            pixels = sections.decode(raw, numbers[batch.at], memory if in_place else None)
+            if pixels is not memory:
+                memory[...] = select(pixels, [batch.picked, *picks])
 
-        pieces = sections.pieces(numbers, rows, access.gap, access.piece)
-        # what a block decodes to is what its batch has to bear
-        batches = _batches(pieces, access.batch, sections.section_bytes * sections.is_compressed)
+        batches = sections.batches(numbers, access)
         threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
-        if len(numbers) * n_rows * sections.row_bytes >= threaded:
-            _run_in_threads(fill, batches)
-        else:
+        if len(numbers) * sections.section_bytes < threaded:
             for batch in batches:
                 fill(batch)
+            return
+        # the pool exists for this call alone, so that a fork can't inherit it
+        with ThreadPoolExecutor(cores()) as pool:
+            for _ in pool.map(fill, batches):
+                pass
 
 
 class StackVariable(xr.Variable):
-    """The lazy pixels of a file, whose dask tasks are named by the file as it was opened.
+    """The lazy pixels of a file, whose dask tasks are named after the file as it was opened.
 
-    xarray names them by path, modification time and arguments, and for a URL by its text alone.
-    Two openings of a file that was replaced in between would share their tasks, and one of them
-    would silently get the pixels of the other.
+    xarray names them after path, modification time and arguments, and for a URL after its text
+    alone. If a file was replaced between two openings, both would share their tasks, and one of
+    them would silently get the pixels of the other.
     """
 
     __slots__ = ()
 
-    def chunk(  # type: ignore[override]  # the parameters are handed on
+    def chunk(  # type: ignore[override]  # the parameters are passed on
         self,
         chunks: Any = {},  # noqa: B006  # as xarray has it
         *,
@@ -258,104 +213,66 @@ class StackVariable(xr.Variable):
 
 
 def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]:
-    """Return the chunks to offer to dask: as many whole sections as fit in 16 MiB, or one.
+    """Return the chunks to offer to dask: as many complete sections as fit in 16 MiB, or one.
 
-    Only the sections' dimensions are named, and the rows of a section that is very large, so
-    that a chunk along another dimension is the user's to choose, without a warning. If a header
-    promises an enormous number of sections, chunks are larger, since each is a task of dask.
+    Only the dimensions of sections are named, and the rows of a very large section: chunks along
+    another dimension are the choice of the user, without a warning. If a header promises an
+    enormous number of sections, the chunks are larger, as each is a task of dask.
     """
     n_leading = len(array.leading)
     section = prod(array.shape[n_leading:]) * array.dtype.itemsize
-    chunks: dict[str, int] = {}
     chunk = _MAPPED_CHUNK if array.mmap else _CHUNK
-    wanted = max(1, chunk // section)
+    n_left = max(1, chunk // section)
+    chunks: dict[str, int] = {}
     for dim, n in zip(reversed(dims[:n_leading]), reversed(array.leading), strict=True):
-        chunks[dim] = min(n, wanted)
-        wanted = max(1, wanted // n)
-    if array.sections.is_compressed:
-        # a chunk that cuts blocks decodes them more than once: let xarray warn of it
-        chunks |= dict(zip(dims[n_leading:], array.shape[n_leading:], strict=True))
-    elif section > _LARGE_SECTION:
-        n_rows = array.shape[n_leading]
-        chunks[dims[n_leading]] = max(1, chunk // (section // n_rows))
+        chunks[dim] = min(n, n_left)
+        n_left = max(1, n_left // n)
+    chunks = {dim: chunks[dim] for dim in dims[:n_leading]}
     sizes = dict(zip(dims, array.shape, strict=True))
-    offered = {dim: chunks[dim] for dim in dims if dim in chunks}
-    # the fastest dimensions first, since chunks of complete sections are best
-    for dim in reversed(offered):
-        n_chunks = prod(-(-sizes[d] // size) for d, size in offered.items())
-        n_along = -(-sizes[dim] // offered[dim])
+    if array.sections.is_compressed:
+        # a chunk that cuts blocks decodes them more than once: xarray warns about it
+        chunks |= {dim: sizes[dim] for dim in dims[n_leading:]}
+    elif section > _LARGE_SECTION:
+        rows = dims[n_leading]
+        chunks[rows] = max(1, chunk // (section // sizes[rows]))
+    # the fastest dimensions first, as chunks of complete sections are best
+    for dim in reversed(chunks):
+        n_along = -(-sizes[dim] // chunks[dim])
+        n_chunks = prod(-(-sizes[other] // size) for other, size in chunks.items())
         if n_chunks > _MOST_CHUNKS:
-            fewer = max(1, n_along * _MOST_CHUNKS // n_chunks)
-            offered[dim] = -(-sizes[dim] // fewer)
-    return offered
+            chunks[dim] = -(-sizes[dim] // max(1, n_along * _MOST_CHUNKS // n_chunks))
+    return chunks
 
 
-def _batches(pieces: Iterator[Piece], limit: int, least: int) -> Iterator[list[Piece]]:
-    """Group pieces into lists of `limit` bytes at most, or of one piece, counted as `least`."""
-    batch: list[Piece] = []
-    total = 0
-    for piece in pieces:
-        weight = max(piece.nbytes, least)
-        if batch and total + weight > limit:
-            yield batch
-            batch, total = [], 0
-        batch.append(piece)
-        total += weight
-    if batch:
-        yield batch
+def _finest(
+    sections: Sections, numbers: Numbers, picks: list[Pick], longest: int
+) -> tuple[Sections, Numbers, list[Pick]]:
+    """Choose what is read: sections; or rows, if some are selected; or pixels of very long rows.
+
+    Returns these as sections, the numbers of the selected ones, and what is selected of each.
+    """
+    _, n_rows, n_columns, *_ = sections.shape
+    rows, columns, *samples = picks
+    is_small = sections.section_bytes <= _SMALL_SECTION and len(numbers) > _MANY
+    is_short = sections.section_bytes <= longest
+    if sections.is_compressed or is_small or (is_short and is_complete(rows, n_rows)):
+        return sections, numbers, picks
+    numbers = numbers_within(numbers, rows, n_rows)
+    few = length(columns, n_columns) <= _FEW_COLUMNS * n_columns
+    if sections.row_bytes <= longest or sections.mode.is_packed or not few:
+        return sections.by_row(), numbers, [slice(0, 1, 1), columns, *samples]
+    numbers = numbers_within(numbers, columns, n_columns)
+    return sections.by_pixel(), numbers, [slice(0, 1, 1), slice(0, 1, 1), *samples]
 
 
-def _run_in_threads(fill: Callable[[list[Piece]], None], batches: Iterator[list[Piece]]) -> None:
-    """Fill with all cores. The pool lives for this call alone, so that forks are no trouble."""
-    with ThreadPoolExecutor(cores()) as pool:
-        for done in pool.map(fill, batches):
-            del done
-
-
-_kept = threading.local()
+_reused = threading.local()
 
 
 def _scratch(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Return memory to decode from: the thread's own, since fresh pages cost more than a read."""
-    if not 0 < nbytes <= _KEPT:
+    """Return memory that each thread reuses, as new pages cost more than a read."""
+    if not 0 < nbytes <= _SCRATCH:
         return np.empty(nbytes, np.uint8)
-    if not hasattr(_kept, "memory"):
-        _kept.memory = np.empty(_KEPT, np.uint8)
-    memory: npt.NDArray[np.uint8] = _kept.memory
+    if not hasattr(_reused, "memory"):
+        _reused.memory = np.empty(_SCRATCH, np.uint8)
+    memory: npt.NDArray[np.uint8] = _reused.memory
     return memory[:nbytes]
-
-
-def _as_pick(key: Any, n: int) -> Pick:
-    """Turn one element of a key into a slice with all three numbers, or an array."""
-    if isinstance(key, slice):
-        return slice(*key.indices(n))
-    if isinstance(key, int | np.integer):
-        if not 0 <= key < n:
-            raise IndexError(f"index {key} is out of bounds for a dimension of size {n}")
-        return slice(int(key), int(key) + 1, 1)
-    array: npt.NDArray[np.intp] = np.asarray(key, np.intp)
-    if array.size and not 0 <= array.min() <= array.max() < n:
-        raise IndexError(f"indices up to {array.max()} are out of bounds for a dimension of {n}")
-    return array
-
-
-def _length(pick: Pick, n: int) -> int:
-    return len(range(*pick.indices(n))) if isinstance(pick, slice) else len(pick)
-
-
-def _select(array: Array, picks: Sequence[Pick]) -> Array:
-    """Index orthogonally: a view for slices, else a gather that touches what it takes alone."""
-    array = array[tuple(pick if isinstance(pick, slice) else slice(None) for pick in picks)]
-    arrays = [pick for pick in picks if not isinstance(pick, slice)]
-    if not arrays:
-        return array
-    if len(arrays) > 1:
-        # the slices are done: what is left of them is everything along their axes
-        indices = [
-            np.arange(n) if isinstance(pick, slice) else pick
-            for pick, n in zip(picks, array.shape, strict=True)
-        ]
-        gathered: Array = array[np.ix_(*indices)]
-    else:
-        gathered = array[tuple(slice(None) if isinstance(p, slice) else p for p in picks)]
-    return gathered

@@ -1,13 +1,16 @@
-"""What a pixel is: the table of modes, and the rule for the sign of 8-bit data.
+"""What a pixel is: the table of modes, each with its codec.
 
-See FORMAT: modes, mode-0 signedness. A new mode is one row of `MODES`.
+See ``docs/reference/format.md#modes`` and ``docs/reference/format.md#signedness``. A new mode is
+one row of `MODES`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,88 +19,215 @@ from mrc_xarray.errors import MrcError
 
 __all__ = ["EMAN2_MODES", "MODES", "PER_CODEC", "STANDARD", "ByteOrder", "Mode", "mode_for"]
 
+Array: TypeAlias = npt.NDArray[Any]
 ByteOrder = Literal["<", ">"]
 
-#: MODE of an MRCZ is this times the codec, plus the mode of its pixels.
+#: MODE of an MRCZ file is this times the number of the codec, plus the mode of the pixels.
 PER_CODEC = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mode:
-    """How one pixel is stored.
+    """How one pixel is stored, decoded and encoded.
 
     Attributes
     ----------
     number : int
         MODE in the header.
+    bits : int
+        Bits per pixel in the file.
     stored : str
-        NumPy's code for one number in the file, without a byte order.
-    numbers : int
-        Stored numbers a pixel: 2 for a pair that makes one complex value, 3 for RGB.
+        NumPy's code of one number in the file, without a byte order.
     decoded : str
-        NumPy's code for what the user gets.
+        NumPy's code of the values that the user gets.
     samples : tuple of int
-        Trailing dimensions that a pixel has: ``(3,)`` for RGB, else none.
+        Trailing dimensions of a pixel: ``(3,)`` for RGB, otherwise empty.
+    is_standard : bool
+        Whether MRC2014 defines it.
+    sign_varies : bool
+        Whether some programs store signed and others unsigned numbers.
     """
 
     number: int
+    bits: int
     stored: str
     decoded: str
-    numbers: int = 1
     samples: tuple[int, ...] = ()
-
-    @property
-    def bits(self) -> int:
-        """Bits a pixel in the file."""
-        return 4 if self.number == 101 else 8 * self.numbers * np.dtype(self.stored).itemsize
+    is_standard: bool = True
+    sign_varies: bool = False
 
     @property
     def decoded_name(self) -> str:
-        """The dtype that the user gets, by its name in NumPy."""
+        """The name of the dtype that the user gets."""
         return "rgb uint8" if self.samples else np.dtype(self.decoded).name
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether two pixels can share a byte."""
+        return self.bits % 8 != 0
+
+    @property
+    def is_unsigned_variant(self) -> bool:
+        """Whether this is the unsigned variant of a mode whose sign varies."""
+        return self.sign_varies and np.dtype(self.stored).kind == "u"
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether pixels have a minimum and a maximum: complex numbers have no order."""
+        return np.dtype(self.decoded).kind != "c"
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The least and the largest finite value, for complex values of each part."""
+        return _range(np.dtype(self.decoded))
+
+    def with_sign(self, stored: str) -> Mode:
+        """Return the variant of the mode with the dtype `stored`, signed or unsigned."""
+        return dataclasses.replace(self, stored=stored, decoded=stored)
+
     def row_bytes(self, n_columns: int) -> int:
-        """Return the bytes of one row; rows of 4-bit pixels are padded to whole bytes."""
+        """Return the length of one row in bytes; rows of packed pixels are padded to a byte."""
         return (n_columns * self.bits + 7) // 8
+
+    def is_native(self, byteorder: ByteOrder) -> bool:
+        """Return whether the bytes in the file are the decoded values on this machine."""
+        stored = np.dtype(self.stored).newbyteorder(byteorder)
+        return not self.is_packed and stored == np.dtype(self.decoded)
+
+    def decode(self, raw: npt.NDArray[np.uint8], byteorder: ByteOrder, n_columns: int) -> Array:
+        """Return the pixels of complete rows, in the byte order of the file.
+
+        The result has the shape ``(n_rows, n_columns, *samples)``.
+        """
+        stored = raw.view(np.dtype(self.stored).newbyteorder(byteorder))
+        return stored.reshape(-1, n_columns, *self.samples)
+
+    def cast(self, pixels: Array) -> Array:
+        """Return pixels as values of this mode, of the native dtype `decoded`.
+
+        Floats are rounded to the nearest integer where the mode stores integers.
+
+        Raises
+        ------
+        MrcError
+            If a value is outside of `value_range`.
+        """
+        decoded = np.dtype(self.decoded)
+        if np.can_cast(pixels.dtype, decoded) and self.value_range == _range(decoded):
+            return pixels.astype(decoded, copy=False)
+        is_complex = pixels.dtype.kind == "c"
+        is_rounded = np.dtype(self.stored).kind in "iu"
+        components = np.stack([pixels.real, pixels.imag]) if is_complex else pixels
+        if is_rounded and components.dtype.kind == "f":
+            # float32 would round the largest integers out of the range
+            components = np.rint(components.astype(np.float64))
+        least, most = self.value_range
+        outside = ~((components >= least) & (components <= most))
+        if not is_rounded:
+            # a float can be infinite or NaN
+            outside &= np.isfinite(components)
+        if outside.any():
+            raise MrcError(
+                f"the data have values that mode {self.number} ({self.decoded_name}) can't hold, "
+                f"such as {components[outside][0]}; accepted: {least} to {most}. Scale or clip "
+                "them, or choose another mode=."
+            )
+        if not is_rounded:
+            return pixels.astype(decoded)
+        values: Array = components[0] + 1j * components[1] if is_complex else components
+        return values.astype(decoded)
+
+    def encode(self, values: Array, byteorder: ByteOrder) -> npt.NDArray[np.uint8]:
+        """Return the bytes of values that `cast` returned, of shape ``(..., n_rows, n_bytes)``.
+
+        The result is C-contiguous, and a view of `values` if possible.
+        """
+        *outer, n_columns = values.shape[: values.ndim - len(self.samples)]
+        stored = np.dtype(self.stored).newbyteorder(byteorder)
+        raw = np.ascontiguousarray(values, dtype=stored).view(np.uint8)
+        return raw.reshape(*outer, self.row_bytes(n_columns))
+
+
+class ComplexIntegers(Mode):
+    """Pairs of integers, the real and the imaginary part, for which NumPy has no dtype."""
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return _range(np.dtype(self.stored))
+
+    def decode(self, raw: npt.NDArray[np.uint8], byteorder: ByteOrder, n_columns: int) -> Array:
+        pairs = raw.view(np.dtype(self.stored).newbyteorder(byteorder))
+        return pairs.astype(np.float32).view(self.decoded).reshape(-1, n_columns)
+
+    def encode(self, values: Array, byteorder: ByteOrder) -> npt.NDArray[np.uint8]:
+        pairs = np.ascontiguousarray(values).view(np.float32)
+        return pairs.astype(np.dtype(self.stored).newbyteorder(byteorder)).view(np.uint8)
+
+
+class Packed(Mode):
+    """Pixels that share bytes: the first in the lowest bits, and each row in bytes of its own."""
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return 0, 2**self.bits - 1
+
+    def decode(self, raw: npt.NDArray[np.uint8], byteorder: ByteOrder, n_columns: int) -> Array:
+        rows = raw.reshape(-1, self.row_bytes(n_columns))
+        pixels = np.zeros((len(rows), n_columns), self.decoded)
+        for columns, byte, shift in self._overlaps():
+            target = pixels[:, columns]
+            bits = rows[:, byte][:, : target.shape[1]].astype(self.decoded, copy=False)
+            target |= bits >> shift if shift >= 0 else bits << -shift
+        pixels &= 2**self.bits - 1
+        return pixels
+
+    def encode(self, values: Array, byteorder: ByteOrder) -> npt.NDArray[np.uint8]:
+        *outer, n_columns = values.shape
+        raw = np.zeros((*outer, self.row_bytes(n_columns)), np.uint8)
+        for columns, byte, shift in self._overlaps():
+            bits = values[..., columns]
+            bits = bits << shift if shift >= 0 else bits >> -shift
+            raw[..., byte][..., : bits.shape[-1]] |= bits.astype(np.uint8)
+        return raw
+
+    def _overlaps(self) -> Iterator[tuple[slice, slice, int]]:
+        """Yield columns, the bytes with bits of them, and in these the first bit of the pixel."""
+        n_bits = math.lcm(self.bits, 8)
+        for start in range(0, n_bits, self.bits):
+            columns = slice(start // self.bits, None, n_bits // self.bits)
+            for byte in range(start // 8, (start + self.bits - 1) // 8 + 1):
+                yield columns, slice(byte, None, n_bits // 8), start - 8 * byte
 
 
 MODES: dict[int, Mode] = {
     mode.number: mode
     for mode in (
-        Mode(0, "i1", "i1"),  # or u1, by mode0_sign
-        Mode(1, "i2", "i2"),
-        Mode(2, "f4", "f4"),
-        Mode(3, "i2", "c8", numbers=2),
-        Mode(4, "c8", "c8"),
-        Mode(6, "u2", "u2"),
-        Mode(7, "i4", "i4"),
-        Mode(8, "u4", "u4"),
-        Mode(12, "f2", "f2"),
-        Mode(16, "u1", "u1", numbers=3, samples=(3,)),
-        Mode(101, "u1", "u1"),
+        Mode(0, 8, "i1", "i1", sign_varies=True),
+        Mode(1, 16, "i2", "i2"),
+        Mode(2, 32, "f4", "f4"),
+        ComplexIntegers(3, 32, "i2", "c8"),
+        Mode(4, 64, "c8", "c8"),
+        Mode(6, 16, "u2", "u2"),
+        Mode(7, 32, "i4", "i4", is_standard=False),
+        Mode(8, 32, "u4", "u4", is_standard=False),
+        Mode(12, 16, "f2", "f2"),
+        Mode(16, 24, "u1", "u1", samples=(3,), is_standard=False),
+        Packed(101, 4, "u1", "u1"),
     )
 }
 
-#: Those that MRC2014 has.
-STANDARD = frozenset((0, 1, 2, 3, 4, 6, 12, 101))
+#: The numbers of the modes that MRC2014 defines.
+STANDARD = frozenset(number for number, mode in MODES.items() if mode.is_standard)
 
-# the mode that holds a dtype without loss
+# the mode that stores a dtype without loss
 _LOSSLESS = {
-    "bool": 0,
-    "int8": 0,
-    "int16": 1,
-    "float32": 2,
-    "complex64": 4,
-    "uint8": 6,
-    "uint16": 6,
-    "int32": 7,
-    "uint32": 8,
-    "float16": 12,
-}
+    "bool": 0, "int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint8": 6, "uint16": 6,
+    "int32": 7, "uint32": 8, "float16": 12,
+}  # fmt: skip
 
-#: The numbers that mrcz calls EMAN2's. EMAN2 itself writes MRC with the table above.
+#: The numbers that mrcz calls EMAN2's. EMAN2 itself writes MRC files with the table above.
 EMAN2_MODES: dict[int, Mode] = {
-    number: Mode(number, code, code)
+    number: Mode(number, 8 * np.dtype(code).itemsize, code, code)
     for number, code in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "f4"), start=1)
 }
 
@@ -108,25 +238,24 @@ def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = 
     Parameters
     ----------
     dtype : dtype
-        Of the pixels.
     number : int, optional
-        The mode that the user wants; by default the one that holds `dtype` without loss.
+        The requested mode; by default the one that stores `dtype` without loss.
     is_rgb : bool
         Whether the last dimension is red, green and blue.
 
     Raises
     ------
     MrcError
-        If no mode holds the dtype without loss, or the mode that is wanted can't.
+        If no mode stores the dtype without loss, or the requested mode can't store it.
     """
     dtype = np.dtype(dtype)
     if number is None:
         number = 16 if is_rgb else _LOSSLESS.get(dtype.name)
     if number is None:
-        hint = "mode=4" if dtype.kind == "c" else "mode=2 (float32), or another"
+        hint = "mode=4" if dtype.kind == "c" else "mode=2 (float32) or another mode"
         raise MrcError(
-            f"no MODE of MRC holds {dtype} without loss; say which may: {hint}, or cast the data "
-            f"with .astype()"
+            f"no MODE of MRC holds {dtype} without loss; choose {hint}, or cast the data with "
+            ".astype()"
         )
     if number not in MODES:
         known = ", ".join(map(str, MODES))
@@ -137,6 +266,14 @@ def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = 
         raise MrcError(
             f"mode {number} ({mode.decoded_name}) can't hold {dtype}{' RGB' * is_rgb} data"
         )
-    if number == 0 and dtype.name == "uint8":
-        return dataclasses.replace(mode, stored="u1", decoded="u1")
+    if mode.sign_varies and dtype.name == "uint8":
+        return mode.with_sign("u1")
     return mode
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return int(info.min), int(info.max)
+    most = float(np.finfo(dtype).max)
+    return -most, most

@@ -1,4 +1,4 @@
-"""Minimum, maximum, mean and deviation of pixels, part by part."""
+"""Minimum, maximum, mean and standard deviation of pixels, from one chunk after the other."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy.typing as npt
 
 __all__ = ["UNDETERMINED", "Statistics"]
 
-# values at once: with fewer, threads spend their time on waiting for each other between the calls
+# values per step: with fewer, threads mostly wait for each other between the calls
 _STEP = 1024**2
 
 
-#: Header fields whose order says that the statistics are not known.
+#: Header fields whose order means that the statistics are unknown.
 UNDETERMINED: dict[str, Any] = {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms": -1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a header tells of its pixels, in a form that parts can be joined in.
+    """The statistics of some pixels, which can be joined with those of others.
 
     Attributes
     ----------
     n : int
-        Finite values.
+        Number of finite values.
     least, most : float
         Minimum and maximum.
     mean : float
@@ -42,7 +42,7 @@ class Statistics:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Self:
-        """Measure values, in float64. Infinities and NaN are left out, as they have no mean."""
+        """Measure values in float64, without infinities and NaN, which have no mean."""
         flat = values.reshape(-1)
         scratch = np.empty(min(_STEP, flat.size), np.float64)
         result = cls()
@@ -66,7 +66,7 @@ class Statistics:
         return cls(values.size, least, most, mean, squares)
 
     def joined(self, other: Self) -> Self:
-        """Return the statistics of both parts together."""
+        """Return the statistics of the pixels of both."""
         if not self.n or not other.n:
             return self if self.n else other
         n = self.n + other.n
@@ -80,7 +80,7 @@ class Statistics:
         )
 
     def fields(self) -> dict[str, float]:
-        """Return the header's fields: undetermined where there was no finite value."""
+        """Return the header fields, undetermined if there is no finite value."""
         if not self.n:
             return dict(UNDETERMINED)
         return {

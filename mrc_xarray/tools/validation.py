@@ -20,8 +20,9 @@ from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.mrc.recognition import guess_byteorder
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.array import StackArray
+from mrc_xarray.pixels.blocks import Blocks
 from mrc_xarray.pixels.modes import MODES
-from mrc_xarray.pixels.sections import Blocks, Sections
+from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.pixels.statistics import Statistics
 from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded
 from mrc_xarray.storage.stream import damage
@@ -120,7 +121,7 @@ def _source_problems(source: ByteSource, head: bytes, data: bool) -> Iterator[Pr
 
 
 def _packed_bytes(header: Header, blocks: Blocks) -> Iterator[Problem]:
-    found, size = header.packed_bytes, blocks.index.end - blocks.offset
+    found, size = header.packed_bytes, blocks.stored_bytes
     if header.has_mrcz_fields and found and found != size:
         accepted = f"{size}, the size of the blocks"
         action = "The blocks are found without it."
@@ -134,8 +135,6 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
     array = StackArray(source, file.sections, (file.sections.shape[0],))
     for key in _steps(file.sections):
         section = key[0].start
-        if blocks is not None and section in blocks.index.damaged:
-            continue
         try:
             pixels = array.read(key)
         except MrcError as error:
@@ -147,7 +146,7 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
                 str(error).removeprefix(f"{file.name}: "),
                 "a blosc chunk that can be decoded",
                 "The other sections can be read.",
-                offset=int(blocks.index.starts[section]),
+                offset=int(blocks.edges[section]),
             )
         else:
             measured.add(pixels, section)

@@ -218,10 +218,8 @@ def plan_in_place(
     else:
         assert region is not None
         start = _region(data, source.name, dims, shape, region)
-        if mode.number == 101 and data.shape[-1] != shape[-1]:
-            raise MrcError(
-                f"{source.name}: two pixels of 4 bits share a byte: region= must have whole rows"
-            )
+        if mode.is_packed and data.shape[-1] != shape[-1]:
+            raise MrcError(f"{source.name}: pixels share bytes: region= must have whole rows")
     plan = Plan(
         InPlace(
             source.name,

@@ -73,8 +73,8 @@ def _plain(
 
     pixel = prod(array.shape[plan.n_leading + 2 :]) * array.dtype.itemsize
     narrow = max(array.chunks[plan.n_leading + 1]) * pixel < _LEAST_RUN
-    if plan.mode.number == 101 or (narrow and array.numblocks[plan.n_leading + 1] > 1):
-        # two pixels of 4 bits share a byte, and short runs cost a call each
+    if plan.mode.is_packed or (narrow and array.numblocks[plan.n_leading + 1] > 1):
+        # packed pixels share a byte, and short runs cost a call each
         array = _with_whole(array, range(plan.n_leading + 1, array.ndim))
     elif plan.mode.samples:
         array = array.rechunk({array.ndim - 1: -1})

@@ -22,7 +22,7 @@ from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
 from mrc_xarray.mrc.header import N_LABELS, XYZ, Header
 from mrc_xarray.mrc.layout import arrange
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
-from mrc_xarray.pixels.modes import PER_CODEC, STANDARD, Mode, mode_for
+from mrc_xarray.pixels.modes import PER_CODEC, Mode, mode_for
 from mrc_xarray.recording import LABELS_KEY
 from mrc_xarray.text import json_text
 from mrc_xarray.writing import extended_header as extended
@@ -102,7 +102,7 @@ def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
     lost = [grid.note for grid in grids.values() if grid.note]
     if header.lskflg == 1 and {wanted.voltage, wanted.c3, wanted.gain} != {None}:
         lost.append("voltage, C3 and gain, as CCP4's skew transformation is in their place")
-    if mode.number not in STANDARD:
+    if not mode.is_standard:
         lost.append(f"MODE {mode.number} is not in MRC2014, and few programs read it")
 
     is_same_grid = found is not None and _is_same_grid(found, header, roles)
@@ -201,7 +201,7 @@ def _header(
             value = provenance.attrs.get(key) if value is None else value
             if value is not None:
                 values[field] = float(value)
-    if mode.number == 0 and mode.decoded == "u1":
+    if mode.is_unsigned_variant:
         # IMOD's mark and flags: bytes without sign, and MRC2014's sign of the origin
         values |= {"imod_stamp": int.from_bytes(b"IMOD", "little"), "imod_flags": 4}
     labels = _labelled(found, wanted)

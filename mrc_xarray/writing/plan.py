@@ -11,8 +11,8 @@ import numpy.typing as npt
 from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, Chunk, decode_block, encode_block
-from mrc_xarray.pixels.encoding import cast, pack, runs
 from mrc_xarray.pixels.modes import Mode
+from mrc_xarray.pixels.sections import runs
 from mrc_xarray.pixels.statistics import Statistics
 from mrc_xarray.storage.locks import Lock
 from mrc_xarray.storage.sink import ByteSink
@@ -92,7 +92,7 @@ class Plan:
     @property
     def measures(self) -> bool:
         """Whether the pixels are to be measured."""
-        return bool(self.statistics) and self.known is not None and self.mode.decoded != "c8"
+        return bool(self.statistics) and self.known is not None and self.mode.has_statistics
 
 
 def begin(plan: Plan) -> Plan:
@@ -107,12 +107,12 @@ def begin(plan: Plan) -> Plan:
 def write_block(block: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...] = ()) -> Array:
     """Write a block at its own place; return its statistics as the one element of an array."""
     at = _place(plan, block, edges, block_id)
-    values = cast(block, plan.mode)
+    values = plan.mode.cast(block)
     measured = _measured(plan, values, at)
     n_outer = plan.n_leading + 1
     row = plan.mode.row_bytes(plan.header.nx)
     first_byte = at[n_outer] * row // plan.header.nx
-    stored = pack(values, plan.mode, plan.header.byteorder)
+    stored = plan.mode.encode(values, plan.header.byteorder)
     plan.sink.write(
         (plan.offset + offset, part)
         for offset, part in runs(stored, (*plan.shape[:n_outer], row), (*at[:n_outer], first_byte))
@@ -126,9 +126,9 @@ def compress_block(
     """Compress the sections of a block; return `Compressed` as one element."""
     del turn
     at = _place(plan, block, edges, block_id)
-    values = cast(block, plan.mode)
+    values = plan.mode.cast(block)
     measured = _measured(plan, values, at)
-    stored = pack(values, plan.mode, plan.header.byteorder)
+    stored = plan.mode.encode(values, plan.header.byteorder)
     assert plan.compressor is not None
     blocks = [
         encode_block(
@@ -226,7 +226,7 @@ def _check_blocks(plan: Plan, end: int) -> None:
     at, n_found = plan.offset, 0
     while n_found < plan.header.nz:
         header = plan.sink.read(at, BLOCK_HEADER_SIZE)
-        if len(header) < BLOCK_HEADER_SIZE or Chunk.parse(header).complaint(section_bytes):
+        if len(header) < BLOCK_HEADER_SIZE or Chunk.parse(header).fault(section_bytes):
             break
         at, n_found = at + Chunk.parse(header).ctbytes, n_found + 1
     if at != end:

@@ -295,8 +295,8 @@ def _plan_new(
     heading = make_heading(data, sink.name, wanted)
     header, mode = heading.header, heading.mode
     if compressor is not None:
-        if mode.number == 101:
-            raise MrcError("4-bit data (mode 101) can't be compressed; compressor=None")
+        if mode.is_packed:
+            raise MrcError(f"mode {mode.number} can't be compressed; use compressor=None")
         # blosc has some bytes of its own in it
         if header.ny * mode.row_bytes(header.nx) > LARGEST_BLOCK - 64:
             raise MrcError(

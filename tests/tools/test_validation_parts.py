@@ -116,7 +116,7 @@ def test_block_header(version: int, field: str, value: int) -> None:
     damage.put(blocks[k], field, value)
     [problem] = judged(damage.file(blocks))
     assert problem.code == "blocks"
-    assert f"({k})" in problem.found
+    assert problem.field.endswith(f" of block {k}")
     assert "blocks" in codes(judged(damage.file(blocks), data=True))
 
 

@@ -1,0 +1,92 @@
+"""Selections along dimensions, and the numbers of the sections, rows or pixels that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+#: A selection along a dimension: a slice with start, stop and positive step, or sorted indices.
+Pick: TypeAlias = "slice | npt.NDArray[np.intp]"
+#: Numbers in the file of the selected sections, rows or pixels: sorted, or a range of step 1.
+Numbers: TypeAlias = "range | npt.NDArray[np.intp]"
+
+
+def as_pick(key: Any, n: int) -> Pick:
+    """Return one element of an indexing key as a selection from a dimension of length `n`."""
+    if isinstance(key, slice):
+        return slice(*key.indices(n))
+    if isinstance(key, int | np.integer):
+        if not 0 <= key < n:
+            raise IndexError(f"index {key} is out of bounds for a dimension of size {n}")
+        return slice(int(key), int(key) + 1, 1)
+    array: npt.NDArray[np.intp] = np.asarray(key, np.intp)
+    if array.size and not 0 <= array.min() <= array.max() < n:
+        raise IndexError(f"index {array.max()} is out of bounds for a dimension of size {n}")
+    return array
+
+
+def length(pick: Pick, n: int) -> int:
+    """Return how many elements a selection takes from a dimension of length `n`."""
+    return len(range(*pick.indices(n))) if isinstance(pick, slice) else len(pick)
+
+
+def indices(pick: Pick, n: int) -> npt.NDArray[np.intp]:
+    """Return the indices that a selection takes from a dimension of length `n`."""
+    return np.arange(*pick.indices(n)) if isinstance(pick, slice) else pick
+
+
+def is_complete(pick: Pick, n: int) -> bool:
+    """Return whether a selection takes a complete dimension of length `n`."""
+    return isinstance(pick, slice) and pick == slice(0, n, 1)
+
+
+def select(array: Array, picks: Sequence[Pick]) -> Array:
+    """Index orthogonally: a view for slices, otherwise a copy of the selected elements alone."""
+    array = array[tuple(pick if isinstance(pick, slice) else slice(None) for pick in picks)]
+    n_arrays = sum(not isinstance(pick, slice) for pick in picks)
+    if n_arrays > 1:
+        # the slices are already applied: what they selected is a complete dimension now
+        along = [
+            np.arange(n) if isinstance(pick, slice) else pick
+            for pick, n in zip(picks, array.shape, strict=True)
+        ]
+        gathered: Array = array[np.ix_(*along)]
+        return gathered
+    if n_arrays:
+        return array[tuple(slice(None) if isinstance(pick, slice) else pick for pick in picks)]
+    return array
+
+
+def numbers_within(outer: Numbers, pick: Pick, n: int) -> Numbers:
+    """Return numbers within numbered units of length `n`, such as rows within sections."""
+    if isinstance(outer, range) and is_complete(pick, n):
+        return range(outer.start * n, outer.stop * n)
+    if isinstance(outer, range):
+        if len(outer) == 1 and isinstance(pick, slice) and pick.step == 1:
+            return range(outer.start * n + pick.start, outer.start * n + pick.stop)
+        outer = np.arange(outer.start, outer.stop)
+    return np.add.outer(outer * n, indices(pick, n)).reshape(-1)
+
+
+def numbers_at(numbers: Numbers, positions: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return the numbers at some positions."""
+    return numbers.start + positions if isinstance(numbers, range) else numbers[positions]
+
+
+def spans(numbers: Numbers, gap: int, longest: int) -> npt.NDArray[np.intp]:
+    """Cut numbers into spans with gaps up to `gap` that cover at most `longest` numbers each.
+
+    Returns where in `numbers` each span starts, followed by the length of `numbers`.
+    """
+    n = len(numbers)
+    if isinstance(numbers, range):
+        return np.append(np.arange(0, n, longest), n)
+    is_apart = np.diff(numbers) > gap + 1
+    starts = np.append(0, np.flatnonzero(is_apart) + 1)
+    first = np.repeat(numbers[starts], np.diff(starts, append=n))
+    is_edge = is_apart | (np.diff((numbers - first) // longest) != 0)
+    return np.concatenate([[0], np.flatnonzero(is_edge) + 1, [n]])

@@ -1,0 +1,433 @@
+"""Chunks of blosc in every codec, type and byte order that mrcz writes, and those that can't be
+decoded here; the settings that blosc has for the complete process."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import blosc
+import by_hand
+import fsspec
+import mrcz
+import numpy as np
+import pytest
+import servers
+import xarray as xr
+from distributed import Client
+from mrcz_by_hand import PIXELS, N, block_places, chunk, needs_blosc2, put
+
+from mrc_xarray import MrcError
+from mrc_xarray.pixels import compression
+
+Array = np.ndarray[Any, Any]
+
+backends = pytest.mark.parametrize(
+    "backend", ["blosc1", pytest.param("blosc2", marks=needs_blosc2)]
+)
+
+
+def counts(shape: tuple[int, ...], dtype: str = "i2") -> Array:
+    """Return the image of a counting camera, with negative and imaginary parts where possible."""
+    pixels = np.random.default_rng(5).poisson(2, shape).astype(dtype)
+    if pixels.dtype.kind in "ifc":
+        pixels[..., ::3] *= -1
+    if pixels.dtype.kind == "c":
+        pixels[..., ::2] *= 1j
+    return pixels
+
+
+def write(path: Path, data: Any, **options: Any) -> Path:
+    mrcz.writeMRC(data, path, **options)
+    return path
+
+
+def opened(path: Path, **options: Any) -> xr.Dataset:
+    return xr.open_dataset(path, engine="mrc", **options)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    # found by content and not by suffix
+    return tmp_path / "movie.mrc"
+
+
+# what mrcz writes -------------------------------------------------------------------------------
+
+
+def assert_as_written(path: Path, pixels: Array, codec: str, backend: str, endian: str) -> None:
+    write(path, pixels, compressor=codec, backend=backend, endian=endian)
+    ds = opened(path)
+    version = {"blosc1": 2, "blosc2": 5}[backend]
+    assert path.read_bytes()[1024] == version
+    assert ds.data.dims == ("image", "y", "x")
+    assert ds.data.dtype == pixels.dtype
+    np.testing.assert_array_equal(ds.data, mrcz.readMRC(path, endian=endian)[0])
+    np.testing.assert_array_equal(ds.data, pixels)
+    assert (ds.data.mrcz_codec, ds.data.mrcz_chunk_version) == (codec, version)
+
+
+@backends
+@pytest.mark.parametrize("endian", ["le", "be"])
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "i4", "u4", "f4", "c8"])
+def test_types_and_orders(path: Path, dtype: str, endian: str, backend: str) -> None:
+    assert_as_written(path, counts((3, 48, 64), dtype), "zstd", backend, endian)
+
+
+@backends
+@pytest.mark.parametrize("codec", ["blosclz", "lz4", "lz4hc", "zlib"])
+def test_codecs(path: Path, codec: str, backend: str) -> None:
+    assert_as_written(path, counts((3, 48, 64), "f4"), codec, backend, "le")
+
+
+@backends
+def test_noise_and_constants(path: Path, backend: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 2**16, (3, 48, 64), "u2")
+    assert_as_written(path, noise, "lz4", backend, "le")
+    assert opened(path).data.attrs["mrcz_ratio"] < 1
+    for value in (0, 7):
+        assert_as_written(path, np.full((3, 48, 64), value, "i2"), "zstd", backend, "le")
+
+
+@pytest.mark.parametrize("endian", ["le", "be"])
+def test_uncompressed(path: Path, endian: str) -> None:
+    pixels = counts((3, 5, 7))
+    write(path, pixels, endian=endian, meta={"a": 1})
+    np.testing.assert_array_equal(opened(path).data, pixels)
+    assert "mrcz_codec" not in opened(path).data.attrs
+
+
+@needs_blosc2
+@pytest.mark.parametrize("dtype", ["i2", "f4", "c8"])
+@pytest.mark.parametrize("shape", [(2, 5, 7), (2, 17, 23), (2, 63, 65)])
+@pytest.mark.parametrize("n_threads", [1, 16])
+def test_small_frames_by_blosc2_are_right_or_an_error(
+    path: Path, dtype: str, shape: tuple[int, ...], n_threads: int
+) -> None:
+    """Of small frames mrcz may cut pixels apart, and blosc2 then decodes to other values."""
+    pixels = counts(shape, dtype)
+    write(path, pixels, compressor="zstd", backend="blosc2", n_threads=n_threads)
+    ds = opened(path)
+    for k, (start, _) in enumerate(block_places(path.read_bytes(), len(pixels))):
+        flags, typesize, _, blocksize = struct.unpack_from("<BBII", path.read_bytes(), start + 2)
+        # what is copied as it is can be cut anywhere
+        if blocksize % typesize and not flags & 2:
+            with pytest.raises(MrcError, match=f"section {k}, at byte {start}: "):
+                ds.data[k].load()
+        else:
+            np.testing.assert_array_equal(ds.data[k], pixels[k])
+
+
+@needs_blosc2
+def test_codec_that_only_blosc2_has(path: Path) -> None:
+    pixels = counts((3, 48, 64), "f4")
+    write(path, pixels, compressor="zfp_acc")
+    np.testing.assert_array_equal(opened(path).data, mrcz.readMRC(path)[0])
+    assert opened(path).data.attrs["mrcz_codec"] == "zfp_acc"
+
+
+@pytest.mark.parametrize(("given", "stored"), [("f8", "f4"), ("c16", "c8")])
+def test_types_that_mrcz_narrows(path: Path, given: str, stored: str) -> None:
+    pixels = counts((2, 48, 64), given)
+    ds = opened(write(path, pixels, compressor="lz4"))
+    assert ds.data.dtype == np.dtype(stored)
+    np.testing.assert_array_equal(ds.data, pixels.astype(stored))
+
+
+def test_type_that_is_cast_while_writing(path: Path) -> None:
+    """The chunks then have the type size of the pixels before the cast."""
+    pixels = counts((2, 48, 64), "i2")
+    ds = opened(write(path, pixels, compressor="zstd", dtype="f4"))
+    np.testing.assert_array_equal(ds.data, pixels.astype("f4"))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 8), (1, 3, 2), (3, 5, 10)])
+def test_four_bits_of_mrcz(path: Path, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 16, shape, "u1")
+    ds = opened(write(path, pixels, dtype="uint4"))
+    assert ds.mrc.header.mode == 101
+    np.testing.assert_array_equal(ds.data.values.squeeze(), mrcz.readMRC(path)[0])
+    np.testing.assert_array_equal(ds.data.values.reshape(shape), pixels)
+
+
+# layouts and metadata ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressor", [None, "zstd"])
+def test_one_image(path: Path, compressor: str | None) -> None:
+    pixels = counts((48, 64))
+    ds = opened(write(path, pixels, compressor=compressor))
+    assert ds.data.dims == ("y", "x")
+    np.testing.assert_array_equal(ds.data, pixels)
+
+
+@backends
+def test_list_of_images(path: Path, backend: str) -> None:
+    images = [*counts((3, 48, 64))]
+    ds = opened(write(path, images, compressor="lz4", backend=backend))
+    assert ds.mrc.header.mz == 1
+    assert ds.data.dims == ("image", "y", "x")
+    np.testing.assert_array_equal(ds.data, images)
+
+
+@pytest.mark.parametrize("endian", ["le", "be"])
+def test_list_of_stacks_has_channels(path: Path, endian: str) -> None:
+    frames = [*counts((3, 2, 48, 64))]
+    ds = opened(write(path, frames, compressor="zstd", endian=endian))
+    assert ds.data.dims == ("image", "channel", "y", "x")
+    np.testing.assert_array_equal(ds.data, mrcz.readMRC(path, endian=endian)[0])
+    np.testing.assert_array_equal(ds.data, frames)
+    np.testing.assert_array_equal(ds["section"], np.arange(6).reshape(3, 2))
+    key = {"image": [2, 0], "channel": -1, "y": slice(4, 0, -2)}
+    np.testing.assert_array_equal(ds.data.isel(key), np.stack(frames)[[2, 0], -1, 4:0:-2])
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (6, 5, 7)), (2, (3, 2, 5, 7)), (3, (2, 3, 5, 7))])
+def test_sections_per_frame_overrides(path: Path, n: int, shape: tuple[int, ...]) -> None:
+    frames = counts((3, 2, 5, 7))
+    write(path, [*frames], compressor="zstd")
+    ds = opened(path, sections_per_frame=n)
+    assert ds.data.dims == (("image", "y", "x") if n == 1 else ("image", "channel", "y", "x"))
+    np.testing.assert_array_equal(ds.data, frames.reshape(shape))
+
+
+def test_sections_per_frame_must_divide(path: Path) -> None:
+    write(path, counts((6, 5, 7)), compressor="zstd")
+    with pytest.raises(MrcError, match="6 sections"):
+        opened(path, sections_per_frame=4)
+
+
+def test_volume_and_scan_by_argument(path: Path) -> None:
+    pixels = counts((6, 5, 7))
+    write(path, pixels, compressor="zstd")
+    assert opened(path, layout="volume").data.dims == ("z", "y", "x")
+    ds = opened(path, scan_shape=(2, 3))
+    assert ds.data.dims == ("scan_y", "scan_x", "y", "x")
+    np.testing.assert_array_equal(ds.data[:, 1], pixels.reshape(2, 3, 5, 7)[:, 1])
+
+
+def test_grouping_of_old_versions_is_ignored(path: Path) -> None:
+    """Before 0.5.0 mrcz wrote the shape to MX, MY and MZ."""
+    pixels = counts((6, 5, 7))
+    write(path, pixels, compressor="zstd")
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<3i", raw, 28, 7, 5, 6)
+    raw[224:233] = b"MRCZ0.4.1"
+    path.write_bytes(raw)
+    ds = opened(path)
+    assert ds.data.dims == ("image", "y", "x")
+    np.testing.assert_array_equal(ds.data, pixels)
+    assert ds.mrc.voxel_size == pytest.approx({"y": 0.1, "x": 0.1})
+
+
+@pytest.mark.parametrize("units", ["\\AA", "nm", "pm", "\\mum"])
+def test_pixel_size(path: Path, units: str) -> None:
+    write(
+        path, counts((3, 5, 7)), compressor="lz4", endian="be",
+        pixelsize=[5.0, 2.5, 1.25], pixelunits=units,
+    )  # fmt: skip
+    ds = opened(path, layout="volume")
+    found = [ds.mrc.voxel_size[axis] for axis in "zyx"]
+    angstroms = {"\\AA": 1, "nm": 10, "pm": 0.01, "\\mum": 1e4}[units]
+    np.testing.assert_allclose(found, np.array([5, 2.5, 1.25]) * angstroms, rtol=1e-6)
+    assert set(opened(path).mrc.voxel_size) == {"y", "x"}
+
+
+def test_pixel_size_of_channels_is_that_of_an_image(path: Path) -> None:
+    write(path, [*counts((3, 2, 5, 7))], compressor="lz4", pixelsize=2.0)
+    ds = opened(path, units="nm")
+    assert ds.mrc.voxel_size == pytest.approx({"y": 2, "x": 2})
+    np.testing.assert_allclose(ds["x"], np.arange(7) * 0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("compressor", "endian"), [(None, "le"), ("zlib", "be")])
+def test_voltage_c3_gain_and_metadata(path: Path, compressor: str | None, endian: str) -> None:
+    meta = {"stage": {"x": [1.5, -2e-9], "by": None}, "text": "Å 试样", "n": list(range(20_000))}
+    write(
+        path, counts((2, 5, 7)), compressor=compressor, endian=endian,
+        voltage=300.0, C3=2.7, gain=1.25, meta=meta,
+    )  # fmt: skip
+    ds = opened(path)
+    found = [ds.data.attrs[key] for key in ("voltage_kV", "c3_mm", "gain_e_per_DN")]
+    assert found == pytest.approx([300, 2.7, 1.25])
+    assert ds.mrc.metadata == meta
+
+
+def test_voltage_that_was_not_given_is_left_out(path: Path) -> None:
+    attrs = opened(write(path, counts((2, 5, 7)), compressor="lz4")).data.attrs
+    assert {"voltage_kV", "c3_mm"}.isdisjoint(attrs)
+
+
+@pytest.mark.parametrize(("name", "endian"), [("movie.mrc", "be"), ("movie.mrcz", "le")])
+def test_is_found_without_naming_the_engine(tmp_path: Path, name: str, endian: str) -> None:
+    pixels = counts((3, 5, 7))
+    path = write(tmp_path / name, pixels, compressor="zstd", endian=endian)
+    np.testing.assert_array_equal(xr.open_dataset(path).data, pixels)
+
+
+# what can't be decoded here ---------------------------------------------------------------------
+
+
+def by_codec(path: Path, number: int, chunk_codec: int, version: int = 2) -> Path:
+    """Write a file with a codec in MODE, and another in the flags of its one chunk."""
+    block = bytearray(blosc.compress(bytes(48 * 64), 1, cname="zstd"))
+    block[0] = version
+    block[2] = block[2] & 0b11101 | chunk_codec << 5
+    path.write_bytes(by_hand.header((1, 48, 64), 1000 * number, ispg=0) + block)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "chunk_codec", "codec"), [(4, 2, "snappy"), (7, 6, "ndlz"), (8, 6, "zfp_acc")]
+)
+def test_codec_that_blosc_does_not_have(
+    path: Path, number: int, chunk_codec: int, codec: str
+) -> None:
+    ds = opened(by_codec(path, number, chunk_codec))
+    with pytest.raises(MrcError, match=rf"section 0, at byte 1024: .*{codec}.*install"):
+        ds.data.load()
+
+
+@pytest.mark.parametrize(("number", "chunk_codec", "codec"), [(6, 4, "zstd"), (7, 6, "ndlz")])
+def test_version_5_without_blosc2(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, chunk_codec: int, codec: str
+) -> None:
+    monkeypatch.setattr(compression, "_blosc2", lambda: None)
+    ds = opened(by_codec(path, number, chunk_codec, version=5))
+    with pytest.raises(MrcError, match=rf'section 0, .*version 5 \({codec}\).*\[blosc2\]"'):
+        ds.data.load()
+
+
+@needs_blosc2
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [(7000, "ndlz.*pip install blosc2-ndlz"), (6000, "codec is not zstd, which MODE names")],
+)
+def test_plugin_that_is_not_installed(path: Path, mode: int, message: str) -> None:
+    write(path, counts((1, 48, 64), "i1"), compressor="zstd", backend="blosc2")
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<i", raw, 12, mode)
+    raw[1026] |= 7 << 5
+    # the number of ndlz
+    raw[1024 + 22] = 32
+    path.write_bytes(raw)
+    with pytest.raises(MrcError, match=message):
+        opened(path).data.load()
+
+
+def test_blosc2_is_not_needed_for_version_2(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_blosc2", lambda: None)
+    pixels = counts((2, 5, 7))
+    np.testing.assert_array_equal(opened(write(path, pixels, compressor="zstd")).data, pixels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [2, pytest.param(5, marks=needs_blosc2)])
+def test_decoders_write_all_of_the_section_and_nothing_else(version: int) -> None:
+    """Blocks with random bytes decode, or are an MrcError, in the middle of a larger array."""
+    rng, guard, n = np.random.default_rng(0), 4096, PIXELS[0].nbytes
+    n_decoded = 0
+    for _ in range(2000):
+        block = chunk(PIXELS[int(rng.integers(N))], version)
+        for _ in range(int(rng.integers(1, 6))):
+            block[int(rng.integers(1, len(block)))] = int(rng.integers(256))
+        put(block, "nbytes", n)
+        put(block, "ctbytes", len(block))
+        results = []
+        for canary in (0xA5, 0x5A):
+            buffer = np.full(n + 2 * guard, canary, np.uint8)
+            out = buffer[guard : guard + n]
+            with contextlib.suppress(MrcError):
+                raw = np.frombuffer(block, np.uint8)
+                compression.decode_block(raw, out, codec="zstd", where="a block")
+                results.append(out.tobytes())
+            assert (buffer[:guard] == canary).all()
+            assert (buffer[guard + n :] == canary).all()
+        if results:
+            n_decoded += 1
+            assert results[0] == results[1]
+    assert n_decoded
+
+
+# what is set for the complete process -----------------------------------------------------------
+
+
+@pytest.fixture
+def mrcz_threads() -> Iterator[Callable[[int], None]]:
+    before = mrcz.ioMRC.DEFAULT_N_THREADS
+    yield mrcz.setDefaultThreads
+    mrcz.setDefaultThreads(before)
+
+
+def test_blosc_may_be_set_otherwise(path: Path, mrcz_threads: Any) -> None:
+    pixels = counts((4, 48, 64))
+    ds = opened(write(path, pixels, compressor="zstd"), cache=False)
+    for release_gil in (False, True):
+        before = blosc.set_releasegil(release_gil)
+        try:
+            mrcz_threads(2)
+            np.testing.assert_array_equal(mrcz.readMRC(path)[0], pixels)
+            np.testing.assert_array_equal(ds.data, pixels)
+            assert blosc.nthreads == 1
+        finally:
+            blosc.set_releasegil(before)
+
+
+@pytest.mark.slow
+def test_mrcz_reads_at_the_same_time(path: Path, mrcz_threads: Any) -> None:
+    pixels = counts((8, 256, 256))
+    ds = opened(write(path, pixels, compressor="zstd"), cache=False)
+    mrcz_threads(2)
+    readers = [lambda: ds.data.values, lambda: mrcz.readMRC(path)[0]] * 8
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda read: read(), readers):
+            np.testing.assert_array_equal(found, pixels)
+
+
+# stores and schedulers --------------------------------------------------------------------------
+
+FRAMES = counts((4, 2, 48, 64), "u2")
+Opened = tuple[str, dict[str, Any]]
+
+
+def memory(path: Path) -> Iterator[Opened]:
+    fs = fsspec.filesystem("memory")
+    fs.pipe(f"/mrcz/{path.name}", path.read_bytes())
+    yield f"memory://mrcz/{path.name}", {}
+    fs.rm("/mrcz", recursive=True)
+
+
+def http(path: Path) -> Iterator[Opened]:
+    with servers.http_server(path.parent) as server:
+        yield server.url(path.name), {}
+
+
+def s3(path: Path) -> Iterator[Opened]:
+    with servers.s3_server() as bucket:
+        yield bucket.put(path.name, path.read_bytes()), {"storage_options": bucket.storage_options}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
+@backends
+@pytest.mark.parametrize("store", [memory, http, s3])
+def test_stores_and_processes(tmp_path: Path, store: Any, backend: str, client: Client) -> None:
+    path = write(
+        tmp_path / "frames.mrcz", [*FRAMES], compressor="zstd", backend=backend, meta={"a": [1]}
+    )
+    with contextlib.contextmanager(store)(path) as (target, options):
+        ds = xr.open_dataset(target, engine="mrc", **options)
+        np.testing.assert_array_equal(ds.data[2, 1], FRAMES[2, 1])
+        np.testing.assert_array_equal(ds.data[::-2, :, 3:9], FRAMES[::-2, :, 3:9])
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(ds)).data, FRAMES)
+        assert ds.mrc.metadata == {"a": [1]}
+        chunked = xr.open_dataset(target, engine="mrc", chunks={"image": 1}, **options).data
+        np.testing.assert_array_equal(chunked.compute(scheduler="threads"), FRAMES)
+        # each process has a memory of its own
+        if store is not memory:
+            np.testing.assert_array_equal(client.compute(chunked).result(), FRAMES)
