@@ -4,6 +4,7 @@ decoded here; the settings that blosc has for the complete process."""
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 import struct
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from distributed import Client
 from mrcz_by_hand import PIXELS, N, block_places, chunk, needs_blosc2, put
 
 from mrc_xarray import MrcError
+from mrc_xarray.cli import main
 from mrc_xarray.pixels import compression
 
 Array = np.ndarray[Any, Any]
@@ -187,44 +189,6 @@ def test_list_of_stacks_has_channels(path: Path, endian: str) -> None:
     np.testing.assert_array_equal(ds.data.isel(key), np.stack(frames)[[2, 0], -1, 4:0:-2])
 
 
-@pytest.mark.parametrize(("n", "shape"), [(1, (6, 5, 7)), (2, (3, 2, 5, 7)), (3, (2, 3, 5, 7))])
-def test_sections_per_frame_overrides(path: Path, n: int, shape: tuple[int, ...]) -> None:
-    frames = counts((3, 2, 5, 7))
-    write(path, [*frames], compressor="zstd")
-    ds = opened(path, sections_per_frame=n)
-    assert ds.data.dims == (("image", "y", "x") if n == 1 else ("image", "channel", "y", "x"))
-    np.testing.assert_array_equal(ds.data, frames.reshape(shape))
-
-
-def test_sections_per_frame_must_divide(path: Path) -> None:
-    write(path, counts((6, 5, 7)), compressor="zstd")
-    with pytest.raises(MrcError, match="6 sections"):
-        opened(path, sections_per_frame=4)
-
-
-def test_volume_and_scan_by_argument(path: Path) -> None:
-    pixels = counts((6, 5, 7))
-    write(path, pixels, compressor="zstd")
-    assert opened(path, layout="volume").data.dims == ("z", "y", "x")
-    ds = opened(path, scan_shape=(2, 3))
-    assert ds.data.dims == ("scan_y", "scan_x", "y", "x")
-    np.testing.assert_array_equal(ds.data[:, 1], pixels.reshape(2, 3, 5, 7)[:, 1])
-
-
-def test_grouping_of_old_versions_is_ignored(path: Path) -> None:
-    """Before 0.5.0 mrcz wrote the shape to MX, MY and MZ."""
-    pixels = counts((6, 5, 7))
-    write(path, pixels, compressor="zstd")
-    raw = bytearray(path.read_bytes())
-    struct.pack_into("<3i", raw, 28, 7, 5, 6)
-    raw[224:233] = b"MRCZ0.4.1"
-    path.write_bytes(raw)
-    ds = opened(path)
-    assert ds.data.dims == ("image", "y", "x")
-    np.testing.assert_array_equal(ds.data, pixels)
-    assert ds.mrc.voxel_size == pytest.approx({"y": 0.1, "x": 0.1})
-
-
 @pytest.mark.parametrize("units", ["\\AA", "nm", "pm", "\\mum"])
 def test_pixel_size(path: Path, units: str) -> None:
     write(
@@ -261,6 +225,21 @@ def test_voltage_c3_gain_and_metadata(path: Path, compressor: str | None, endian
 def test_voltage_that_was_not_given_is_left_out(path: Path) -> None:
     attrs = opened(write(path, counts((2, 5, 7)), compressor="lz4")).data.attrs
     assert {"voltage_kV", "c3_mm"}.isdisjoint(attrs)
+
+
+def test_info(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = counts((4, 2, 48, 64), "u2")
+    write(path, [*frames], compressor="lz4")
+    ratio = frames.nbytes / (path.stat().st_size - 1024)
+    assert main(["info", str(path)]) == 0
+    assert f"lz4, chunk version 2, ratio {ratio:.2f}, 8 blocks" in capsys.readouterr().out
+    assert main(["info", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["compression"] == {
+        "codec": "lz4", "chunk_version": 2, "blocks": 8, "ratio": pytest.approx(ratio),
+    }  # fmt: skip
+    write(path, frames[0])
+    assert main(["info", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["compression"] is None
 
 
 @pytest.mark.parametrize(("name", "endian"), [("movie.mrc", "be"), ("movie.mrcz", "le")])
