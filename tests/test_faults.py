@@ -43,7 +43,7 @@ PIXELS = np.random.default_rng(5).poisson(3, (NZ, NY, NX)).astype("i2")
 BYTES = by_hand.mrc(PIXELS)
 
 needs_proc = pytest.mark.skipif(
-    not os.path.isdir("/proc/self/fd"), reason="only Linux tells what is open by /proc"
+    not os.path.isdir("/proc/self/fd"), reason="only Linux lists what is open in /proc"
 )
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
@@ -94,7 +94,7 @@ def open_descriptors() -> int:
 
 # a file that is cut -----------------------------------------------------------------------------
 
-# cuts the file behind the first read of pixels, whatever the system's call for it
+# cuts the file after the first read of pixels, whatever the system's call for it
 CUTS = """
 import os, sys
 path, size = sys.argv[1], int(sys.argv[2])
@@ -124,6 +124,7 @@ except MrcError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [write, write_mrcz], ids=["plain", "mrcz"])
 def test_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path, make: Any) -> None:
     # several reads of some MiB each
@@ -148,6 +149,7 @@ print("touched", values.max())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="this system has no SIGBUS")
 @pytest.mark.parametrize("selection", ["all", "end"])
 def test_map_of_a_file_that_lost_its_end_kills_the_process(path: Path, selection: str) -> None:
@@ -189,6 +191,7 @@ for read in (opened.load, lambda: xr.open_dataset(path, engine="mrc")):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no permission bits")
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_file_that_may_not_be_read_raises_as_open_does(what: str) -> None:
@@ -228,11 +231,6 @@ def test_link_to_nothing_raises_as_open_does(tmp_path: Path, to: str) -> None:
         data_of(link)
     with pytest.raises(type(raised.value)):
         link.open()
-
-
-def test_dead_link_beside_a_file_is_as_if_it_were_not_there(path: Path) -> None:
-    path.with_name("volume.mrc.mdoc").symlink_to("none.mdoc")
-    assert_readable(data_of(path))
 
 
 @pytest.fixture
@@ -277,11 +275,6 @@ def test_pipe_in_the_files_place_is_never_waited_for(path: Path, mmap: bool) -> 
         data.load()
 
 
-def test_device_is_refused() -> None:
-    with pytest.raises(MrcError, match="/dev/zero: not a regular file"):
-        data_of("/dev/zero")
-
-
 # stores that fail -------------------------------------------------------------------------------
 
 
@@ -289,7 +282,7 @@ class FailingServer(servers.HttpServer):
     """Fails in ways that can be set at any time.
 
     `fail` requests are answered with 503; `hang` answers none, until it is cleared; `cut` closes
-    the connection behind so many bytes of an answer that promised more.
+    the connection after so many bytes of an answer that promised more.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -360,7 +353,7 @@ def test_connection_that_is_closed_early_is_an_error(http: FailingServer) -> Non
     assert_readable(data_of(http.url("volume.mrc")))
 
 
-def test_server_that_fails_is_an_error_that_tells_the_status(http: FailingServer) -> None:
+def test_server_that_fails_is_an_error_with_the_status(http: FailingServer) -> None:
     url = http.url("volume.mrc")
     # fsspec asks by GET where HEAD fails
     http.fail = 2
@@ -386,7 +379,7 @@ def test_server_that_refuses_is_no_missing_file(http: FailingServer) -> None:
 
 
 async def retry(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
-    """Ask again, as aiohttp's documentation has it."""
+    """Ask again, as in aiohttp's documentation."""
     for wait in (0.01, 0.02, 0.04):
         response = await handler(request)
         if response.status < 500:
@@ -417,6 +410,7 @@ def as_s3(http: FailingServer, **config: Any) -> dict[str, Any]:
     return {"anon": True, "endpoint_url": endpoint, "config_kwargs": config}
 
 
+@pytest.mark.slow
 def test_s3_is_asked_again_where_it_fails(http: FailingServer) -> None:
     """botocore does so, as often as storage_options say."""
     options = as_s3(http, retries={"max_attempts": 2, "mode": "standard"})
@@ -426,6 +420,7 @@ def test_s3_is_asked_again_where_it_fails(http: FailingServer) -> None:
     assert http.fail == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["http", "s3"])
 def test_server_that_never_answers_is_a_timeout(
     http: FailingServer, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -454,6 +449,7 @@ def test_server_that_never_answers_is_a_timeout(
 # threads and forks ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_proc
 def test_two_hundred_threads_read_one_array(either: Path) -> None:
     data = data_of(either)
@@ -514,7 +510,9 @@ def read_in_fork(data: xr.DataArray) -> str:
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("before", ["opened", "read", "while a thread reads"])
+@pytest.mark.parametrize(
+    "before", ["opened", "read", pytest.param("while a thread reads", marks=pytest.mark.slow)]
+)
 def test_forked_process_reads_what_its_parent_opened(anywhere: str, before: str) -> None:
     data = data_of(anywhere)
     if before == "opened":
@@ -546,6 +544,7 @@ def test_forked_process_reads_what_its_parent_opened(anywhere: str, before: str)
 # over and over ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_thousand_openings_leave_no_file_open(tmp_path: Path) -> None:
     paths = [write(tmp_path / "a.mrc", PIXELS), write_mrcz(tmp_path / "a.mrcz", PIXELS)]
@@ -553,13 +552,14 @@ def test_a_thousand_openings_leave_no_file_open(tmp_path: Path) -> None:
         data_of(path).load()
     gc.collect()
     before = open_descriptors()
-    kept = [data_of(paths[k % 2]) for k in range(1000)]
+    arrays = [data_of(paths[k % 2]) for k in range(1000)]
     # not even while the arrays are there
     assert open_descriptors() <= before
-    assert len(kept) == 1000
+    assert len(arrays) == 1000
 
 
-def test_openings_leave_no_memory_behind(either: Path) -> None:
+@pytest.mark.slow
+def test_openings_use_no_further_memory(either: Path) -> None:
     def open_and_load(n: int) -> None:
         for k in range(n):
             data = data_of(either)
@@ -569,7 +569,7 @@ def test_openings_leave_no_memory_behind(either: Path) -> None:
     open_and_load(20)
     tracemalloc.start()
     try:
-        # what is made once, and the memory that a thread keeps to decode from
+        # what is made once, and the memory that a thread reuses to decode from
         open_and_load(5)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
@@ -585,6 +585,7 @@ def test_openings_leave_no_memory_behind(either: Path) -> None:
 # the last, as a cluster opens and closes sockets ------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
 def test_worker_that_is_killed_costs_time_alone(client: Client, either: Path) -> None:
     data = xr.open_dataset(either, engine="mrc", chunks={either_dim(either): 1}).data
