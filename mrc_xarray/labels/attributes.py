@@ -97,7 +97,7 @@ def _is_json(kind: type) -> Callable[[object], bool]:
 
 
 #: By name of an attribute that the engine sets, whether a value is one that it can have.
-OWN_ATTRS: Mapping[str, Callable[[object], bool]] = {
+OWN_ATTRS: dict[str, Callable[[object], bool]] = {
     "mrc_header": _is_json(dict),
     "mrc_metadata": _is_json(dict),
     "mrc_repairs": _is_json(list),
@@ -116,7 +116,7 @@ OWN_ATTRS: Mapping[str, Callable[[object], bool]] = {
     "gain_e_per_DN": _is_number,
 }
 #: The same for the attributes of a spatial coordinate.
-COORDINATE_ATTRS: Mapping[str, Callable[[object], bool]] = {
+COORDINATE_ATTRS: dict[str, Callable[[object], bool]] = {
     "spacing": _is_step,
     "units": _is_text,
 }

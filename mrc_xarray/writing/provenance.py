@@ -97,28 +97,29 @@ class Provenance:
         return b""
 
 
+def _is_header(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > _LONGEST_HEADER:
+        return False
+    try:
+        header = Header.from_json(value)
+    except ValueError:
+        return False
+    return min(header.nx, header.ny, header.nz) > 0
+
+
+_OWN_ATTRS = {**OWN_ATTRS, "mrc_header": _is_header}
+
+
 def _malformed(obj: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, str]]:
     """Yield the place, for a message, and the name of each malformed attribute."""
     # variables, since making a DataArray of each of many coordinates takes long
     coords = obj.coords.variables
-    places = [("", obj.attrs, OWN_ATTRS)]
+    places = [("", obj.attrs, _OWN_ATTRS)]
     if isinstance(obj, xr.Dataset):
         pixels = (variable for name, variable in obj.variables.items() if name not in coords)
-        places += [("", variable.attrs, OWN_ATTRS) for variable in pixels]
+        places += [("", variable.attrs, _OWN_ATTRS) for variable in pixels]
     places += [(f"{name}:", variable.attrs, COORDINATE_ATTRS) for name, variable in coords.items()]
     for where, attrs, accepted in places:
         for key, is_accepted in accepted.items():
-            if (key in attrs and not is_accepted(attrs[key])) or (
-                key == "mrc_header" and key in attrs and not _is_header(attrs[key])
-            ):
+            if key in attrs and not is_accepted(attrs[key]):
                 yield where, key
-
-
-def _is_header(text: str) -> bool:
-    if len(text) > _LONGEST_HEADER:
-        return False
-    try:
-        header = Header.from_json(text)
-    except ValueError:
-        return False
-    return min(header.nx, header.ny, header.nz) > 0
