@@ -109,7 +109,7 @@ def test_a_bright_voxel_is_seen_where_it_is() -> None:
         figure = plot_slices(each, {"z": 30, "y": -20, "x": 118}, robust=None, scale_bar=False)
         figure.canvas.draw()
         seen = np.asarray(figure.canvas.buffer_rgba())[::-1, :, 0]  # type: ignore[attr-defined]
-        # beside the lines, in the bright voxel and in the one at the opposite corner
+        # not on the lines: in the bright voxel and in the one at the opposite corner
         bright, dark = {"z": 33, "y": -18.5, "x": 118.6}, {"z": 3, "y": 6.5, "x": 100.6}
         for ax in figure.axes:
             across, up = (label()[0] for label in (ax.get_xlabel, ax.get_ylabel))
