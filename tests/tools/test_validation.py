@@ -447,7 +447,7 @@ def changed_fields(draw: st.DrawFn) -> Fields:
     return {name: draw(VALUES[name]) for name in names}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     fields=changed_fields(),
     dtype=st.sampled_from(["f4", "i2", "i1"]),
