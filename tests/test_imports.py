@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -15,9 +16,12 @@ from mrc_xarray.accessor import MrcAccessor
 
 PACKAGE = Path(mrc_xarray.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-HEAVY = {"dask", "distributed", "fsspec", "blosc", "blosc2", "mrcfile", "zarr", "netCDF4"}
+HEAVY = {
+    "dask", "distributed", "fsspec", "blosc", "blosc2", "matplotlib", "mrcfile", "zarr", "netCDF4",
+}  # fmt: skip
 
 
+@functools.cache
 def imported(module: str, *, at_top: bool = False) -> set[str]:
     """Return the modules that a file imports, anywhere or at its top, except for types only."""
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))

