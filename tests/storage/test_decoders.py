@@ -120,7 +120,7 @@ def test_damaged_deflate_gives_what_is_before(inflate: str, case: str) -> None:
 # how much a stream may hold ----------------------------------------------------------------------
 
 
-def lzma_zip(dictionary: int | None = None, data: bytes = NOISE) -> bytes:
+def lzma_zip(data: bytes, dictionary: int | None = None) -> bytes:
     raw = bytearray(zipped(data, zipfile.ZIP_LZMA))
     if dictionary is not None:
         # the properties follow the name
@@ -220,14 +220,14 @@ def test_largest_presets_open(tmp_path: Path) -> None:
 
 
 def test_lzma_alone() -> None:
-    raw = lzma.compress(NOISE, format=lzma.FORMAT_ALONE)
+    raw = lzma.compress(NOISE, lzma.FORMAT_ALONE)
     assert outcome(decoder("lzma", raw), 70_000) == (NOISE, None)
 
 
 def test_huge_dictionary_in_a_zip_archive() -> None:
-    assert outcome(open_archive(io.BytesIO(lzma_zip()), "a.zip"), 70_000) == (NOISE, None)
+    assert outcome(open_archive(io.BytesIO(lzma_zip(NOISE)), "a.zip"), 70_000) == (NOISE, None)
     with pytest.raises(MrcError, match=r"a\.zip: .* dictionary of 3221225472 bytes"):
-        open_archive(io.BytesIO(lzma_zip(3 * 2**30)), "a.zip")
+        open_archive(io.BytesIO(lzma_zip(b"short", 3 * 2**30)), "a.zip")
 
 
 XZ = lzma.compress(NOISE, preset=0)
