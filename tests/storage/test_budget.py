@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import gzip
 import lzma
@@ -42,6 +43,7 @@ def nothing_held() -> None:
     gc.collect()
 
 
+@functools.cache
 def pixels(stream: int) -> np.ndarray[Any, Any]:
     """Return sections that differ between streams, and between the pieces of a stream."""
     z, y, x = np.ogrid[tuple(map(slice, SHAPE))]
@@ -51,8 +53,13 @@ def pixels(stream: int) -> np.ndarray[Any, Any]:
 def streams(folder: Path, n: int, suffix: str = "gz") -> list[Path]:
     paths = [folder / f"{i}.mrc.{suffix}" for i in range(n)]
     for i, path in enumerate(paths):
-        path.write_bytes(CODECS[suffix](by_hand.mrc(pixels(i))))
+        path.write_bytes(packed(i, suffix))
     return paths
+
+
+@functools.cache
+def packed(stream: int, suffix: str) -> bytes:
+    return CODECS[suffix](by_hand.mrc(pixels(stream)))
 
 
 def opened(path: Path) -> xr.DataArray:
@@ -69,7 +76,7 @@ def on_disk() -> int:
 
 @pytest.mark.parametrize(
     ("suffix", "n_mib"),
-    [("gz", 0), ("gz", 5), ("gz", 13), ("gz", 64), ("xz", 5)],
+    [("gz", 0), ("gz", 5), ("gz", 64), ("xz", 5)],
 )
 def test_streams_share_the_memory(tmp_path: Path, suffix: str, n_mib: int) -> None:
     with limits(tmp_path, f"{n_mib} MiB"):
@@ -88,8 +95,8 @@ def test_streams_share_the_memory(tmp_path: Path, suffix: str, n_mib: int) -> No
         assert in_memory() > (n_mib - 4) * MiB or on_disk() == 0
 
 
-@pytest.mark.parametrize("n_mib", [5])
-def test_threads_read_right(tmp_path: Path, n_mib: int) -> None:
+def test_threads_read_right(tmp_path: Path) -> None:
+    n_mib = 5
     with limits(tmp_path, f"{n_mib} MiB"):
         arrays = [opened(path) for path in streams(tmp_path, 4)]
     expected = [pixels(i) for i in range(4)]
