@@ -1,6 +1,6 @@
-"""The extended header of labelled data: read again from its source, and cut to its sections.
+"""The extended header of labelled data: read again from the source, for the sections in use.
 
-Its bytes are not kept with the data: an extended header has up to some MiB.
+Its bytes are not stored with the data, since an extended header can have several MiB.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import xarray as xr
 
 from mrc_xarray.labels.dataset import attrs_of, converted
 from mrc_xarray.labels.provenance import extended_header, header_of
-from mrc_xarray.metadata.columns import Column
 from mrc_xarray.mrc import extended as records
 from mrc_xarray.mrc.header import Header
 
@@ -34,11 +33,11 @@ class Extended:
     exttyp : str
     raw : bytes
     counts : dict
-        NINT and NREAL, where the records need them.
+        NINT and NREAL, if the records need them.
     coords, attrs : dict
-        What the records tell of the sections and of the file, as the engine opens it.
+        What the records contain about the sections and about the file, as the engine opens it.
     lost : tuple of str
-        Why it is not the old one's, if that could not be kept.
+        Why it is not the source's, if that is not valid for the new file.
     """
 
     exttyp: str = ""
@@ -50,45 +49,43 @@ class Extended:
 
 
 def fields(data: xr.DataArray) -> xr.Dataset:
-    """Decode the extended header's records of the sections that data have.
-
-    Parameters
-    ----------
-    data : DataArray
+    """Decode the records in the extended header for the sections of the data.
 
     Returns
     -------
     Dataset
-        A variable for each field, with its units as in the file: along the dimensions that count
-        the sections, or without a dimension where it is one value for the file.
+        One variable per field, with its units as in the file: along the dimensions that count
+        the sections, or without a dimension if there is one value for the file.
 
     Raises
     ------
     OSError, MrcError
         As `mrc_xarray.labels.provenance.extended_header`.
     """
-    found, raw = header_of(data.attrs), extended_header(data.attrs)
-    if found is None or not raw:
+    source, raw = header_of(data.attrs), extended_header(data.attrs)
+    if source is None or not raw:
         return xr.Dataset()
     numbers = data.coords.get("section")
     if numbers is None:
-        numbers = xr.DataArray(np.arange(found.nz), dims="section")
-        numbers = numbers if found.nz > 1 else numbers[0]
-    along, shape, sections = numbers.dims, numbers.shape, numbers.values.reshape(-1)
-    told = records.read(found, raw, sections, extended_size=len(raw))
+        every = xr.DataArray(np.arange(source.nz), dims="section")
+        numbers = every if source.nz > 1 else every[0]
+    found = records.read(source, raw, numbers.values.reshape(-1), extended_size=len(raw))
     variables = {
-        column.name: xr.Variable(along, column.values.reshape(shape), _attrs(column))
-        for column in told.columns
+        column.name: xr.Variable(
+            numbers.dims,
+            column.values.reshape(numbers.shape),
+            _with_text({"units": column.units, "long_name": column.long_name}),
+        )
+        for column in found.columns
     }
     variables |= {
-        name: xr.Variable((), value, {"units": units} if units else {})
-        for name, (value, units) in told.values.items()
+        name: xr.Variable((), value, _with_text({"units": units}))
+        for name, (value, units) in found.values.items()
     }
     return xr.Dataset(variables, {"section": numbers.variable})
 
 
-def _attrs(column: Column) -> dict[str, str]:
-    attrs = {"units": column.units, "long_name": column.long_name}
+def _with_text(attrs: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in attrs.items() if text}
 
 
@@ -99,7 +96,7 @@ def carried(
     *,
     is_same_grid: bool,
 ) -> Extended:
-    """Return what of the source's extended header still holds for a new file.
+    """Return the part of the source's extended header that is valid for a new file.
 
     Parameters
     ----------
@@ -107,87 +104,114 @@ def carried(
     header : Header
         The new one.
     sections : ndarray of int or None
-        The number in the source of each section; None where that is unknown.
+        The number of each section in the source; None if that is unknown.
     is_same_grid : bool
-        Whether the voxels are those of the source, where they were.
+        Whether the voxels are those of the source, in the same places.
     """
-    found = header_of(data.attrs)
-    if found is None:
-        return Extended()
-    kind = records.kind(found, int(data.attrs.get("mrc_extended_bytes", 0)))
-    if kind in (None, "json"):
+    source = header_of(data.attrs)
+    size = int(data.attrs.get("mrc_extended_bytes", 0))
+    kind = None if source is None else records.kind(source, size)
+    if source is None or kind in (None, "json"):
         return Extended()
     raw = extended_header(data.attrs)
-    n_same = found.nz == header.nz
-    if sections is None and n_same and (header.nz == 1 or header.ispg > 0):
-        sections = np.arange(header.nz)
-    size = records.record_size(found, raw, extended_size=len(raw))
-    if size:
-        n_records = len(raw) // size
-        if sections is None or not len(sections) or int(sections.max()) >= n_records:
-            return Extended(lost=(f"the extended header ({kind}), as its sections are not known",))
-        table = np.frombuffer(raw, np.uint8)[: n_records * size].reshape(n_records, size)
-        cut = table[sections]
-        if header.byteorder != found.byteorder and kind in _WORDS:
-            word = np.dtype(f"u{_WORDS[kind]}")
-            cut = cut.view(word).byteswap().view(np.uint8)
-        told = records.read(found, raw, sections, extended_size=len(raw))
-        coords = {c.name: converted(c.name, c.values, c.units)[0] for c in told.columns}
-        if not _holds(data, coords):
-            reason = "which the coordinates contradict, or lack"
-            return Extended(lost=(f"the extended header ({kind}), {reason}",))
-        # what varied in the whole file may not do so in these sections
-        coords |= {
-            name: np.full(len(sections), converted(name, value, units)[0])
-            for name, (value, units) in told.values.items()
-        }
-        exttyp, counts = kind, {}
-        if kind in ("SERI", "AGAR"):
-            counts = {"nint": found.nint, "nreal": found.nreal}
-        elif kind == "FEI":
-            # from before EXTTYP: floats alone, whatever their count of integers says
-            exttyp, counts = "AGAR", {"nint": 0, "nreal": size // 4}
-        return Extended(exttyp, cut.tobytes(), counts, coords, attrs_of(told.values))
+    in_order: npt.NDArray[np.integer] = np.arange(source.nz)
+    numbers = np.zeros(0, np.int64) if sections is None else sections
+    if sections is None and source.nz == header.nz and (header.nz == 1 or header.ispg > 0):
+        numbers = in_order
+    if size := records.record_size(source, raw, extended_size=len(raw)):
+        table = np.frombuffer(raw, np.uint8)[: len(raw) // size * size].reshape(-1, size)
+        return _selected(data, header, source, table, numbers)
     if kind == "CCP4":
-        if not is_same_grid or found.ispg != header.ispg:
-            # operators of another grid would be wrong, and so are gone without a word
-            return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
-        told = records.read(found, raw, extended_size=len(raw))
-        return Extended("CCP4", raw, attrs=attrs_of(told.values))
+        return _symmetry(data, source, raw, is_valid=is_same_grid and source.ispg == header.ispg)
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
-    is_whole = sections is not None and np.array_equal(sections, np.arange(found.nz))
-    if is_whole and all(found[name] == header[name] for name in grid):
-        return Extended(found.exttyp, raw)
-    return Extended(lost=(f"the extended header ({kind or 'of no known kind'})",))
+    is_complete = np.array_equal(numbers, in_order)
+    if is_complete and all(source[name] == header[name] for name in grid):
+        return Extended(source.exttyp, raw)
+    return Extended(lost=(f"the extended header ({kind or 'of an unknown kind'})",))
 
 
-def _holds(data: xr.DataArray, told: Mapping[str, npt.NDArray[Any]]) -> bool:
-    """Tell whether records say the same of the sections as the coordinates do, or nearly.
+def _selected(
+    data: xr.DataArray,
+    header: Header,
+    source: Header,
+    table: npt.NDArray[np.uint8],
+    sections: npt.NDArray[np.integer],
+) -> Extended:
+    """Return the records of some sections, unless the coordinates of the data contradict them.
+
+    Parameters
+    ----------
+    data : DataArray
+    header, source : Header
+        The new one, and the one that the data were opened with.
+    table : ndarray of uint8, shape (n_records, n_bytes)
+        All records of the source.
+    sections : ndarray of int
+        The number of each section in the source.
+    """
+    raw, size = table.tobytes(), table.shape[1]
+    kind = str(records.kind(source, len(raw)))
+    if not len(sections) or int(sections.max()) >= len(table):
+        return Extended(lost=(f"the extended header ({kind}), since its sections are unknown",))
+    found = records.read(source, raw, sections, extended_size=len(raw))
+    columns = {c.name: converted(c.name, c.values, c.units)[0] for c in found.columns}
+    if not _agree(data, columns):
+        reason = "which the coordinates contradict, or lack"
+        return Extended(lost=(f"the extended header ({kind}), {reason}",))
+    # a value that varies in the source may not vary in these sections
+    constant = {
+        name: np.full(len(sections), converted(name, value, units)[0])
+        for name, (value, units) in found.values.items()
+    }
+    selected = table[sections]
+    if header.byteorder != source.byteorder and kind in _WORDS:
+        selected = selected.view(f"u{_WORDS[kind]}").byteswap()
+    exttyp, counts = kind, {}
+    if kind in ("SERI", "AGAR"):
+        counts = {"nint": source.nint, "nreal": source.nreal}
+    elif kind == "FEI":
+        # FEI's records without EXTTYP: only floats, whatever their NINT says
+        exttyp, counts = "AGAR", {"nint": 0, "nreal": size // 4}
+    return Extended(exttyp, selected.tobytes(), counts, columns | constant, attrs_of(found.values))
+
+
+def _symmetry(data: xr.DataArray, source: Header, raw: bytes, *, is_valid: bool) -> Extended:
+    """Return CCP4's symmetry operators, if they are valid for the new grid."""
+    if not is_valid:
+        # dropped without a warning: operators of another grid would be wrong
+        return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
+    found = records.read(source, raw, extended_size=len(raw))
+    return Extended("CCP4", raw, attrs=attrs_of(found.values))
+
+
+def _agree(data: xr.DataArray, columns: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Return whether coordinates have the values of records, or nearly.
 
     They don't where files were joined, whose sections have the same numbers, or where the user
-    knows better. A sidecar's numbers may have more digits.
+    has corrected a coordinate. The numbers of a sidecar may have more digits.
     """
-    present = {name: values for name, values in told.items() if name in data.coords}
-    if told and not present:
+    present = [name for name in columns if name in data.coords]
+    if columns and not present:
         return False
-    for name, values in present.items():
-        found = data.coords[name].values.reshape(-1)
-        if found.shape != values.shape or (found.dtype.kind == "f") != (values.dtype.kind == "f"):
-            return False
-        if found.dtype.kind != "f":
-            same = np.array_equal(found, values)
-        else:
-            same = np.allclose(found, values, rtol=0.01, atol=0.05, equal_nan=True)
-        if not same and found.dtype.kind != "M":
-            return False
-    return True
+    return all(_is_close(data.coords[name].values.reshape(-1), columns[name]) for name in present)
+
+
+def _is_close(found: npt.NDArray[Any], values: npt.NDArray[Any]) -> bool:
+    if found.shape != values.shape or (found.dtype.kind == "f") != (values.dtype.kind == "f"):
+        return False
+    if found.dtype.kind == "f":
+        return np.allclose(found, values, rtol=0.01, atol=0.05, equal_nan=True)
+    return found.dtype.kind == "M" or np.array_equal(found, values)
 
 
 def given(content: bytes | tuple[str, bytes]) -> Extended:
-    """Take what the user gives: bytes, or EXTTYP and bytes."""
+    """Return the extended header that the user gives: bytes, or EXTTYP and bytes."""
     if isinstance(content, bytes):
         return Extended("MRCO", content)
     match content:
         case (str(exttyp), bytes(raw)) if exttyp.isascii() and len(exttyp) == 4:
             return Extended(exttyp, raw)
-    raise TypeError("extended_header is neither bytes nor (EXTTYP of four letters, bytes)")
+    raise TypeError(
+        f"extended_header is {content!r:.80}; accepted: bytes, or a tuple of EXTTYP (four ASCII "
+        "letters) and bytes"
+    )

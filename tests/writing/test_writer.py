@@ -1688,7 +1688,7 @@ def test_positions_beyond_any_stage_are_told(path: Path) -> None:
 def test_blocks_of_another_shape_are_refused(tmp_path: Path, suffix: str, columns: int) -> None:
     block = dask.delayed(np.ones)((4, 5, columns), "f4")
     data = da.from_delayed(block, (4, 5, 6), "f4")
-    with pytest.raises(MrcError, match="its chunks say"):
+    with pytest.raises(MrcError, match="its chunks declare"):
         mrc_xarray.to_mrc(data, tmp_path / f"a{suffix}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -863,8 +864,8 @@ def planned(path: Path, **options: Any) -> Plan:
 
 
 def compressed(plan: Plan, pixels: Array, first: int) -> Array:
-    edges = (np.array([first, first + len(pixels)]), np.array([0, 64]), np.array([0, 48]))
-    block = compress_block(pixels, np.zeros(()), plan, edges, (0, 0, 0))
+    in_chunks = dataclasses.replace(plan, chunks=((first, len(pixels)), (64,), (48,)))
+    block = compress_block(pixels, None, in_chunks, (1, 0, 0))
     # as it would arrive from another worker
     copy: Array = pickle.loads(pickle.dumps(block))
     return copy
@@ -889,9 +890,9 @@ def test_block_that_compresses_to_another_size_leaves_its_neighbours(
     parts = [noise(seed, 2, 300) for seed in range(3)]
     ends: list[Any] = [None]
     for i, part in enumerate(parts):
-        ends.append(append_blocks(plan, compressed(plan, part, 2 * i), ends[-1]))
+        ends.append(append_blocks(compressed(plan, part, 2 * i), ends[-1], plan))
     other = compressed(plan, noise(9, 2, spread), 2 * again)
-    assert append_blocks(plan, other, ends[again]) == ends[again + 1]
+    assert append_blocks(other, ends[again], plan) == ends[again + 1]
     finish_mrcz(plan, ends[-1])
     pixels = np.concatenate(parts)
     np.testing.assert_array_equal(read(path), pixels)
@@ -914,7 +915,7 @@ def test_block_that_was_not_complete_is_written_again(tmp_path: Path, n_after: i
             half = compressed(plan, np.concatenate([noise(9, 1, 30000)] * 3), i).item()[2]
             start = plan.offset if end is None else end[0]
             plan.sink.write([(start + 16, b"".join(half)[16:])])
-        end = append_blocks(plan, compressed(plan, part, i), end)
+        end = append_blocks(compressed(plan, part, i), end, plan)
     assert end is not None
     finish_mrcz(plan, end)
     np.testing.assert_array_equal(read(path), np.concatenate(parts))
@@ -930,7 +931,7 @@ def test_block_that_was_overwritten_is_found_before_publication(
     end: Any = None
     starts = [plan.offset]
     for i in range(6):
-        end = append_blocks(plan, compressed(plan, noise(i, 1, 300), i), end)
+        end = append_blocks(compressed(plan, noise(i, 1, 300), i), end, plan)
         starts.append(end[0])
     if damage == "cut":
         plan.sink.cut(starts[3])
