@@ -100,9 +100,6 @@ def carried(
 
     Parameters
     ----------
-    data : DataArray
-    header : Header
-        The new one.
     sections : ndarray of int or None
         The number of each section in the source; None if that is unknown.
     is_same_grid : bool
@@ -137,18 +134,7 @@ def _selected(
     table: npt.NDArray[np.uint8],
     sections: npt.NDArray[np.integer],
 ) -> Extended:
-    """Return the records of some sections, unless the coordinates of the data contradict them.
-
-    Parameters
-    ----------
-    data : DataArray
-    header, source : Header
-        The new one, and the one that the data were opened with.
-    table : ndarray of uint8, shape (n_records, n_bytes)
-        All records of the source.
-    sections : ndarray of int
-        The number of each section in the source.
-    """
+    """Return the rows of a table of records, unless the coordinates of the data contradict them."""
     raw, size = table.tobytes(), table.shape[1]
     kind = str(records.kind(source, len(raw)))
     if not len(sections) or int(sections.max()) >= len(table):

@@ -43,18 +43,7 @@ _INSTRUMENT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 
 @dataclass(frozen=True)
 class Heading:
-    """The bytes in front of the pixels, and what they can't hold.
-
-    Attributes
-    ----------
-    header : Header
-        Its statistics are undetermined.
-    extended : bytes
-        The extended header.
-    mode : Mode
-    lost : tuple of str
-        What the labels of the data say and the file can't hold.
-    """
+    """Header, with undetermined statistics, and extended header; what they can't hold is lost."""
 
     header: Header
     extended: bytes
@@ -64,28 +53,15 @@ class Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class _Subject:
-    """The data to be written, and what is known about them.
-
-    Attributes
-    ----------
-    data : DataArray
-    options : WriteOptions
-    codec : int
-        Number of the codec in MODE; 0 for a plain file.
-    roles : Roles
-    grids : dict of str to Grid
-    mode : Mode
-    source : Header or None
-        The header that the data were opened with.
-    """
+    """The data to be written, and what is known about them."""
 
     data: xr.DataArray
     options: WriteOptions
-    codec: int
+    codec: int  # in MODE; 0 for a plain file
     roles: Roles
     grids: dict[str, Grid]
     mode: Mode
-    source: Header | None
+    source: Header | None  # of the file that the data were opened from
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -101,17 +77,9 @@ class _Subject:
 
 
 def make_heading(data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Heading:
-    """Find the header and the extended header that say what the labels of the data say.
+    """Find the header and the extended header of a file from the labels of the data.
 
-    Parameters
-    ----------
-    data : DataArray
-        Its pixels are not computed.
-    name : str
-        The name of the file: its suffix may determine the layout.
-    options : WriteOptions
-    codec : int
-        Number of the codec in MODE; 0 for a plain file.
+    The name of the file may determine the layout. The pixels are not computed.
 
     Raises
     ------

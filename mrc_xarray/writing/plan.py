@@ -127,20 +127,9 @@ def write_block(block: Array, plan: Plan, block_id: tuple[int, ...] = ()) -> Arr
 def compress_block(block: Array, turn: Any, plan: Plan, block_id: tuple[int, ...] = ()) -> Array:
     """Compress the sections of a block.
 
-    Parameters
-    ----------
-    block : ndarray
-    turn : object
-        Not used: that it exists says that the block may begin.
-    plan : Plan
-    block_id : tuple of int
-
-    Returns
-    -------
-    ndarray with one element
-        The position of the block, its statistics, and each section as a block of an MRCZ.
+    Return its position, its statistics and its sections as the one element of an array. The task
+    waits for `turn`, whose value is not used.
     """
-    del turn
     at = _place(plan, block, block_id)
     values = cast(block, plan.mode)
     stored = pack(values, plan.mode, plan.header.byteorder)

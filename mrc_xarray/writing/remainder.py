@@ -29,14 +29,9 @@ _MOST_NAMES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Remainder:
-    """Labels that neither the header nor the records of the extended header hold.
+    """Labels that neither the header nor the extended header holds.
 
-    Attributes
-    ----------
-    dims : str
-        How the dimensions change; empty if they don't.
-    coords, attrs : list of str
-        Names of coordinates and attributes.
+    `dims` says how the dimensions change, and is empty if they do not.
     """
 
     dims: str
@@ -89,13 +84,7 @@ def _has_values(data: xr.DataArray, name: str, values: np.ndarray[Any, Any]) -> 
 def changed_dimensions(
     data: xr.DataArray, roles: Roles, header: Header, extended_size: int, name: str
 ) -> str:
-    """Return how the dimensions change when the file is opened, and which argument prevents it.
-
-    Returns
-    -------
-    str
-        Empty if they do not change.
-    """
+    """Return how the dimensions change when the file is opened; empty if they do not."""
     arranged = arrange(
         header,
         header.nz,
@@ -146,13 +135,7 @@ def labels_for_json(data: xr.DataArray, remainder: Remainder) -> tuple[dict[str,
 
 
 def as_json(metadata: Mapping[str, Any]) -> bytes:
-    """Return metadata as JSON, in the form that mrcz gives them.
-
-    Raises
-    ------
-    MrcError
-        If JSON has no form for a value.
-    """
+    """Return metadata as JSON, in the form that mrcz gives them; raise MrcError if it has none."""
     try:
         return json.dumps(metadata, default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:

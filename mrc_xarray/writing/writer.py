@@ -20,11 +20,10 @@ from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 from mrc_xarray.text import printable
 from mrc_xarray.writing.arrays import Data, as_dask, as_data_array
 from mrc_xarray.writing.graph import client_of_user, written
-from mrc_xarray.writing.in_place import plan_in_place
 from mrc_xarray.writing.live import local_path
-from mrc_xarray.writing.new_file import plan_new
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan, begin, finish_plain
+from mrc_xarray.writing.planning import plan_in_place, plan_new
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -56,62 +55,64 @@ def to_mrc(
 ) -> Delayed | None:
     """Write data to an MRC or MRCZ file.
 
-    Dask-backed data of any size are written in parallel, by the scheduler that dask has, in a
-    few chunks of memory. A new file has a temporary name until it is complete, so that there is
-    the old file or the new one at every moment, and may be the one that the data are read from.
-    With `region` or `append_dim` a file is changed in place.
+    Data of any size that are backed by dask are written in parallel, by dask's own scheduler, in
+    the memory of a few chunks. A new file has a temporary name until it is complete, so that the
+    target is the old file or the new one at every moment. It may be the file that the data are
+    read from. With `region` or `append_dim`, an existing file is changed in place.
 
     Parameters
     ----------
     obj : DataArray, Dataset with one data variable, or array
-        Shape (..., n_rows, n_columns). Dimensions that the engine makes tell the layout, and
-        coordinates voxel size and origin; see the Notes. Arrays without labels are an image, a
+        Shape (..., n_rows, n_columns). The dimensions determine the layout, and the coordinates
+        determine voxel size and origin; see the Notes. Arrays without labels are an image, a
         volume or a stack of volumes.
     target : path or URL
         Workers of a cluster must see the same path. A file for a store is first written to
         dask's ``temporary-directory``, and then sent.
     mode : int, optional
-        MODE of the file: 0 (int8; uint8 data as uint8, with IMOD's mark), 1 (int16), 2 (float32),
-        3 (complex of int16), 4 (complex64), 6 (uint16), 7 (int32), 8 (uint32), 12 (float16), 16
-        (RGB), 101 (4 bits). By default the one that holds the data without loss. Floats are
-        rounded to the nearest integer.
+        MODE of the file: 0 (int8; uint8 data as uint8, with IMOD's stamp), 1 (int16), 2
+        (float32), 3 (complex of int16), 4 (complex64), 6 (uint16), 7 (int32), 8 (uint32), 12
+        (float16), 16 (RGB), 101 (4 bits). By default the mode that holds the data without loss.
+        For modes of integers, floats are rounded to the nearest integer.
     compressor : {"auto", None, "zstd", "lz4", "lz4hc", "zlib", "blosclz"}
-        For MRCZ. "auto" is "zstd" for a target in .mrcz, and None for others. Names behind
-        ``"blosc2:"`` make chunks of version 5, which only mrcz 0.6 and this package read.
+        Compressor of an MRCZ. "auto" is "zstd" for a target in .mrcz, and None for others. With
+        the prefix ``"blosc2:"``, chunks have version 5, which only mrcz 0.6 and this package read.
     clevel : int
-        0 to 9.
+        Compression level, 0 to 9.
     metadata : mapping, optional
-        Written as JSON to the extended header, beside what an MRCZ was opened with.
+        Written as JSON to the extended header, in addition to the metadata that an MRCZ was
+        opened with.
     extended_header : bytes, or (str, bytes), optional
-        The extended header, with its EXTTYP. By default that of the file that the data were
-        opened from, as far as it holds.
+        The extended header, with its EXTTYP. By default, the one of the file that the data were
+        opened from, as far as it is still valid.
     labels : sequence of str
-        Texts of 80 characters at most, behind those that the data were opened with.
+        Texts of 80 characters at most, added after those that the data were opened with.
     statistics : bool or "quick"
-        Whether to measure minimum, maximum, mean and deviation; "quick" for the first section
-        alone. Always undetermined for complex data.
+        Whether to measure minimum, maximum, mean and standard deviation; "quick" measures only
+        the first section. Statistics of complex data are always undetermined.
     voltage, c3, gain : float, optional
-        kV, mm, electrons per count: where mrcz has them.
+        In kV, mm, and electrons per count, in the header fields of mrcz.
     byteorder : {"little", "big"}
+        Byte order of the file.
     voxel_size : float, or mapping of dimension to float, Å
-        Instead of what the coordinates tell.
+        Replaces the voxel size that the coordinates give.
     region : mapping of dimension to slice, optional
-        Fill this part of an existing plain file, in place: a crash in the middle leaves it half
-        filled. Its statistics become undetermined.
+        Fill this part of an existing plain file in place. A crash leaves it partly filled. The
+        statistics of the file become undetermined.
     append_dim : str, optional
-        Add the data behind those of an existing plain file along this dimension, its slowest,
-        in place: the header is changed last.
+        Add the data to an existing plain file in place, along its slowest dimension. The header
+        is changed last.
     overwrite : bool
-        Whether to replace a file.
+        Whether to replace an existing file.
     compute : bool
-        Whether to write now, or to return what does when it is computed.
+        Whether to write now. Otherwise, return an object that writes when it is computed.
     storage_options : dict, optional
-        For fsspec.
+        Options for fsspec.
 
     Returns
     -------
     dask.delayed.Delayed or None
-        With ``compute=False``. Where one of its tasks fails, the temporary file is left.
+        With ``compute=False``. If one of its tasks fails, the temporary file remains.
 
     Raises
     ------
@@ -122,21 +123,21 @@ def to_mrc(
     FileExistsError
         If the target exists and may not be replaced, even if it appeared during the write.
     OSError
-        As writing does: a full disk, a missing folder.
+        If writing fails, for example because of a full disk or a missing directory.
     TypeError, ValueError
-        If an argument has a type or value that it can't have.
+        If an argument has a wrong type or value.
 
     Warns
     -----
     MrcWarning
-        One, with all that the labels say and the file can't.
+        One, which lists all labels that the file can't hold.
 
     Notes
     -----
     ``(y, x)`` is an image, ``(z, y, x)`` in any order a volume, ``(image, y, x)`` a stack of
-    images, ``(volume, z, y, x)`` a stack of volumes; other dimensions before the last two count
-    off the images of a stack. Coordinates in length units give CELLA and ORIGIN. See FORMAT: main
-    header, MRCZ.
+    images, ``(volume, z, y, x)`` a stack of volumes. Other dimensions in front of the last two
+    count the images of a stack. Coordinates in length units give CELLA and ORIGIN. See
+    ``docs/reference/format.md#header`` and ``docs/reference/format.md#mrcz``.
     """
     data = well_formed(as_data_array(obj))
     options = WriteOptions(
@@ -182,7 +183,7 @@ def create(
     byteorder: str = "little",
     overwrite: bool = False,
 ) -> None:
-    """Make a plain file of zeros at once, however large, to be filled with ``to_mrc(region=)``.
+    """Create a plain file of zeros, of any size, that ``to_mrc(region=)`` can fill.
 
     Parameters
     ----------
@@ -190,8 +191,8 @@ def create(
     shape : sequence of int
     dtype : dtype
     dims : sequence of str, optional
-        The dimensions' names, as for `to_mrc`; by default those of an image, a volume or a stack
-        of volumes.
+        Names of the dimensions, as for `to_mrc`; by default an image, a volume or a stack of
+        volumes.
     mode, labels, byteorder, overwrite
         As for `to_mrc`.
     voxel_size : float, or mapping of dimension to float, Å
@@ -203,7 +204,7 @@ def create(
     MrcError
         If no MRC file can have this shape or dtype.
     FileExistsError
-        If the target exists, and may not be replaced.
+        If the target exists and may not be replaced.
     """
     _check_can_be_filled(os.fsdecode(target))
     # takes no memory, whatever its shape

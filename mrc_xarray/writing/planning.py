@@ -1,51 +1,67 @@
-"""Plan to fill a region of an existing file, or to append sections to it."""
+"""Plan a write: to a new file, to a region of an existing one, or after its sections."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mrc_xarray.errors import MrcError
-from mrc_xarray.mrc.header import XYZ, Header
+from mrc_xarray.errors import MrcError, warn
+from mrc_xarray.mrc.header import HEADER_SIZE, XYZ, Header
 from mrc_xarray.mrc.reading import MrcFile
+from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.pixels.statistics import UNDETERMINED, Statistics
 from mrc_xarray.storage.locks import Lock
-from mrc_xarray.storage.sink import InPlace
+from mrc_xarray.storage.sink import InPlace, open_sink
 from mrc_xarray.writing.backing import is_read_from
+from mrc_xarray.writing.heading import Heading, make_heading
 from mrc_xarray.writing.live import LiveFile
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan
 
-__all__ = ["plan_in_place"]
+__all__ = ["plan_in_place", "plan_new"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Change:
-    """What a change makes of the file.
+def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteOptions) -> Plan:
+    """Plan to write data to a new file; warn about what the file can't hold."""
+    sink = open_sink(target, options.storage_options, options.overwrite)
+    compressor = options.compressor_for(sink.name)
+    codec = 0 if compressor is None else encoder(compressor)
+    heading = make_heading(data, sink.name, options, codec)
+    if codec:
+        _check_can_be_compressed(heading)
+    if heading.lost:
+        warn(f"{sink.name}: an MRC file can't hold all of it: {'; '.join(heading.lost)}")
+    return Plan(
+        sink=sink,
+        header=heading.header,
+        extended=heading.extended,
+        mode=heading.mode,
+        shape=data.shape,
+        dtype=data.dtype,
+        start=(0,) * data.ndim,
+        statistics=options.statistics,
+        compressor=compressor,
+        clevel=options.clevel,
+        offset=HEADER_SIZE + len(heading.extended),
+    )
 
-    Attributes
-    ----------
-    start : tuple of int
-        The first pixel of the data in the file.
-    shape : tuple of int
-        Of all pixels afterwards.
-    header : Header
-    grows : bool
-        Whether sections are added.
-    known : Statistics or None
-        Statistics of the pixels that stay, if they are known.
-    """
 
-    start: tuple[int, ...]
-    shape: tuple[int, ...]
-    header: Header
-    grows: bool = False
-    known: Statistics | None = None
+def _check_can_be_compressed(heading: Heading) -> None:
+    header, mode = heading.header, heading.mode
+    if mode.number == 101:
+        raise MrcError("4-bit data (mode 101) can't be compressed; use compressor=None")
+    # a block also has some bytes of blosc's own
+    if header.ny * mode.row_bytes(header.nx) > LARGEST_BLOCK - 64:
+        raise MrcError(
+            f"a section of {header.ny} × {header.nx} pixels is larger than the 2 GiB that a block "
+            "of an MRCZ file can hold; use compressor=None"
+        )
 
 
 def plan_in_place(
@@ -57,25 +73,14 @@ def plan_in_place(
     is_labelled: bool,
     is_delayed: bool,
 ) -> Plan:
-    """Plan to fill a region of an existing file, or to append to it.
+    """Plan to fill a region of an existing file, or to append to it, while `lock` is held on it.
 
     Parameters
     ----------
-    data : DataArray
-    path : str
-        As `local_path` returns it.
-    options : WriteOptions
-    lock : Lock
-        On the file.
     is_labelled : bool
         Whether the user has named the dimensions of `data`.
     is_delayed : bool
-        Whether the file is written later, so that it is not locked now.
-
-    Raises
-    ------
-    MrcError
-        If the file is compressed, if the data are read from it, or if they do not fit it.
+        Whether the file is written later, and locked again then.
     """
     live = LiveFile.open(path, lock)
     if is_read_from(data, live.name):
@@ -88,29 +93,23 @@ def plan_in_place(
     if file.sections.is_compressed:
         raise MrcError(f"{live.name}: an MRCZ file can't be changed in place; write a new file")
     sizes = _sizes(file, options.append_dim)
-    _check_fit(data, file, sizes, options.mode, is_labelled=is_labelled)
-    change = _filled(data, file, sizes, options) if options.append_dim is None else _appended(
-        data, live, file, sizes, options
-    )  # fmt: skip
-    end = file.sections.offset + change.header.nz * file.sections.section_bytes
-    return Plan(
-        sink=InPlace(
-            live.name,
-            live.size,
-            live.head,
-            live.node,
-            grows_to=end if change.grows else None,
-            locks=is_delayed,
-        ),
-        header=change.header.replaced(**UNDETERMINED),
+    _check_dimensions(data, file, sizes, is_labelled=is_labelled)
+    _check_type(data, file, options.mode)
+    plan = Plan(
+        sink=InPlace(live.name, live.size, live.head, live.node, locks=is_delayed),
+        header=file.header.replaced(**UNDETERMINED),
         mode=file.sections.mode,
-        shape=change.shape,
+        shape=tuple(sizes.values()),
         dtype=data.dtype,
-        start=change.start,
+        start=(0,) * len(sizes),
         statistics=options.statistics,
-        known=change.known,
+        known=None,
         offset=file.sections.offset,
     )
+    if options.append_dim is None:
+        return replace(plan, start=_start(data, file, sizes, options.region or {}))
+    _check_nothing_follows(live, file)
+    return _longer(plan, data, file, sizes, options.append_dim)
 
 
 def _sizes(file: MrcFile, append_dim: str | None) -> dict[str, int]:
@@ -124,15 +123,9 @@ def _sizes(file: MrcFile, append_dim: str | None) -> dict[str, int]:
     return leading | dict(frame)
 
 
-def _check_fit(
-    data: xr.DataArray,
-    file: MrcFile,
-    sizes: dict[str, int],
-    number: int | None,
-    *,
-    is_labelled: bool,
+def _check_dimensions(
+    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], *, is_labelled: bool
 ) -> None:
-    """Raise MrcError unless the data have the dimensions and a type that the file can hold."""
     given = [str(dim) for dim in data.dims]
     if given != list(sizes) and (is_labelled or len(given) != len(sizes)):
         raise MrcError(
@@ -141,6 +134,9 @@ def _check_fit(
         )
     if 0 in data.shape:
         raise MrcError(f"the data have the shape {data.shape}; accepted: no dimension of size 0")
+
+
+def _check_type(data: xr.DataArray, file: MrcFile, number: int | None) -> None:
     mode = file.sections.mode
     if number is None and not np.can_cast(data.dtype, mode.decoded):
         raise MrcError(
@@ -151,20 +147,18 @@ def _check_fit(
         raise MrcError(f"{file.name}: mode is {number!r}, and the file has MODE {mode.number}")
 
 
-def _filled(
-    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], options: WriteOptions
-) -> _Change:
-    """Return the change that fills a region, having checked that the data fit it."""
-    region = options.region or {}
-    unknown = [str(dim) for dim in region if dim not in sizes]
-    if unknown:
+def _start(
+    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], region: Mapping[str, slice]
+) -> tuple[int, ...]:
+    """Return the first pixel of a region, after a check that the data fill it."""
+    if unknown := [str(dim) for dim in region if dim not in sizes]:
         raise MrcError(
             f"{file.name}: region has the dimensions {', '.join(unknown)}; accepted: "
             f"{', '.join(sizes)}"
         )
     start = []
     for (dim, n), size in zip(sizes.items(), data.shape, strict=True):
-        part = region.get(dim, slice(None))
+        part = region.get(dim, slice(0, n))
         if not isinstance(part, slice) or part.step not in (None, 1):
             raise MrcError(
                 f"{file.name}: region[{dim!r}] is {part!r}; accepted: a slice of step 1"
@@ -173,46 +167,39 @@ def _filled(
         is_outside = any(at is not None and not -n <= at <= n for at in (part.start, part.stop))
         if is_outside or stop - first != size:
             raise MrcError(
-                f"{file.name}: region[{dim!r}] is {part.start}:{part.stop} of {n}, and the data "
-                f"have {size} along {dim}; they must be the same, within the file"
+                f"{file.name}: the data have {size} along {dim}, for {part.start}:{part.stop} of "
+                f"{n} in the file; they must be the same, within the file"
             )
         start.append(first)
     if file.sections.mode.number == 101 and data.shape[-1] != file.header.nx:
         raise MrcError(
             f"{file.name}: two pixels of 4 bits share a byte, so region= must have complete rows"
         )
-    return _Change(start=tuple(start), shape=tuple(sizes.values()), header=file.header)
+    return tuple(start)
 
 
-def _appended(
-    data: xr.DataArray,
-    live: LiveFile,
-    file: MrcFile,
-    sizes: Mapping[str, int],
-    options: WriteOptions,
-) -> _Change:
-    """Return the change that adds the data after the sections of the file."""
-    _check_nothing_follows(live, file)
-    first_dim, n_old = next(iter(sizes.items()))
-    if options.append_dim != first_dim:
+def _longer(
+    plan: Plan, data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], append_dim: str
+) -> Plan:
+    """Return the plan that adds the data after the sections of the file."""
+    slowest, n_old = next(iter(sizes.items()))
+    if append_dim != slowest:
         raise MrcError(
-            f"{file.name}: append_dim is {options.append_dim!r}; accepted: {first_dim!r}, the "
-            "slowest dimension"
+            f"{file.name}: append_dim is {append_dim!r}; accepted: {slowest!r}, the slowest "
+            "dimension"
         )
-    shape = tuple(sizes.values())
-    if data.shape[1:] != shape[1:]:
-        raise MrcError(
-            f"{file.name}: the data have the shape {data.shape}, and the file has {shape}; they "
-            f"must be the same except along {first_dim}"
-        )
+    assert isinstance(plan.sink, InPlace)
     n_new = n_old + data.shape[0]
+    longer = {**sizes, slowest: n_new}
     nz = file.sections.shape[0] // n_old * n_new
-    return _Change(
-        start=(n_old, *[0] * (len(shape) - 1)),
-        shape=(n_new, *shape[1:]),
-        header=_lengthened(file, nz),
-        grows=True,
-        known=_known_statistics(file.header, prod(shape)) if options.statistics is True else None,
+    measured = _known_statistics(file.header, prod(plan.shape))
+    return replace(
+        plan,
+        sink=replace(plan.sink, grows_to=plan.offset + nz * plan.section_bytes),
+        header=_lengthened(file, nz).replaced(**UNDETERMINED),
+        shape=tuple(longer.values()),
+        start=_start(data, file, longer, {slowest: slice(n_old, n_new)}),
+        known=measured if plan.statistics is True else None,
     )
 
 
