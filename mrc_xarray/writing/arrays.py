@@ -77,7 +77,7 @@ def as_dask(data: xr.DataArray) -> dask.array.Array:
     import dask.array
 
     array = dask.array.from_array(
-        data.values.view(_Uncopied),
+        _Uncopied(data.values),
         chunks=tuple(chunks[dim] for dim in data.dims),
         # the default name is a hash of all pixels
         name=f"pixels-{uuid.uuid4().hex}",
@@ -86,8 +86,16 @@ def as_dask(data: xr.DataArray) -> dask.array.Array:
     return array
 
 
-class _Uncopied(np.ndarray[Any, Any]):
-    """An array that dask slices when a block is written.
+class _Uncopied:
+    """Pixels in memory, or a map of a large file: dask would copy an array when it wraps it."""
 
-    dask copies or slices a plain array when it is wrapped; this one may be a map of a large file.
-    """
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self.values, self.shape, self.dtype, self.ndim = (
+            values,
+            values.shape,
+            values.dtype,
+            values.ndim,
+        )
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.values[key]

@@ -134,7 +134,7 @@ def _selected(
     table: npt.NDArray[np.uint8],
     sections: npt.NDArray[np.integer],
 ) -> Extended:
-    """Return the rows of a table of records, unless the coordinates of the data contradict them."""
+    """Return the records of some sections, unless the coordinates contradict them."""
     raw, size = table.tobytes(), table.shape[1]
     kind = str(records.kind(source, len(raw)))
     if not len(sections) or int(sections.max()) >= len(table):

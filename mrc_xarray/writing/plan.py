@@ -36,49 +36,26 @@ Appended: TypeAlias = tuple[int, Statistics]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
-    """What is written where; the same for all tasks.
-
-    Attributes
-    ----------
-    sink : ByteSink
-    header : Header
-        Its statistics are undetermined.
-    extended : bytes
-        The extended header.
-    mode : Mode
-    shape : tuple of int, (*leading, n_rows, n_columns, *samples)
-        Shape of all pixels in the file.
-    dtype : numpy.dtype
-        Type of the data before they are cast to the mode.
-    start : tuple of int
-        The first pixel of the data in the file.
-    chunks : tuple of tuple of int
-        Sizes of the blocks of the data along each dimension.
-    statistics : bool or "quick"
-    known : Statistics or None
-        Statistics of the pixels that the file already has; None if the statistics of all pixels
-        can't be known.
-    compressor : str or None
-    clevel : int
-    offset : int
-        First byte of the pixels.
-    lock : Lock
-        Lock of the process that began to write. A copy in another process holds nothing.
-    """
+    """What is written where; the same for all tasks."""
 
     sink: ByteSink
-    header: Header
+    header: Header  # with undetermined statistics
     extended: bytes = b""
     mode: Mode
+    # of all pixels in the file: (*leading, n_rows, n_columns, *samples)
     shape: tuple[int, ...]
+    # of the data, before they are cast to the mode
     dtype: np.dtype[Any]
+    # the first pixel of the data in the file, and the sizes of their blocks along each dimension
     start: tuple[int, ...]
     chunks: tuple[tuple[int, ...], ...] = ()
     statistics: bool | Literal["quick"] = True
+    # statistics of the pixels that the file already has; None if they can't be known
     known: Statistics | None = field(default_factory=Statistics)
     compressor: str | None = None
     clevel: int = 1
-    offset: int = HEADER_SIZE
+    offset: int = HEADER_SIZE  # of the first pixel in the file
+    # of the process that began to write; a copy in another process holds nothing
     lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
