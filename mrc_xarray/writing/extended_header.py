@@ -15,6 +15,7 @@ import xarray as xr
 
 from mrc_xarray.labels.dataset import attrs_of, converted
 from mrc_xarray.labels.provenance import extended_header, header_of
+from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.mrc import extended as records
 from mrc_xarray.mrc.header import Header
 
@@ -46,6 +47,18 @@ class Extended:
     coords: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The extended header of the file that the data were opened from."""
+
+    header: Header
+    kind: str
+    raw: bytes
+
+    def read(self, sections: npt.NDArray[np.integer] | None = None) -> Metadata:
+        return records.read(self.header, self.raw, sections, extended_size=len(self.raw))
 
 
 def fields(data: xr.DataArray) -> xr.Dataset:
@@ -105,41 +118,43 @@ def carried(
     is_same_grid : bool
         Whether the voxels are those of the source, in the same places.
     """
-    source = header_of(data.attrs)
-    size = int(data.attrs.get("mrc_extended_bytes", 0))
-    kind = None if source is None else records.kind(source, size)
-    if source is None or kind in (None, "json"):
+    found = header_of(data.attrs)
+    kind = records.kind(found, int(data.attrs.get("mrc_extended_bytes", 0))) if found else None
+    if found is None or kind in (None, "json"):
         return Extended()
-    raw = extended_header(data.attrs)
-    in_order: npt.NDArray[np.integer] = np.arange(source.nz)
-    numbers = np.zeros(0, np.int64) if sections is None else sections
-    if sections is None and source.nz == header.nz and (header.nz == 1 or header.ispg > 0):
-        numbers = in_order
-    if size := records.record_size(source, raw, extended_size=len(raw)):
-        table = np.frombuffer(raw, np.uint8)[: len(raw) // size * size].reshape(-1, size)
-        return _selected(data, header, source, table, numbers)
+    source = _Source(found, str(kind), extended_header(data.attrs))
+    in_order: npt.NDArray[np.integer] = np.arange(found.nz)
+    if sections is not None:
+        numbers = sections
+    else:
+        is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
+        numbers = in_order if is_complete else in_order[:0]
+    if size := records.record_size(found, source.raw, extended_size=len(source.raw)):
+        return _selected(data, header, source, size, numbers)
     if kind == "CCP4":
-        return _symmetry(data, source, raw, is_valid=is_same_grid and source.ispg == header.ispg)
+        is_valid = is_same_grid and found.ispg == header.ispg
+        # operators of another grid would be wrong: they are dropped without a warning
+        if not is_valid:
+            return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
+        return Extended("CCP4", source.raw, attrs=attrs_of(source.read().values))
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
-    is_complete = np.array_equal(numbers, in_order)
-    if is_complete and all(source[name] == header[name] for name in grid):
-        return Extended(source.exttyp, raw)
+    if np.array_equal(numbers, in_order) and all(found[name] == header[name] for name in grid):
+        return Extended(found.exttyp, source.raw)
     return Extended(lost=(f"the extended header ({kind or 'of an unknown kind'})",))
 
 
 def _selected(
     data: xr.DataArray,
     header: Header,
-    source: Header,
-    table: npt.NDArray[np.uint8],
+    source: _Source,
+    size: int,
     sections: npt.NDArray[np.integer],
 ) -> Extended:
     """Return the records of some sections, unless the coordinates contradict them."""
-    raw, size = table.tobytes(), table.shape[1]
-    kind = str(records.kind(source, len(raw)))
-    if not len(sections) or int(sections.max()) >= len(table):
+    kind, n_records = source.kind, len(source.raw) // size
+    if not len(sections) or int(sections.max()) >= n_records:
         return Extended(lost=(f"the extended header ({kind}), since its sections are unknown",))
-    found = records.read(source, raw, sections, extended_size=len(raw))
+    found = source.read(sections)
     columns = {c.name: converted(c.name, c.values, c.units)[0] for c in found.columns}
     if not _agree(data, columns):
         reason = "which the coordinates contradict, or lack"
@@ -149,25 +164,17 @@ def _selected(
         name: np.full(len(sections), converted(name, value, units)[0])
         for name, (value, units) in found.values.items()
     }
+    table = np.frombuffer(source.raw, np.uint8, n_records * size).reshape(n_records, size)
     selected = table[sections]
-    if header.byteorder != source.byteorder and kind in _WORDS:
+    if header.byteorder != source.header.byteorder and kind in _WORDS:
         selected = selected.view(f"u{_WORDS[kind]}").byteswap()
     exttyp, counts = kind, {}
     if kind in ("SERI", "AGAR"):
-        counts = {"nint": source.nint, "nreal": source.nreal}
+        counts = {"nint": source.header.nint, "nreal": source.header.nreal}
     elif kind == "FEI":
         # FEI's records without EXTTYP: only floats, whatever their NINT says
         exttyp, counts = "AGAR", {"nint": 0, "nreal": size // 4}
     return Extended(exttyp, selected.tobytes(), counts, columns | constant, attrs_of(found.values))
-
-
-def _symmetry(data: xr.DataArray, source: Header, raw: bytes, *, is_valid: bool) -> Extended:
-    """Return CCP4's symmetry operators, if they are valid for the new grid."""
-    if not is_valid:
-        # dropped without a warning: operators of another grid would be wrong
-        return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
-    found = records.read(source, raw, extended_size=len(raw))
-    return Extended("CCP4", raw, attrs=attrs_of(found.values))
 
 
 def _agree(data: xr.DataArray, columns: Mapping[str, npt.NDArray[Any]]) -> bool:

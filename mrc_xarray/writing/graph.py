@@ -170,15 +170,11 @@ def _with_complete(array: dask.array.Array, axes: range) -> dask.array.Array:
     """Join chunks along the last axes, and split them along the others to preserve their size."""
     if all(array.numblocks[axis] == 1 for axis in axes):
         return array
-    chunk = [max(sizes) for sizes in array.chunks]
-    limit = max(prod(chunk) * array.dtype.itemsize, _CHUNK)
-    chunks: dict[int, int] = {axis: array.shape[axis] for axis in axes}
-    size = prod({**dict(enumerate(chunk)), **chunks}.values()) * array.dtype.itemsize
-    for axis in range(axes.start):
-        if size > limit:
-            chunks[axis] = max(1, chunk[axis] * limit // size)
-            size = size * chunks[axis] // chunk[axis]
-    joined: dask.array.Array = array.rechunk(chunks)
+    chunk = prod(max(sizes) for sizes in array.chunks) * array.dtype.itemsize
+    joined: dask.array.Array = array.rechunk(
+        {axis: -1 if axis in axes else "auto" for axis in range(array.ndim)},
+        block_size_limit=max(chunk, _CHUNK),
+    )
     return joined
 
 

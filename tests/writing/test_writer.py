@@ -113,7 +113,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(pixels, data, voxel, units, draw(st.sampled_from(sorted(ORDERS))), suffix)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cases())
 def test_round_trip(case: Case) -> None:
     pixels, data, voxel, units, byteorder, suffix = case
