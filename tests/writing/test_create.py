@@ -127,8 +127,3 @@ def test_create_refuses(
 def test_only_plain_files_on_a_disk_are_created(name: str) -> None:
     with pytest.raises(MrcError, match="filled in place"):
         create(name, (2, 3, 4), "f4")
-
-
-def test_create_in_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        create(tmp_path / "nowhere" / "volume.mrc", (2, 3, 4), "i2")

@@ -63,15 +63,6 @@ def test_blocks_of_several_leading_dimensions(tmp_path: Path, chunks: Any, suffi
         np.testing.assert_array_equal(np.reshape(mrcz.readMRC(path)[0], pixels.shape), pixels)
 
 
-@pytest.mark.parametrize("chunks", [(2, 2, 7), (1, -1, 3)])
-def test_blocks_that_cut_packed_pixels(path: Path, chunks: Any) -> None:
-    pixels = np.random.default_rng(0).integers(0, 16, (3, 4, 15), "u1")
-    lazy, counts = counted(pixels, chunks)
-    to_mrc(lazy, path, mode=101)
-    assert set(counts.values()) == {1}
-    assert path.read_bytes()[1024:] == by_hand.pack_4bit(pixels).tobytes()
-
-
 @pytest.mark.parametrize("n", [64, 65, pytest.param(4097, marks=pytest.mark.slow)])
 def test_statistics_of_many_blocks(path: Path, n: int) -> None:
     """They are joined as a tree of 64 branches per node."""

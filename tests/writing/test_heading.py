@@ -314,18 +314,6 @@ def test_crystal_is_dropped_where_the_grid_changes(
     check_validity(path)
 
 
-def test_skew_is_preserved(path: Path, tmp_path: Path) -> None:
-    """CCP4's words 25–37 lie over EXTTYP and NVERSION of MRC2014."""
-    raw = bytearray(by_hand.mrc(noise((3, 4, 5)), nversion=0))
-    struct.pack_into("<i12f", raw, 96, 1, 1, 0, 0, 0, 0.5, 0.5, 0, -0.5, 0.5, 10, 20, 30)
-    source = tmp_path / "source.map"
-    source.write_bytes(raw)
-    ds = opened(source)
-    to_mrc(ds, path)
-    assert path.read_bytes()[96:148] == bytes(raw[96:148])
-    np.testing.assert_array_equal(opened(path).data, ds.data)
-
-
 def test_skew_and_symmetry_are_carried_together(path: Path, tmp_path: Path) -> None:
     source = tmp_path / "source.mrc"
     raw = bytearray(by_hand.mrc(noise((3, 4, 5)), extended=b"X,  Y,  Z".ljust(80)))
@@ -344,35 +332,16 @@ def test_skew_and_symmetry_are_carried_together(path: Path, tmp_path: Path) -> N
     assert path.read_bytes()[1024:1104] == raw[1024:1104]
 
 
-@pytest.mark.parametrize(
-    "arithmetic",
-    [
-        lambda data: data + 1,
-        lambda data: data.where(data > 0, 0),
-        lambda data: data.to_dataset(name="other"),
-    ],
-)
-def test_what_the_file_said_survives_arithmetic(
-    path: Path, tmp_path: Path, arithmetic: Any
-) -> None:
+def test_what_the_file_said_survives_arithmetic(path: Path, tmp_path: Path) -> None:
     source = tmp_path / "source.mrc"
+    cell: dict[str, Any] = {
+        "exttyp": b"MRCO", "cellb": (90, 100, 110), "cella": (10, 8, 6), "origin": (1, 2, 3),
+    }  # fmt: skip
     source.write_bytes(
-        by_hand.mrc(
-            noise((3, 4, 5)),
-            labels=(b"a long story",),
-            extended=b"secret" * 40,
-            exttyp=b"MRCO",
-            cellb=(90, 100, 110),
-            cella=(10, 8, 6),
-            origin=(1, 2, 3),
-        )
+        by_hand.mrc(noise((3, 4, 5)), labels=(b"a long story",), extended=b"secret" * 40, **cell)
     )
-    to_mrc(arithmetic(opened(source, chunks={}).data), path)
+    data = (opened(source, chunks={}).data * 2).where(lambda values: values > 0, 0)
+    to_mrc(data.to_dataset(name="other"), path)
     assert labels(path)[0] == "a long story"
-    assert fields(path, "cellb", "cella", "origin", "exttyp") == (
-        (90, 100, 110),
-        (10, 8, 6),
-        (1, 2, 3),
-        b"MRCO",
-    )
-    assert path.read_bytes()[1024:1264] == b"secret" * 40
+    assert dict(zip(cell, fields(path, *cell), strict=True)) == cell
+    assert extended(path) == b"secret" * 40

@@ -255,10 +255,11 @@ def test_region_that_fails_leaves_what_another_process_appends(path: Path) -> No
     assert path.read_bytes()[-240:] == PIXELS[:1].tobytes()
 
 
-IN_PLACE: list[dict[str, Any]] = [{"region": {"z": slice(0, 2)}}, {"append_dim": "z"}]
+IN_PLACE: list[dict[str, Any]] = [{"region": {"z": slice(0, 4)}}, {"append_dim": "z"}]
+by_option = pytest.mark.parametrize("options", IN_PLACE, ids=lambda options: next(iter(options)))
 
 
-@pytest.mark.parametrize("options", IN_PLACE, ids=lambda options: next(iter(options)))
+@by_option
 def test_only_plain_files_that_are_there_change_in_place(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -266,15 +267,15 @@ def test_only_plain_files_that_are_there_change_in_place(
     to_mrc(PIXELS, compressed)
     before = compressed.read_bytes()
     with pytest.raises(MrcError, match=r"volume\.mrcz"):
-        to_mrc(PIXELS[:2], compressed, **options)
+        to_mrc(PIXELS[:4], compressed, **options)
     assert compressed.read_bytes() == before
     with pytest.raises(FileNotFoundError, match="missing"):
-        to_mrc(PIXELS[:2], missing, **options)
+        to_mrc(PIXELS[:4], missing, **options)
     assert not missing.exists()
     damaged = tmp_path / "damaged.mrc"
     damaged.write_bytes(before := by_hand.mrc(PIXELS)[:-1])
     with pytest.raises(MrcError, match="truncated"):
-        to_mrc(PIXELS[:2], damaged, **options)
+        to_mrc(PIXELS[:4], damaged, **options)
     assert damaged.read_bytes() == before
 
 
@@ -444,10 +445,6 @@ def test_region_leaves_what_others_change_in_the_header(path: Path) -> None:
 
 
 # a file that was replaced during a write ---------------------------------------------------------
-
-
-PLACES: list[dict[str, Any]] = [{"region": {"z": slice(0, 4)}}, {"append_dim": "z"}]
-by_option = pytest.mark.parametrize("options", PLACES, ids=lambda options: next(iter(options)))
 
 
 def meanwhile(act: Callable[[], Any], n: int = 4) -> xr.DataArray:

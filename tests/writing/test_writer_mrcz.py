@@ -292,14 +292,6 @@ def test_voltage_is_carried_over_and_overridden(path: Path, tmp_path: Path) -> N
     assert fields(path, "voltage", "c3", "gain") == [200, 1.5, 3]
 
 
-def test_mrcz_label_is_the_first(path: Path) -> None:
-    to_mrc(poisson((3, 4, 5)), path, labels=["mine"])
-    found = labels(path)
-    assert found[0] == "MRCZ0.6.0"
-    assert "mine" in found
-    assert any(label.startswith("mrc_xarray ") for label in found)
-
-
 def test_mrcz_label_is_of_an_mrcz_alone(path: Path, tmp_path: Path) -> None:
     source, plain = tmp_path / "source.mrcz", tmp_path / "plain.mrc"
     mrcz.writeMRC(poisson((3, 4, 5)), source, compressor="lz4")
@@ -397,32 +389,6 @@ def test_metadata_are_merged_over_the_sources(path: Path, tmp_path: Path) -> Non
     to_mrc(opened(path), again)
     metadata = opened(again).mrc.metadata
     assert (metadata["a"], metadata["b"], metadata["d"]) == (1, 3, [4])
-
-
-def own(path: Path) -> str:
-    """Return the JSON of ours in mrcz's metadata, as text."""
-    text: str = json.dumps(read_by_mrcz(path)[1]["mrc_xarray"])
-    return text
-
-
-def test_what_mrc_can_not_hold_is_in_the_json(path: Path) -> None:
-    """And so draws no warning."""
-    pixels = poisson((3, 4, 5))
-    data = labelled(pixels, ("tilt_angle", "y", "x")).assign_coords(
-        tilt_angle=("tilt_angle", [-3.5, 0, 3.5], {"units": "degree"}),
-        dose=("tilt_angle", [101, 202, 303]),
-        stage=47.25,
-        when=("tilt_angle", np.array(["2024-05-06", "2024-05-07", "2024-05-08"], "M8[ns]")),
-        detector=("tilt_angle", ["top", "top", "bottom"]),
-        mask=(("y", "x"), np.arange(20).reshape(4, 5) > 7),
-    )
-    to_mrc(data, path, metadata={"mine": 1})
-    text = own(path)
-    for word in ("tilt_angle", "-3.5", "degree", "dose", "202", "47.25", "2024-05-07", "bottom"):
-        assert word in text
-    found, header = read_by_mrcz(path)
-    np.testing.assert_array_equal(found, pixels)
-    assert header["mine"] == 1
 
 
 def test_extended_header_by_argument_stands(tmp_path: Path) -> None:
