@@ -1,6 +1,6 @@
-"""The extended header of labelled data: read again from its source, and cut to its sections.
+"""The extended header of labelled data: read again from the source, for the sections in use.
 
-Its bytes are not kept with the data: an extended header has up to some MiB.
+Its bytes are not stored with the data, since an extended header can have several MiB.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from mrc_xarray.labels.attributes import attrs_of
-from mrc_xarray.metadata.columns import Column
-from mrc_xarray.mrc.extended import kind_of
+from mrc_xarray.metadata.columns import Metadata
+from mrc_xarray.mrc.extended import ExtendedHeader, kind_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.units import converted
 from mrc_xarray.writing.provenance import Provenance
@@ -32,11 +32,11 @@ class Extended:
     exttyp : str
     raw : bytes
     counts : dict
-        NINT and NREAL, where the records need them.
+        NINT and NREAL, if the records need them.
     coords, attrs : dict
-        What the records tell of the sections and of the file, as the engine opens it.
+        What the records contain about the sections and about the file, as the engine opens it.
     lost : tuple of str
-        Why it is not the old one's, if that could not be kept.
+        Why it is not the source's, if that is not valid for the new file.
     """
 
     exttyp: str = ""
@@ -47,18 +47,26 @@ class Extended:
     lost: tuple[str, ...] = ()
 
 
-def fields(data: xr.DataArray) -> xr.Dataset:
-    """Decode the extended header's records of the sections that data have.
+@dataclass(frozen=True)
+class _Source:
+    """The extended header of the file that the data were opened from."""
 
-    Parameters
-    ----------
-    data : DataArray
+    header: Header
+    kind: ExtendedHeader
+    raw: bytes
+
+    def read(self, sections: npt.NDArray[np.integer] | None = None) -> Metadata:
+        return self.kind.read(self.header, self.raw, sections)
+
+
+def fields(data: xr.DataArray) -> xr.Dataset:
+    """Decode the records in the extended header for the sections of the data.
 
     Returns
     -------
     Dataset
-        A variable for each field, with its units as in the file: along the dimensions that count
-        the sections, or without a dimension where it is one value for the file.
+        One variable per field, with its units as in the file: along the dimensions that count
+        the sections, or without a dimension if there is one value for the file.
 
     Raises
     ------
@@ -66,28 +74,30 @@ def fields(data: xr.DataArray) -> xr.Dataset:
         As `mrc_xarray.writing.provenance.Provenance.extended_header`.
     """
     provenance = Provenance.of(data)
-    found, raw = provenance.header, provenance.extended_header()
-    if found is None or not raw:
+    source, raw = provenance.header, provenance.extended_header()
+    if source is None or not raw:
         return xr.Dataset()
     numbers = data.coords.get("section")
     if numbers is None:
-        numbers = xr.DataArray(np.arange(found.nz), dims="section")
-        numbers = numbers if found.nz > 1 else numbers[0]
-    along, shape, sections = numbers.dims, numbers.shape, numbers.values.reshape(-1)
-    told = kind_of(found, len(raw)).read(found, raw, sections)
+        every = xr.DataArray(np.arange(source.nz), dims="section")
+        numbers = every if source.nz > 1 else every[0]
+    found = kind_of(source, len(raw)).read(source, raw, numbers.values.reshape(-1))
     variables = {
-        column.name: xr.Variable(along, column.values.reshape(shape), _attrs(column))
-        for column in told.columns
+        column.name: xr.Variable(
+            numbers.dims,
+            column.values.reshape(numbers.shape),
+            _with_text({"units": column.units, "long_name": column.long_name}),
+        )
+        for column in found.columns
     }
     variables |= {
-        name: xr.Variable((), value, {"units": units} if units else {})
-        for name, (value, units) in told.values.items()
+        name: xr.Variable((), value, _with_text({"units": units}))
+        for name, (value, units) in found.values.items()
     }
     return xr.Dataset(variables, {"section": numbers.variable})
 
 
-def _attrs(column: Column) -> dict[str, str]:
-    attrs = {"units": column.units, "long_name": column.long_name}
+def _with_text(attrs: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in attrs.items() if text}
 
 
@@ -98,17 +108,14 @@ def carried(
     *,
     is_same_grid: bool,
 ) -> Extended:
-    """Return what of the source's extended header still holds for a new file.
+    """Return the part of the source's extended header that is valid for a new file.
 
     Parameters
     ----------
-    data : DataArray
-    header : Header
-        The new one.
     sections : ndarray of int or None
-        The number in the source of each section; None where that is unknown.
+        The number of each section in the source; None if that is unknown.
     is_same_grid : bool
-        Whether the voxels are those of the source, where they were.
+        Whether the voxels are those of the source, in the same places.
     """
     provenance = Provenance.of(data)
     found = provenance.header
@@ -117,76 +124,87 @@ def carried(
     kind = kind_of(found, int(provenance.attrs.get("mrc_extended_bytes", 0)))
     if not kind.is_carried:
         return Extended()
-    raw = provenance.extended_header()
-    n_same = found.nz == header.nz
-    if sections is None and n_same and (header.nz == 1 or header.ispg > 0):
-        sections = np.arange(header.nz)
-    size = kind.record_size(found, raw)
-    if size:
-        n_records = len(raw) // size
-        if sections is None or not len(sections) or int(sections.max()) >= n_records:
-            return Extended(
-                lost=(f"the extended header ({kind.name}), as its sections are not known",)
-            )
-        table = np.frombuffer(raw, np.uint8)[: n_records * size].reshape(n_records, size)
-        cut = table[sections]
-        if header.byteorder != found.byteorder and kind.word_size > 1:
-            word = np.dtype(f"u{kind.word_size}")
-            cut = cut.view(word).byteswap().view(np.uint8)
-        told = kind.read(found, raw, sections)
-        coords = {c.name: converted(c.name, c.values, c.units)[0] for c in told.columns}
-        if not _holds(data, coords):
-            reason = "which the coordinates contradict, or lack"
-            return Extended(lost=(f"the extended header ({kind.name}), {reason}",))
-        # what varied in the whole file may not do so in these sections
-        coords |= {
-            name: np.full(len(sections), converted(name, value, units)[0])
-            for name, (value, units) in told.values.items()
-        }
-        exttyp, counts = kind.exttyp or kind.name, dict(kind.counts(found))
-        return Extended(exttyp, cut.tobytes(), counts, coords, attrs_of(told.values))
+    source = _Source(found, kind, provenance.extended_header())
+    in_order: npt.NDArray[np.integer] = np.arange(found.nz)
+    if sections is not None:
+        numbers = sections
+    else:
+        is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
+        numbers = in_order if is_complete else in_order[:0]
+    if size := kind.record_size(found, source.raw):
+        return _selected(data, header, source, size, numbers)
     if kind.is_of_grid:
-        if not is_same_grid or found.ispg != header.ispg:
-            # operators of another grid would be wrong, and so are gone without a word
+        is_valid = is_same_grid and found.ispg == header.ispg
+        # operators of another grid would be wrong: they are dropped without a warning
+        if not is_valid:
             return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
-        told = kind.read(found, raw)
-        return Extended(kind.name, raw, attrs=attrs_of(told.values))
+        return Extended(kind.name, source.raw, attrs=attrs_of(source.read().values))
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
-    is_whole = sections is not None and np.array_equal(sections, np.arange(found.nz))
-    if is_whole and all(found[name] == header[name] for name in grid):
-        return Extended(found.exttyp, raw)
-    return Extended(
-        lost=(f"the extended header ({kind.name or found.exttyp or 'of no known kind'})",)
-    )
+    if np.array_equal(numbers, in_order) and all(found[name] == header[name] for name in grid):
+        return Extended(found.exttyp, source.raw)
+    name = kind.name or found.exttyp or "of an unknown kind"
+    return Extended(lost=(f"the extended header ({name})",))
 
 
-def _holds(data: xr.DataArray, told: Mapping[str, npt.NDArray[Any]]) -> bool:
-    """Tell whether records say the same of the sections as the coordinates do, or nearly.
+def _selected(
+    data: xr.DataArray,
+    header: Header,
+    source: _Source,
+    size: int,
+    sections: npt.NDArray[np.integer],
+) -> Extended:
+    """Return the records of some sections, unless the coordinates contradict them."""
+    kind, n_records = source.kind, len(source.raw) // size
+    if not len(sections) or int(sections.max()) >= n_records:
+        return Extended(
+            lost=(f"the extended header ({kind.name}), since its sections are unknown",)
+        )
+    found = source.read(sections)
+    columns = {c.name: converted(c.name, c.values, c.units)[0] for c in found.columns}
+    if not _agree(data, columns):
+        reason = "which the coordinates contradict, or lack"
+        return Extended(lost=(f"the extended header ({kind.name}), {reason}",))
+    # a value that varies in the source may not vary in these sections
+    constant = {
+        name: np.full(len(sections), converted(name, value, units)[0])
+        for name, (value, units) in found.values.items()
+    }
+    table = np.frombuffer(source.raw, np.uint8, n_records * size).reshape(n_records, size)
+    selected = table[sections]
+    if header.byteorder != source.header.byteorder and kind.word_size > 1:
+        selected = selected.view(f"u{kind.word_size}").byteswap()
+    exttyp, counts = kind.exttyp or kind.name, dict(kind.counts(source.header))
+    return Extended(exttyp, selected.tobytes(), counts, columns | constant, attrs_of(found.values))
+
+
+def _agree(data: xr.DataArray, columns: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Return whether coordinates have the values of records, or nearly.
 
     They don't where files were joined, whose sections have the same numbers, or where the user
-    knows better. A sidecar's numbers may have more digits.
+    has corrected a coordinate. The numbers of a sidecar may have more digits.
     """
-    present = {name: values for name, values in told.items() if name in data.coords}
-    if told and not present:
+    present = [name for name in columns if name in data.coords]
+    if columns and not present:
         return False
-    for name, values in present.items():
-        found = data.coords[name].values.reshape(-1)
-        if found.shape != values.shape or (found.dtype.kind == "f") != (values.dtype.kind == "f"):
-            return False
-        if found.dtype.kind != "f":
-            same = np.array_equal(found, values)
-        else:
-            same = np.allclose(found, values, rtol=0.01, atol=0.05, equal_nan=True)
-        if not same and found.dtype.kind != "M":
-            return False
-    return True
+    return all(_is_close(data.coords[name].values.reshape(-1), columns[name]) for name in present)
+
+
+def _is_close(found: npt.NDArray[Any], values: npt.NDArray[Any]) -> bool:
+    if found.shape != values.shape or (found.dtype.kind == "f") != (values.dtype.kind == "f"):
+        return False
+    if found.dtype.kind == "f":
+        return np.allclose(found, values, rtol=0.01, atol=0.05, equal_nan=True)
+    return found.dtype.kind == "M" or np.array_equal(found, values)
 
 
 def given(content: bytes | tuple[str, bytes]) -> Extended:
-    """Take what the user gives: bytes, or EXTTYP and bytes."""
+    """Return the extended header that the user gives: bytes, or EXTTYP and bytes."""
     if isinstance(content, bytes):
         return Extended("MRCO", content)
     match content:
         case (str(exttyp), bytes(raw)) if exttyp.isascii() and len(exttyp) == 4:
             return Extended(exttyp, raw)
-    raise TypeError("extended_header is neither bytes nor (EXTTYP of four letters, bytes)")
+    raise TypeError(
+        f"extended_header is {content!r:.80}; accepted: bytes, or a tuple of EXTTYP (four ASCII "
+        "letters) and bytes"
+    )

@@ -1,8 +1,9 @@
-"""The graph of tasks that write a file: for threads, or for the workers of a cluster."""
+"""The graph of tasks that writes a file, for threads or for the workers of a cluster."""
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from mrc_xarray.writing.plan import (
     finish_mrcz,
     finish_plain,
     join,
-    turn,
     write_block,
 )
 
@@ -25,141 +25,156 @@ if TYPE_CHECKING:
     import dask.array
     from dask.delayed import Delayed
 
-__all__ = ["written"]
+__all__ = ["client_of_user", "written"]
 
-_MiB = 1024**2
 # chunks are joined up to this size
-_CHUNK = 16 * _MiB
+_CHUNK = 16 * 1024**2
 # writing a shorter run of bytes takes less time than the call does
-_LEAST_RUN = 16 * 1024
+_SHORTEST_RUN = 16 * 1024
 # partial results that one task joins
 _JOINED = 64
 
 
 def written(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
-    """Return the task that completes the file, with all that it needs.
+    """Return the task that completes the file, with all tasks that it needs.
 
     Parameters
     ----------
     plan : Plan
     array : dask array
-        The data, of the plan's number of dimensions.
+        The data, with as many dimensions as the plan.
     is_begun : bool
         Whether the caller has called `begin` and holds the lock. Otherwise the first task does so.
     """
-    from dask.delayed import Delayed, delayed
-    from dask.highlevelgraph import HighLevelGraph
-
-    # no two writes are the same, even of the same data to the same file
-    token = uuid.uuid4().hex
-    begun = delayed(plan, name=f"plan-mrc-{token}", traverse=False)
-    if not is_begun:
-        begun = delayed(begin)(begun, dask_key_name=f"begin-mrc-{token}")
-    make, finish = (
-        (_plain, finish_plain) if plan.compressor is None else (_compressed, finish_mrcz)
-    )
-    graph, last = make(plan, array, begun, token)
-    name = f"to-mrc-{token}"
-    graph[name] = (finish, begun.key, last)
-    return Delayed(name, HighLevelGraph.from_collections(name, graph, dependencies=()))
-
-
-def _plain(
-    plan: Plan, array: dask.array.Array, begun: Delayed, token: str
-) -> tuple[dict[Any, Any], Any]:
-    """Write every block at its own place, and join the statistics as a tree."""
-    from dask.base import optimize
-    from dask.core import flatten
-
-    pixel = prod(array.shape[plan.n_leading + 2 :]) * array.dtype.itemsize
-    narrow = max(array.chunks[plan.n_leading + 1]) * pixel < _LEAST_RUN
-    if plan.mode.is_packed or (narrow and array.numblocks[plan.n_leading + 1] > 1):
-        # packed pixels share a byte, and short runs cost a call each
-        array = _with_whole(array, range(plan.n_leading + 1, array.ndim))
-    elif plan.mode.samples:
-        array = array.rechunk({array.ndim - 1: -1})
-    blocks = _by_block(write_block, array, begun, f"write-mrc-{token}")
-    (blocks,) = optimize(blocks)
-    graph = dict(blocks.__dask_graph__())
-    keys = list(flatten(blocks.__dask_keys__()))
-    level = 0
-    while len(keys) > 1 or not level:
-        joined = {
-            (f"join-mrc-{token}", level, i): (join, keys[i * _JOINED : (i + 1) * _JOINED])
-            for i in range(-(-len(keys) // _JOINED))
-        }
-        graph |= joined
-        keys, level = list(joined), level + 1
-    return graph, keys[0]
-
-
-def _compressed(
-    plan: Plan, array: dask.array.Array, begun: Delayed, token: str
-) -> tuple[dict[Any, Any], Any]:
-    """Compress blocks of whole sections side by side, and append them one after the other.
-
-    An append needs the place where the one before it ended, and no more: blocks are written by
-    the worker that compressed them. A block is not begun before the one some way ahead of it is
-    in the file, so that compressed blocks don't pile up.
-    """
-    import dask.array
-    from dask.base import optimize
-    from dask.core import flatten
-    from dask.highlevelgraph import HighLevelGraph
-
-    array = _with_whole(array, range(plan.n_leading, array.ndim))
-    array = array.rechunk(_one_after_the_other(array, plan.n_leading))
-    # placeholders, which get their tasks when the rest is optimised
-    name = f"turn-mrc-{token}"
-    indices = list(np.ndindex(array.numblocks))
-    turns = dask.array.Array(
-        HighLevelGraph.from_collections(
-            name, {(name, *index): np.zeros((1,) * array.ndim) for index in indices}, ()
-        ),
-        name,
-        chunks=tuple((1,) * n for n in array.numblocks),
-        dtype=float,
-    )
-    blocks = _by_block(compress_block, array, begun, f"compress-mrc-{token}", turns)
-    (blocks,) = optimize(blocks)
-    graph = dict(blocks.__dask_graph__())
-    window = 2 * _n_threads() + 2
-    appended: list[Any] = []
-    keys = flatten(blocks.__dask_keys__())
-    for i, (index, key) in enumerate(zip(indices, keys, strict=True)):
-        append = (f"append-mrc-{token}", i)
-        graph[append] = (append_blocks, begun.key, key, appended[-1] if appended else None)
-        if i >= window:
-            graph[(name, *index)] = (turn, appended[i - window])
-        appended.append(append)
-    return graph, appended[-1]
-
-
-def _by_block(
-    function: Any, array: dask.array.Array, begun: Delayed, name: str, *others: dask.array.Array
-) -> dask.array.Array:
-    """Map a function over the blocks of an array; what it returns is one object a block."""
-    import dask.array
     from dask.delayed import delayed
 
-    edges = tuple(np.cumsum([0, *sizes], dtype=np.int64) for sizes in array.chunks)
+    is_plain = plan.compressor is None
+    blocks = _blocks_of_rows(plan, array) if is_plain else _blocks_of_sections(plan, array)
+    complete = replace(plan, chunks=blocks.chunks)
+    # a name of its own: two writes of the same data to the same file are two
+    begun = delayed(complete, name=f"plan-{uuid.uuid4().hex}", traverse=False)
+    if not is_begun:
+        begun = delayed(begin)(begun)
+    finished: Delayed = (
+        delayed(finish_plain)(begun, _statistics(blocks, begun))
+        if is_plain
+        else delayed(finish_mrcz)(begun, _appended(blocks, begun))
+    )
+    return finished
+
+
+def client_of_user() -> Any:
+    """Return the distributed client that computes by default, or None."""
+    try:
+        from distributed import default_client
+
+        return default_client()
+    except (ImportError, ValueError):
+        return None
+
+
+def _statistics(array: dask.array.Array, begun: Delayed) -> Delayed:
+    """Write every block in its place, and join the statistics as a tree."""
+    from dask.delayed import delayed
+
+    blocks = _fused(_map(write_block, array, plan=begun))
+    joined = blocks.to_delayed(optimize_graph=False).ravel().tolist()
+    while len(joined) > _JOINED:
+        groups = [joined[i : i + _JOINED] for i in range(0, len(joined), _JOINED)]
+        joined = [delayed(join)(group) for group in groups]
+    measured: Delayed = delayed(join)(joined)
+    return measured
+
+
+def _appended(array: dask.array.Array, begun: Delayed) -> Delayed:
+    """Compress blocks in parallel, and append them to the file one after the other.
+
+    An append needs only the end of the previous one, so a worker writes the blocks that it
+    compressed. A block waits until the block one window ahead of it is in the file, so that
+    compressed blocks don't accumulate.
+    """
+    from dask.delayed import Delayed
+
+    turns, previous = _placeholders(array), _placeholders(array)
+    compressed = _fused(_map(compress_block, array, turns, plan=begun))
+    appended = _map(append_blocks, compressed, previous, plan=begun)
+    # both placeholders become other names of appends. map_blocks can't refer to its own result
+    graph = dict(appended.__dask_graph__())
+    indices = list(np.ndindex(array.numblocks))
+    window = 2 * _n_threads() + 2
+    for placeholder, distance in ((previous, 1), (turns, window)):
+        for index, earlier in zip(indices[distance:], indices, strict=False):
+            graph[(placeholder.name, *index)] = (appended.name, *earlier)
+    return Delayed((appended.name, *indices[-1]), graph)
+
+
+def _map(function: Any, *arrays: dask.array.Array, plan: Delayed) -> dask.array.Array:
+    """Map a function over the blocks of arrays; its result is one object per block."""
+    import dask.array
+
     mapped: dask.array.Array = dask.array.map_blocks(
         function,
-        array,
-        *others,
-        plan=begun,
-        # one object that is sent once, and not numbers in each of many tasks
-        edges=delayed(edges, name=f"edges-{name}", traverse=False),
-        name=name,
+        *arrays,
+        plan=plan,
         dtype=object,
-        chunks=tuple((1,) * n for n in array.numblocks),
-        meta=np.empty((0,) * array.ndim, object),
+        chunks=_one_per_block(arrays[0]),
+        meta=np.empty((0,) * arrays[0].ndim, object),
     )
     return mapped
 
 
-def _with_whole(array: dask.array.Array, axes: range) -> dask.array.Array:
-    """Join chunks along some axes, and cut them along those before, to keep their size."""
+def _fused(mapped: dask.array.Array) -> dask.array.Array:
+    """Fuse the task of each block with the tasks that make the block."""
+    from dask.base import optimize
+
+    # an only block would absorb `begin`, which other tasks need, too: it would run twice
+    if mapped.npartitions == 1:
+        return mapped
+    fused: dask.array.Array = optimize(mapped)[0]
+    return fused
+
+
+def _placeholders(array: dask.array.Array) -> dask.array.Array:
+    """Return an array with None for each block of another."""
+    import dask.array
+
+    name = f"placeholder-{uuid.uuid4().hex}"
+    graph = dict.fromkeys((name, *index) for index in np.ndindex(array.numblocks))
+    return dask.array.Array(graph, name, chunks=_one_per_block(array), dtype=object)
+
+
+def _one_per_block(array: dask.array.Array) -> tuple[tuple[int, ...], ...]:
+    return tuple((1,) * n for n in array.numblocks)
+
+
+def _blocks_of_rows(plan: Plan, array: dask.array.Array) -> dask.array.Array:
+    """Join chunks whose rows can't be written in parts, or only in runs that are too short."""
+    columns = plan.n_leading + 1
+    pixel = prod(array.shape[columns + 1 :]) * array.dtype.itemsize
+    is_narrow = max(array.chunks[columns]) * pixel < _SHORTEST_RUN
+    # two pixels of 4 bits share a byte
+    if plan.mode.is_packed or (is_narrow and array.numblocks[columns] > 1):
+        return _with_complete(array, range(columns, array.ndim))
+    joined: dask.array.Array = array.rechunk(dict.fromkeys(range(columns + 1, array.ndim), -1))
+    return joined
+
+
+def _blocks_of_sections(plan: Plan, array: dask.array.Array) -> dask.array.Array:
+    """Join and split chunks, so that each has consecutive complete sections."""
+    complete = _with_complete(array, range(plan.n_leading, array.ndim))
+    if plan.n_leading < 2:
+        return complete
+    chunks = {}
+    n_sections = prod(max(sizes) for sizes in complete.chunks[: plan.n_leading])
+    for axis in reversed(range(plan.n_leading)):
+        chunks[axis] = max(1, min(complete.shape[axis], n_sections))
+        n_sections //= complete.shape[axis]
+    in_order: dask.array.Array = complete.rechunk(chunks)
+    return in_order
+
+
+def _with_complete(array: dask.array.Array, axes: range) -> dask.array.Array:
+    """Join chunks along the last axes, and split them along the others to preserve their size."""
     if all(array.numblocks[axis] == 1 for axis in axes):
         return array
     chunk = [max(sizes) for sizes in array.chunks]
@@ -174,23 +189,7 @@ def _with_whole(array: dask.array.Array, axes: range) -> dask.array.Array:
     return joined
 
 
-def _one_after_the_other(array: dask.array.Array, n_leading: int) -> dict[int, int]:
-    """Return chunks whose sections follow each other in the file, no larger than they are."""
-    if n_leading < 2:
-        return {}
-    chunks = {}
-    n_sections = prod(max(sizes) for sizes in array.chunks[:n_leading])
-    for axis in reversed(range(n_leading)):
-        chunks[axis] = max(1, min(array.shape[axis], n_sections))
-        n_sections //= array.shape[axis]
-    return chunks
-
-
 def _n_threads() -> int:
-    """Return how many tasks can run at once."""
-    try:
-        from distributed import default_client
-
-        return sum(default_client().nthreads().values()) or cores()
-    except (ImportError, ValueError):
-        return cores()
+    """Return how many tasks can run at the same time."""
+    client = client_of_user()
+    return (sum(client.nthreads().values()) if client else 0) or cores()

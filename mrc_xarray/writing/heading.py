@@ -1,12 +1,11 @@
-"""From labels to a header: what `dataset` does, the other way round."""
+"""From labels to a header: the inverse of `mrc_xarray.labels`."""
 
 from __future__ import annotations
 
 import datetime
-import enum
 import math
 import struct
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,59 +14,36 @@ import xarray as xr
 
 from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError
-from mrc_xarray.labels.attributes import OWN_ATTRS
-from mrc_xarray.labels.stored_labels import values_to_json
-from mrc_xarray.metadata.find import evidence_next_to
 from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
 from mrc_xarray.mrc.header import N_LABELS, XYZ, Header
-from mrc_xarray.mrc.layout import arrange
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
 from mrc_xarray.pixels.modes import PER_CODEC, Mode, mode_for
 from mrc_xarray.recording import LABELS_KEY
-from mrc_xarray.text import json_text
-from mrc_xarray.writing import extended_header as extended
+from mrc_xarray.writing import extended_header
+from mrc_xarray.writing.extended_header import Extended
+from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.provenance import Provenance
+from mrc_xarray.writing.remainder import (
+    as_json,
+    changed_dimensions,
+    find_remainder,
+    labels_for_json,
+)
 from mrc_xarray.writing.roles import Grid, Roles, find_grids, find_roles
 
-__all__ = ["Heading", "Wanted", "make_heading"]
+__all__ = ["Heading", "make_heading"]
 
-# a warning is to be read
-_MOST_NAMES = 10
+# CCP4's skew transformation, and what other programs store in the same bytes
 _SKEW = slice(96, 148)
-# mrcz tells by it how to read MZ
+# mrcz decides by this label what MZ means
 _MRCZ_LABEL = "MRCZ0.6.0"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the user says of a new file beyond the data's labels; see `mrc_xarray.to_mrc`."""
-
-    mode: int | None = None
-    codec: int = 0
-    metadata: Mapping[str, Any] | None = None
-    extended_header: bytes | tuple[str, bytes] | None = None
-    labels: Sequence[str] = ()
-    voltage: float | None = None
-    c3: float | None = None
-    gain: float | None = None
-    byteorder: str = "little"
-    voxel_size: float | Mapping[str, float] | None = None
+# the attribute that each header field of mrcz becomes
+_INSTRUMENT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What a file says of itself before its pixels, but for what only the pixels tell.
-
-    Attributes
-    ----------
-    header : Header
-        Its statistics are undetermined.
-    extended : bytes
-        The extended header.
-    mode : Mode
-    lost : tuple of str
-        What the data's labels say and the file can't.
-    """
+    """Header, with undetermined statistics, and extended header; what they can't hold is lost."""
 
     header: Header
     extended: bytes
@@ -75,323 +51,243 @@ class Heading:
     lost: tuple[str, ...]
 
 
-def make_heading(data: xr.DataArray, name: str, wanted: Wanted) -> Heading:
-    """Find the header that tells what the labels of data tell.
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """The data to be written, and what is known about them."""
 
-    Parameters
-    ----------
-    data : DataArray
-        Its pixels are not looked at.
-    name : str
-        The file's: its suffix may say what it is.
-    wanted : Wanted
+    data: xr.DataArray
+    options: WriteOptions
+    codec: int  # in MODE; 0 for a plain file
+    roles: Roles
+    grids: dict[str, Grid]
+    mode: Mode
+    provenance: Provenance
+
+    @property
+    def source(self) -> Header | None:
+        """The header of the file that the data were opened from."""
+        return self.provenance.header
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the dimensions that count sections."""
+        return self.data.shape[: len(self.roles.leading)]
+
+    @property
+    def skew(self) -> bytes:
+        """CCP4's skew transformation from the source; empty if there is none to preserve."""
+        if self.source is None or self.roles.kind != "volume" or not _has_skew(self.source):
+            return b""
+        return self.source.encode()[_SKEW]
+
+
+def make_heading(data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Heading:
+    """Find the header and the extended header of a file from the labels of the data.
+
+    The name of the file may determine the layout. The pixels are not computed.
 
     Raises
     ------
     MrcError
         If the data have a shape, a dtype or coordinates that no MRC file can have.
     """
-    if wanted.byteorder not in BYTE_ORDERS:
-        raise ValueError(f"byteorder is {wanted.byteorder!r}; accepted: 'little', 'big'")
-    roles = find_roles(data)
-    mode = mode_for(data.dtype, wanted.mode, is_rgb=roles.is_rgb)
-    provenance = Provenance.of(data)
-    found = provenance.header
-    grids = find_grids(data, roles, wanted.voxel_size, found)
-    header = _header(data, roles, grids, mode, provenance, wanted)
-    lost = [grid.note for grid in grids.values() if grid.note]
-    if header.lskflg == 1 and {wanted.voltage, wanted.c3, wanted.gain} != {None}:
-        lost.append("voltage, C3 and gain, as CCP4's skew transformation is in their place")
-    if not mode.is_standard:
-        lost.append(f"MODE {mode.number} is not in MRC2014, and few programs read it")
+    roles, provenance = find_roles(data), Provenance.of(data)
+    subject = _Subject(
+        data=data,
+        options=options,
+        codec=codec,
+        roles=roles,
+        grids=find_grids(data, roles, options.voxel_size, provenance.header),
+        mode=mode_for(data.dtype, options.mode, is_rgb=roles.is_rgb),
+        provenance=provenance,
+    )
+    bare = _header(subject)
+    is_same_grid = subject.source is not None and _is_same_grid(subject.source, bare, roles)
+    header = _with_crystal(bare, subject.source) if is_same_grid else bare
+    carried = _carried(subject, header, is_same_grid)
+    dims = changed_dimensions(data, roles, header, len(carried.raw), name)
+    extended, more = _with_json(subject, carried, dims)
+    complete = header.replaced(nsymbt=len(extended.raw), **extended.counts)
+    if not subject.skew:
+        complete = complete.replaced(exttyp=extended.exttyp if extended.raw else "")
+    _check_numbers(complete, name)
+    return Heading(complete, extended.raw, subject.mode, (*_header_lost(subject), *more))
 
-    is_same_grid = found is not None and _is_same_grid(found, header, roles)
-    if found is not None and is_same_grid and found.ispg > 1:
-        # of another grid the cell would not be the one that the symmetry is of
-        cell = {f: getattr(found, f) for f in ("ispg", "cella", "mx", "my", "mz")}
-        header = header.replaced(**cell)
-    carried = _extended_header(data, header, roles, wanted, is_same_grid)
-    dims = _dimensions(data, roles, header, len(carried.raw), name)
-    coords, attrs = _untold(data, roles, grids, carried)
-    metadata = {} if wanted.codec == 0 else dict(provenance.metadata)
-    metadata |= wanted.metadata or {}
-    if wanted.codec and wanted.extended_header is None and (metadata or dims or coords or attrs):
-        # the JSON of an MRCZ takes the place of records, and holds all that these tell
-        if carried.raw:
-            lost.append(f"the extended header's bytes ({carried.exttyp}), as JSON is in its place")
-        carried = extended.Extended(lost=carried.lost)
-        coords, attrs = _untold(data, roles, grids, carried)
-        metadata[LABELS_KEY], unheld = _labels(data, coords, attrs)
-        lost += [f"{_listed(unheld)}, for which JSON has no form"] if unheld else []
-    else:
-        lost += [dims] if dims else []
-        lost += [f"the coordinates {_listed(coords)}"] if coords else []
-        lost += [f"the attributes {_listed(attrs)}"] if attrs else []
-        if wanted.metadata is None and provenance.metadata:
-            lost.append("the metadata; metadata=data.mrc.metadata writes them as JSON")
-    lost += carried.lost
-    # without any JSON, rosettasciio can't read an MRCZ
-    if wanted.extended_header is None and (metadata or (wanted.codec and not carried.raw)):
-        carried = extended.Extended("json", _json(metadata))
-    header = header.replaced(nsymbt=len(carried.raw), **carried.counts)
-    if not _has_skew(header):
-        header = header.replaced(exttyp=carried.exttyp if carried.raw else "")
+
+def _header(subject: _Subject) -> Header:
+    """Return the header without an extended header, as if there were no source but its skew."""
+    roles = subject.roles
+    n_sections = math.prod(subject.sizes)
+    rows, columns = subject.data.shape[len(subject.sizes) :][:2]
+    along = dict(zip(roles.axes, (n_sections, rows, columns), strict=True))
+    intervals = along | _section_intervals(subject)
+    voxel = {a: grid.voxel or 0.0 for a, grid in subject.grids.items() if a in roles.spatial}
+    # where MZ of an MRCZ is no interval, the cell has all sections;
+    # see ``docs/reference/format.md#mrcz``
+    cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in AXES)
+    section, row, column = (AXES.index(axis) + 1 for axis in roles.axes)
+    blank = Header.blank(BYTE_ORDERS[subject.options.byteorder], subject.skew or bytes(52))
+    has_angles = subject.source is not None and _has_angles(subject.source)
+    texts = _texts(subject)
+    return blank.replaced(
+        nx=columns,
+        ny=rows,
+        nz=n_sections,
+        mode=subject.mode.number + PER_CODEC * subject.codec,
+        mx=intervals["x"],
+        my=intervals["y"],
+        mz=intervals["z"],
+        cella=XYZ(*cella),
+        cellb=subject.source.cellb if subject.source and has_angles else blank.cellb,
+        mapc=column,
+        mapr=row,
+        maps=section,
+        ispg={"volume": 1, "volume_stack": 401}.get(roles.kind, 0),
+        origin=XYZ(*(subject.grids[a].first if a in subject.grids else 0.0 for a in AXES)),
+        nlabl=len(texts),
+        label=(*texts, *[""] * (N_LABELS - len(texts))),
+        **_dialect_fields(subject),
+    )
+
+
+def _section_intervals(subject: _Subject) -> dict[str, int]:
+    """Return the intervals of the cell along the sections, if they are not all sections."""
+    kind, sizes, section_axis = subject.roles.kind, subject.sizes, subject.roles.axes[0]
+    if kind == "volume_stack":
+        return {section_axis: sizes[-1], "z": sizes[-1]}
+    if subject.codec:
+        # mrcz takes MZ as the sections of a frame, and 0 as one array
+        is_grouped = kind == "image_stack" and len(sizes) == 2
+        return {"z": sizes[-1] if is_grouped else 0}
+    return {} if kind == "volume" else {section_axis: 1, "z": 1}
+
+
+def _dialect_fields(subject: _Subject) -> dict[str, Any]:
+    """Return header fields that mrcz and IMOD have defined in EXTRA."""
+    fields: dict[str, Any] = {}
+    for field, value in subject.options.instrument.items():
+        measured = subject.provenance.attrs.get(_INSTRUMENT[field]) if value is None else value
+        if measured is not None and not subject.skew:
+            fields[field] = float(measured)
+    if subject.mode.is_unsigned_variant:
+        # IMOD's stamp and flags: unsigned bytes, and MRC2014's sign of the origin
+        fields |= {"imod_stamp": int.from_bytes(b"IMOD", "little"), "imod_flags": 4}
+    return fields
+
+
+def _texts(subject: _Subject) -> Sequence[str]:
+    """Return the labels: those of the source, the user's, and one that names this package."""
+    now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+    added = [*subject.options.labels, f"{'mrc_xarray ' + __version__:<40}{now:>39}"]
+    first = [_MRCZ_LABEL] if subject.codec else []
+    n_free = N_LABELS - len(first) - len(added)
+    if n_free < 0:
+        n = len(subject.options.labels)
+        raise MrcError(f"there are {n} labels; accepted: up to {n + n_free}")
+    source_labels = () if subject.source is None else subject.source.label
+    old = [t for t in source_labels if t.strip(" \0") and not t.startswith("MRCZ")]
+    return [*first, *old[:n_free], *added]
+
+
+def _has_skew(header: Header) -> bool:
+    """Return whether CCP4's skew transformation is there, and nothing else in its bytes."""
+    return header.lskflg == 1 and not header.exttyp.strip().isalnum() and not header.has_imod_stamp
+
+
+def _has_angles(header: Header) -> bool:
+    return all(math.isfinite(angle) and 0 < angle < 180 for angle in header.cellb)
+
+
+def _with_crystal(header: Header, source: Header | None) -> Header:
+    """Return the header with the space group of the source, and the cell that it describes."""
+    if source is None or source.ispg <= 1:
+        return header
+    return header.replaced(
+        ispg=source.ispg, cella=source.cella, mx=source.mx, my=source.my, mz=source.mz
+    )
+
+
+def _is_same_grid(source: Header, header: Header, roles: Roles) -> bool:
+    """Return whether the new file has the voxels of the source, in the same places."""
+    is_stack = roles.kind == "volume_stack"
+    if (
+        roles.kind not in ("volume", "volume_stack")
+        or (source.nx, source.ny, source.nz) != (header.nx, header.ny, header.nz)
+        or axis_names(source) != roles.axes
+        or is_stack != (401 <= source.ispg <= 630)
+    ):
+        return False
+    old, new = (geometry_of(each, roles.spatial) for each in (source, header))
+    return old.voxel.keys() == new.voxel.keys() and all(
+        math.isclose(old.voxel[axis], new.voxel[axis], rel_tol=1e-4)
+        and math.isclose(old.start[axis], new.start[axis], abs_tol=0.01 * old.voxel[axis])
+        for axis in old.voxel
+    )
+
+
+def _carried(subject: _Subject, header: Header, is_same_grid: bool) -> Extended:
+    """Return the extended header of the user, or what is still valid of the one in the source."""
+    if subject.options.extended_header is not None:
+        return extended_header.given(subject.options.extended_header)
+    try:
+        return extended_header.carried(
+            subject.data, header, _sections(subject), is_same_grid=is_same_grid
+        )
+    except Exception as error:
+        # any error of the store that the data were opened from
+        return Extended(lost=(f"the extended header, which can't be read again ({error})",))
+
+
+def _sections(subject: _Subject) -> np.ndarray[Any, Any] | None:
+    """Return the number of each section in the source, in order; None if that is unknown."""
+    coord = subject.data.coords.get("section")
+    leading = subject.data.dims[: len(subject.sizes)]
+    if coord is None or set(coord.dims) != set(leading) or coord.dtype.kind not in "iu":
+        return None
+    numbers: np.ndarray[Any, Any] = coord.transpose(*leading).values.reshape(-1)
+    return numbers
+
+
+def _with_json(
+    subject: _Subject, carried: Extended, dims: str
+) -> tuple[Extended, tuple[str, ...]]:
+    """Return the extended header, which is JSON where there is something for it, and the losses.
+
+    JSON replaces records, and then contains what the records say. Only an MRCZ has labels in it.
+    """
+    options, data = subject.options, subject.data
+    source_metadata = subject.provenance.metadata
+    metadata = (source_metadata if subject.codec else {}) | dict(options.metadata or {})
+    left = find_remainder(data, subject.grids, subject.roles, carried, dims)
+    # RosettaSciIO can't read an MRCZ that has no JSON
+    needs_json = metadata or (subject.codec and (left or not carried.raw))
+    if options.extended_header is not None or not needs_json:
+        hint = "the metadata; metadata=data.mrc.metadata writes them as JSON"
+        return carried, (*left.lost, *[hint] * bool(source_metadata), *carried.lost)
+    replaced = f"the extended header's bytes ({carried.exttyp}), since JSON replaces them"
+    lost = (*[replaced] * bool(carried.raw), *carried.lost)
+    all_left = find_remainder(data, subject.grids, subject.roles, Extended(), dims)
+    if not subject.codec:
+        return Extended("json", as_json(metadata)), (*all_left.lost, *lost)
+    labels, no_form = labels_for_json(data, all_left)
+    stored = {LABELS_KEY: labels} if metadata or left else {}
+    return Extended("json", as_json(metadata | stored)), (*no_form, *lost)
+
+
+def _header_lost(subject: _Subject) -> list[str]:
+    """Return what of the positions, the instrument and the mode the header can't hold."""
+    lost = [grid.note for grid in subject.grids.values() if grid.note]
+    if subject.skew and any(value is not None for value in subject.options.instrument.values()):
+        lost.append("voltage, C3 and gain, since CCP4's skew transformation is in their place")
+    if not subject.mode.is_standard:
+        lost.append(f"MODE {subject.mode.number} is not in MRC2014, and few programs read it")
+    return lost
+
+
+def _check_numbers(header: Header, name: str) -> None:
     try:
         header.encode()
     except (struct.error, OverflowError) as error:
         raise MrcError(
             f"{name}: a size, a position or another number is more than a header can hold: {error}"
         ) from error
-    return Heading(header, carried.raw, mode, tuple(lost))
-
-
-def _extended_header(
-    data: xr.DataArray, header: Header, roles: Roles, wanted: Wanted, is_same_grid: bool
-) -> extended.Extended:
-    if wanted.extended_header is not None:
-        return extended.given(wanted.extended_header)
-    sections = _sections(data, roles)
-    try:
-        return extended.carried(data, header, sections, is_same_grid=is_same_grid)
-    except Exception as error:
-        # whatever the store of the data raises
-        return extended.Extended(
-            lost=(f"the extended header, which can't be read again ({error})",)
-        )
-
-
-def _header(
-    data: xr.DataArray,
-    roles: Roles,
-    grids: dict[str, Grid],
-    mode: Mode,
-    provenance: Provenance,
-    wanted: Wanted,
-) -> Header:
-    found = provenance.header
-    sizes = [data.sizes[dim] for dim in map(_key(data), roles.leading)]
-    n_sections = math.prod(sizes)
-    rows, columns = data.shape[len(sizes) : len(sizes) + 2]
-    section_axis, row_axis, column_axis = roles.axes
-    along = {section_axis: n_sections, row_axis: rows, column_axis: columns}
-    intervals = dict(along)
-    if roles.kind == "volume_stack":
-        intervals[section_axis] = sizes[-1]
-        intervals["z"] = sizes[-1]
-    elif wanted.codec:
-        # mrcz takes it for the sections of a frame, and makes one array where it is 0
-        is_grouped = roles.kind == "image_stack" and len(sizes) == 2
-        intervals["z"] = sizes[-1] if is_grouped else 0
-    elif roles.kind != "volume":
-        intervals[section_axis] = 1
-        intervals["z"] = 1
-    voxel = {axis: grid.voxel or 0.0 for axis, grid in grids.items() if axis in roles.spatial}
-    # FORMAT: MRCZ; where MZ is no interval, the cell has all sections
-    cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in AXES)
-    origin = (grids[axis].first if axis in grids else 0.0 for axis in AXES)
-    ispg = {"volume": 1, "volume_stack": 401}.get(roles.kind, 0)
-
-    carries_skew = found is not None and _has_skew(found) and roles.kind == "volume"
-    extra = found.encode()[_SKEW] if found is not None and carries_skew else bytes(52)
-    header = Header.blank(BYTE_ORDERS[wanted.byteorder], extra)
-    values: dict[str, Any] = {}
-    if not carries_skew:
-        for field, key in (("voltage", "voltage_kV"), ("c3", "c3_mm"), ("gain", "gain_e_per_DN")):
-            value = getattr(wanted, field)
-            value = provenance.attrs.get(key) if value is None else value
-            if value is not None:
-                values[field] = float(value)
-    if mode.is_unsigned_variant:
-        # IMOD's mark and flags: bytes without sign, and MRC2014's sign of the origin
-        values |= {"imod_stamp": int.from_bytes(b"IMOD", "little"), "imod_flags": 4}
-    labels = _labelled(found, wanted)
-    return header.replaced(
-        nx=columns,
-        ny=rows,
-        nz=n_sections,
-        mode=mode.number + PER_CODEC * wanted.codec,
-        mx=intervals["x"],
-        my=intervals["y"],
-        mz=intervals["z"],
-        cella=XYZ(*cella),
-        cellb=found.cellb if found is not None and _has_angles(found) else header.cellb,
-        mapc=AXES.index(column_axis) + 1,
-        mapr=AXES.index(row_axis) + 1,
-        maps=AXES.index(section_axis) + 1,
-        ispg=ispg,
-        origin=XYZ(*origin),
-        nlabl=len(labels),
-        label=(*labels, *[""] * (N_LABELS - len(labels))),
-        **values,
-    )
-
-
-def _labelled(found: Header | None, wanted: Wanted) -> list[str]:
-    """Return the labels: the old ones, the user's, and one of our own."""
-    if isinstance(wanted.labels, str):
-        raise TypeError("labels is one text; accepted: a list of texts")
-    for label in wanted.labels:
-        if not (label.isascii() and label.isprintable() and len(label) <= 80):
-            raise MrcError(f"the label {label!r} is not 80 or fewer printable ASCII characters")
-    now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-    added = [*wanted.labels, f"{'mrc_xarray ' + __version__:<40}{now:>39}"]
-    first = [_MRCZ_LABEL] if wanted.codec else []
-    if len(first) + len(added) > N_LABELS:
-        raise MrcError(f"there are {len(wanted.labels)} labels; accepted: {10 - len(first) - 1}")
-    old = [] if found is None else [text for text in found.label if text.strip(" \0")]
-    old = [text for text in old if not text.startswith("MRCZ")]
-    return [*first, *old[: N_LABELS - len(first) - len(added)], *added]
-
-
-def _has_skew(found: Header) -> bool:
-    """Tell whether CCP4's skew transformation is there, over which others have other things."""
-    return found.lskflg == 1 and not found.exttyp.strip().isalnum() and not found.has_imod_stamp
-
-
-def _has_angles(found: Header) -> bool:
-    return all(math.isfinite(angle) and 0 < angle < 180 for angle in found.cellb)
-
-
-def _is_same_grid(found: Header, header: Header, roles: Roles) -> bool:
-    """Tell whether the new file has the voxels of the old one, where they were."""
-    if roles.kind not in ("volume", "volume_stack"):
-        return False
-    if (found.nx, found.ny, found.nz) != (header.nx, header.ny, header.nz):
-        return False
-    axes = axis_names(found)
-    if axes != roles.axes or (roles.kind == "volume_stack") != (401 <= found.ispg <= 630):
-        return False
-    grids = []
-    for each in (found, header):
-        geometry = geometry_of(each, roles.spatial)
-        grids.append((geometry.voxel, geometry.start))
-    (voxel, origin), (new_voxel, new_origin) = grids
-    return voxel.keys() == new_voxel.keys() and all(
-        math.isclose(voxel[axis], new_voxel[axis], rel_tol=1e-4)
-        and math.isclose(origin[axis], new_origin[axis], abs_tol=0.01 * voxel[axis])
-        for axis in voxel
-    )
-
-
-def _sections(data: xr.DataArray, roles: Roles) -> np.ndarray[Any, Any] | None:
-    """Return the number in the source of each section, in order; None where that is unknown."""
-    coord = data.coords.get("section")
-    leading = [dim for dim in data.dims if str(dim) in roles.leading]
-    if coord is None or set(coord.dims) != set(leading):
-        return None
-    numbers: np.ndarray[Any, Any] = coord.transpose(*leading).values.reshape(-1)
-    return numbers if numbers.dtype.kind in "iu" else None
-
-
-def _dimensions(
-    data: xr.DataArray, roles: Roles, header: Header, extended_size: int, name: str
-) -> str:
-    """Return what becomes of the dimensions, if they change, and how to open them as they are."""
-    arranged = arrange(
-        header,
-        header.nz,
-        name=name,
-        section_axis=roles.axes[0],
-        extended_size=extended_size,
-        evidence=evidence_next_to(name),
-    )
-    opened = [*(dim for dim, _ in arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
-    dims = [str(dim) for dim in data.dims]
-    sizes = [data.sizes[dim] for dim in map(_key(data), roles.leading)]
-    if opened == dims and [n for _, n in arranged.leading] == sizes:
-        return ""
-    hint = ""
-    if roles.kind == "image_stack" and len(sizes) == 2 and roles.leading[1] == "channel":
-        hint = f"; sections_per_frame={sizes[1]} brings them back"
-    elif roles.kind == "image_stack" and len(sizes) == 2:
-        hint = f"; scan_shape=({sizes[0]}, {sizes[1]}) brings them back"
-    elif arranged.kind != roles.kind:
-        hint = f"; layout={roles.kind!r} brings them back"
-    return f"the dimensions ({', '.join(dims)}), which open as ({', '.join(opened)}){hint}"
-
-
-def _untold(
-    data: xr.DataArray, roles: Roles, grids: dict[str, Grid], carried: extended.Extended
-) -> tuple[list[str], list[str]]:
-    """Return the names of the coordinates and attributes that neither header nor records tell."""
-    told = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_stored}
-    told |= {name for name, values in carried.coords.items() if _is_told(data, name, values)}
-    if "mrc_header" in data.attrs:
-        # the sections have other numbers in the new file
-        told.add("section")
-    coords = [str(name) for name in data.coords if name not in told]
-    attrs = [
-        str(key)
-        for key, value in data.attrs.items()
-        if key not in OWN_ATTRS
-        and not (key in carried.attrs and np.array_equal(carried.attrs[key], value))
-    ]
-    return coords, attrs
-
-
-def _is_told(data: xr.DataArray, name: str, values: np.ndarray[Any, Any]) -> bool:
-    """Tell whether a coordinate is what the records say."""
-    if name not in data.coords:
-        return True
-    found = data.coords[name].values.reshape(-1)
-    if found.shape != values.shape or found.dtype.kind != values.dtype.kind:
-        return False
-    return np.array_equal(found, values, equal_nan=found.dtype.kind in "fM")
-
-
-def _listed(names: list[str]) -> str:
-    """Return some of many names."""
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
-
-
-def _labels(
-    data: xr.DataArray, coords: list[str], attrs: list[str]
-) -> tuple[dict[str, Any], list[str]]:
-    """Return what the JSON keeps of the labels, for `dataset` to bring back, and what it can't."""
-    kept: dict[str, Any] = {"dims": [str(dim) for dim in data.dims], "shape": list(data.shape)}
-    kept["coords"], kept["attrs"], unheld = {}, {}, []
-    by_text = {str(key): value for key, value in data.attrs.items()}
-    for name in coords:
-        coord = data.coords[name]
-        held = {str(key): value for key, value in coord.attrs.items() if _has_form(value)}
-        dims = [str(dim) for dim in coord.dims]
-        kept["coords"][name] = {"dims": dims, "attrs": held, **values_to_json(coord.values)}
-    for key in attrs:
-        if _has_form(by_text[key]):
-            kept["attrs"][key] = by_text[key]
-        else:
-            unheld.append(key)
-    return kept, unheld
-
-
-def _has_form(value: Any) -> bool:
-    try:
-        json_text(value, default=_plain)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
-def _json(metadata: Mapping[str, Any]) -> bytes:
-    try:
-        return json_text(metadata, default=_plain).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise MrcError(f"the metadata can't be written as JSON: {error}") from error
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON can hold, in the ways of mrcz."""
-    if isinstance(value, enum.Enum):
-        return f"Enum.{type(value).__name__}.{value.name}"
-    if isinstance(value, np.ndarray | np.generic):
-        return value.astype(str).tolist() if value.dtype.kind in "mM" else value.tolist()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
-
-
-def _key(data: xr.DataArray) -> Any:
-    """Return a function from a dimension's name as text to the name that xarray has."""
-    names: dict[str, Hashable] = {str(dim): dim for dim in data.dims}
-    return names.__getitem__

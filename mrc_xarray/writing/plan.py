@@ -1,8 +1,9 @@
-"""What is written where, and the tasks that write it: in any process, and perhaps twice."""
+"""What is written where, and the tasks that write it, in any process and perhaps twice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,74 +26,57 @@ __all__ = [
     "finish_mrcz",
     "finish_plain",
     "join",
-    "turn",
     "write_block",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
-#: First element of each block along each dimension, and behind the last its end.
-Edges: TypeAlias = tuple[npt.NDArray[np.int64], ...]
-#: Position of a block in the file, its statistics, and its sections as blocks of an MRCZ.
-Compressed: TypeAlias = tuple[tuple[int, ...], Statistics, list[bytes]]
+#: End of the blocks in the file so far, and the statistics of their pixels.
+Appended: TypeAlias = tuple[int, Statistics]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
-    """What is written where; the same for all tasks.
-
-    Attributes
-    ----------
-    sink : ByteSink
-    header : Header
-        Without what only the pixels tell.
-    extended : bytes
-    mode : Mode
-    shape : tuple of int, (*leading, n_rows, n_columns, *samples)
-        Of the file's pixels.
-    dtype : numpy.dtype
-        Type of the data before they are cast to the mode.
-    start : tuple of int
-        Where the data begin in them.
-    statistics : bool or "quick"
-    known : Statistics or None
-        Those of the pixels that the file has already; None where these are changed.
-    compressor : str or None
-    clevel : int
-    offset : int
-        First byte of the pixels.
-    lock : Lock
-        Lock of the process that began to write. A copy in another process holds nothing.
-    """
+    """What is written where; the same for all tasks."""
 
     sink: ByteSink
-    header: Header
-    extended: bytes
+    header: Header  # with undetermined statistics
+    extended: bytes = b""
     mode: Mode
+    # of all pixels in the file: (*leading, n_rows, n_columns, *samples)
     shape: tuple[int, ...]
+    # of the data, before they are cast to the mode
     dtype: np.dtype[Any]
+    # the first pixel of the data in the file, and the sizes of their blocks along each dimension
     start: tuple[int, ...]
+    chunks: tuple[tuple[int, ...], ...] = ()
     statistics: bool | Literal["quick"] = True
+    # statistics of the pixels that the file already has; None if they can't be known
     known: Statistics | None = field(default_factory=Statistics)
     compressor: str | None = None
     clevel: int = 1
-    offset: int = HEADER_SIZE
+    offset: int = HEADER_SIZE  # of the first pixel in the file
+    # of the process that began to write; a copy in another process holds nothing
     lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
     def n_leading(self) -> int:
-        """Dimensions that count sections."""
+        """Number of dimensions that count sections."""
         return len(self.shape) - 2 - len(self.mode.samples)
 
     @property
+    def section_bytes(self) -> int:
+        """Size of a section in bytes, before compression."""
+        return self.header.ny * self.mode.row_bytes(self.header.nx)
+
+    @property
     def size(self) -> int:
-        """Bytes of the file, before any compression."""
-        n_sections, n_rows, n_columns = self.header.nz, self.header.ny, self.header.nx
-        return self.offset + n_sections * n_rows * self.mode.row_bytes(n_columns)
+        """Size of the file in bytes, before compression."""
+        return self.offset + self.header.nz * self.section_bytes
 
     @property
     def measures(self) -> bool:
-        """Whether the pixels are to be measured."""
-        return bool(self.statistics) and self.known is not None and self.mode.has_statistics
+        """Whether the statistics of the pixels are measured."""
+        return bool(self.statistics) and self.known is not None and self.mode.decoded != "c8"
 
 
 def begin(plan: Plan) -> Plan:
@@ -104,30 +88,27 @@ def begin(plan: Plan) -> Plan:
     return replace(plan, lock=plan.sink.begin(0 if plan.compressor else plan.size))
 
 
-def write_block(block: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...] = ()) -> Array:
-    """Write a block at its own place; return its statistics as the one element of an array."""
-    at = _place(plan, block, edges, block_id)
+def write_block(block: Array, plan: Plan, block_id: tuple[int, ...] = ()) -> Array:
+    """Write a block in its place; return its statistics as the one element of an array."""
+    at = _place(plan, block, block_id)
     values = plan.mode.cast(block)
-    measured = _measured(plan, values, at)
+    stored = plan.mode.encode(values, plan.header.byteorder)
     n_outer = plan.n_leading + 1
     row = plan.mode.row_bytes(plan.header.nx)
-    first_byte = at[n_outer] * row // plan.header.nx
-    stored = plan.mode.encode(values, plan.header.byteorder)
-    plan.sink.write(
-        (plan.offset + offset, part)
-        for offset, part in runs(stored, (*plan.shape[:n_outer], row), (*at[:n_outer], first_byte))
-    )
-    return _one(measured, block.ndim)
+    shape = (*plan.shape[:n_outer], row)
+    start = (*at[:n_outer], at[n_outer] * row // plan.header.nx)
+    plan.sink.write((plan.offset + offset, part) for offset, part in runs(stored, shape, start))
+    return _as_block(_measured(plan, values, at), block.ndim)
 
 
-def compress_block(
-    block: Array, turn: Array, plan: Plan, edges: Edges, block_id: tuple[int, ...] = ()
-) -> Array:
-    """Compress the sections of a block; return `Compressed` as one element."""
-    del turn
-    at = _place(plan, block, edges, block_id)
+def compress_block(block: Array, turn: Any, plan: Plan, block_id: tuple[int, ...] = ()) -> Array:
+    """Compress the sections of a block.
+
+    Return its position, its statistics and its sections as the one element of an array. The task
+    waits for `turn`, whose value is not used.
+    """
+    at = _place(plan, block, block_id)
     values = plan.mode.cast(block)
-    measured = _measured(plan, values, at)
     stored = plan.mode.encode(values, plan.header.byteorder)
     assert plan.compressor is not None
     blocks = [
@@ -139,25 +120,17 @@ def compress_block(
         )
         for section in stored.reshape(-1, *stored.shape[-2:])
     ]
-    return _one((at, measured, blocks), block.ndim)
+    return _as_block((at, _measured(plan, values, at), blocks), block.ndim)
 
 
-def turn(appended: Any) -> Array:
-    """Let a block begin, when one some way ahead of it is in the file."""
-    del appended
-    return np.zeros(())
-
-
-def append_blocks(
-    plan: Plan, compressed: Array, before: tuple[int, Statistics] | None
-) -> tuple[int, Statistics]:
-    """Write blocks after the others, and return where they end.
+def append_blocks(compressed: Array, before: Appended | None, plan: Plan) -> Appended:
+    """Write blocks after the ones in the file.
 
     A cluster may repeat this after the worker that did it has died, and the blocks may then have
     other sizes. Blocks are not written again if others may have been placed after them. The first
     header is written last, so if it is there, the blocks are complete.
     """
-    start, statistics = (plan.offset, Statistics()) if before is None else before
+    start, statistics = before or (plan.offset, Statistics())
     at, measured, blocks = compressed.item()
     if any(header := plan.sink.read(start, BLOCK_HEADER_SIZE)):
         blocks = _written_blocks(plan, start, header, len(blocks))
@@ -174,7 +147,7 @@ def append_blocks(
 
 
 def _written_blocks(plan: Plan, start: int, header: bytes, n: int) -> list[bytes]:
-    """Read `n` consecutive blocks from the file; `header` is that of the first."""
+    """Read `n` consecutive blocks from the file; `header` is the header of the first."""
     blocks = []
     for _ in range(n):
         blocks.append(plan.sink.read(start, Chunk.parse(header).ctbytes))
@@ -186,7 +159,7 @@ def _written_blocks(plan: Plan, start: int, header: bytes, n: int) -> list[bytes
 def _measured_in_blocks(plan: Plan, at: tuple[int, ...], blocks: list[bytes]) -> Statistics:
     """Decode blocks from the file, and measure their pixels."""
     stored = np.dtype(plan.mode.stored).newbyteorder(plan.header.byteorder)
-    sections = np.empty((len(blocks), plan.header.ny * plan.mode.row_bytes(plan.header.nx)), "u1")
+    sections = np.empty((len(blocks), plan.section_bytes), np.uint8)
     for block, section in zip(blocks, sections, strict=True):
         raw = np.frombuffer(block, np.uint8)
         decode_block(raw, section, codec=plan.compressor or "", where=plan.sink.name)
@@ -194,23 +167,21 @@ def _measured_in_blocks(plan: Plan, at: tuple[int, ...], blocks: list[bytes]) ->
     return _measured(plan, sections.view(stored).reshape(*along_leading, len(blocks), -1), at)
 
 
-def join(blocks: list[Any]) -> Statistics:
-    """Join the statistics of blocks, or joined ones."""
-    joined = Statistics()
-    for block in blocks:
-        joined = joined.joined(block.item() if isinstance(block, np.ndarray) else block)
-    return joined
+def join(parts: list[Any]) -> Statistics:
+    """Join the statistics of blocks, or statistics that are already joined."""
+    found = (part.item() if isinstance(part, np.ndarray) else part for part in parts)
+    return reduce(Statistics.joined, found, Statistics())
 
 
 def finish_plain(plan: Plan, measured: Statistics) -> None:
-    """Write the header, which tells of the pixels, and make the file last."""
-    known = Statistics() if plan.known is None else plan.known
+    """Write the header with the statistics of the pixels, and complete the file."""
+    known = plan.known or Statistics()
     fields = known.joined(measured).fields() if plan.measures else Statistics().fields()
     plan.sink.finish(plan.header.replaced(**fields).encode() + plan.extended)
 
 
-def finish_mrcz(plan: Plan, appended: tuple[int, Statistics]) -> None:
-    """Write the header, which tells of the pixels and of the blocks, and make the file last."""
+def finish_mrcz(plan: Plan, appended: Appended) -> None:
+    """Write the header with the size and statistics of the blocks, and complete the file."""
     end, measured = appended
     _check_blocks(plan, end)
     header = plan.header.replaced(packed_bytes=end - plan.offset, **measured.fields())
@@ -218,46 +189,42 @@ def finish_mrcz(plan: Plan, appended: tuple[int, Statistics]) -> None:
 
 
 def _check_blocks(plan: Plan, end: int) -> None:
-    """Follow the headers of the blocks, and raise MrcError unless they end where the last ends.
+    """Raise MrcError unless the chain of block headers ends where the last block ends.
 
-    They do, unless a worker that the cluster had given up for dead went on to write.
+    It does, unless a worker that the cluster assumed to be dead continued to write.
     """
-    section_bytes = plan.header.ny * plan.mode.row_bytes(plan.header.nx)
     at, n_found = plan.offset, 0
     while n_found < plan.header.nz:
         header = plan.sink.read(at, BLOCK_HEADER_SIZE)
-        if len(header) < BLOCK_HEADER_SIZE or Chunk.parse(header).fault(section_bytes):
+        if len(header) < BLOCK_HEADER_SIZE or Chunk.parse(header).fault(plan.section_bytes):
             break
         at, n_found = at + Chunk.parse(header).ctbytes, n_found + 1
     if at != end:
         raise MrcError(
-            f"{plan.sink.name}: the block of section {n_found}, or the one before it, was "
-            "overwritten while the file was written, as by a worker that had lost its cluster. "
-            "Write the file again"
+            f"{plan.sink.name}: the block of section {n_found}, or the block in front of it, was "
+            "overwritten while the file was written, for example by a worker that lost the "
+            "connection to its cluster. Write the file again"
         )
 
 
-def _place(plan: Plan, block: Array, edges: Edges, block_id: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the first element of a block in the file."""
+def _place(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int, ...]:
+    """Check a block, and return the position of its first pixel in the file."""
     if isinstance(block, np.ma.MaskedArray):
-        raise MrcError("the data are masked, and an MRC file can't say where; fill them first")
+        raise MrcError("the data are masked, and an MRC file has no mask; fill them first")
     if not np.can_cast(block.dtype, plan.dtype):
         raise MrcError(
             f"a block of the dask array has dtype {block.dtype}, which can't be cast safely to "
             f"the {plan.dtype} that the array declares. The function that makes the blocks must "
             "return what its dtype= or meta= says"
         )
-    declared = tuple(
-        int(along[i + 1] - along[i]) for along, i in zip(edges, block_id, strict=True)
-    )
+    declared = tuple(sizes[i] for sizes, i in zip(plan.chunks, block_id, strict=True))
     if block.shape != declared:
         raise MrcError(
-            f"a block of the dask array has the shape {block.shape}, and its chunks say "
+            f"a block of the dask array has the shape {block.shape}, but its chunks declare "
             f"{declared}; they must be the same"
         )
-    return tuple(
-        first + int(along[i]) for first, along, i in zip(plan.start, edges, block_id, strict=True)
-    )
+    along = zip(plan.start, plan.chunks, block_id, strict=True)
+    return tuple(first + sum(sizes[:i]) for first, sizes, i in along)
 
 
 def _measured(plan: Plan, values: Array, at: tuple[int, ...]) -> Statistics:
@@ -266,12 +233,12 @@ def _measured(plan: Plan, values: Array, at: tuple[int, ...]) -> Statistics:
     if plan.statistics == "quick":
         if any(at[: plan.n_leading]):
             return Statistics()
-        values = values[(0,) * plan.n_leading]
+        return Statistics.of(values[(0,) * plan.n_leading])
     return Statistics.of(values)
 
 
-def _one(result: Any, ndim: int) -> Array:
-    """Wrap a block's result as the one element of an array."""
+def _as_block(result: Any, ndim: int) -> Array:
+    """Return the result of a block as an array with one element, as dask expects it."""
     wrapped = np.empty((1,) * ndim, object)
     wrapped[(0,) * ndim] = result
     return wrapped

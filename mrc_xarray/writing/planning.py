@@ -1,0 +1,232 @@
+"""Plan a write: to a new file, to a region of an existing one, or after its sections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrc_xarray.errors import MrcError, warn
+from mrc_xarray.mrc.header import HEADER_SIZE, XYZ, Header
+from mrc_xarray.mrc.reading import MrcFile
+from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
+from mrc_xarray.pixels.statistics import UNDETERMINED, Statistics
+from mrc_xarray.storage.locks import Lock
+from mrc_xarray.storage.sink import InPlace, open_sink
+from mrc_xarray.writing.backing import is_read_from
+from mrc_xarray.writing.heading import Heading, make_heading
+from mrc_xarray.writing.live import LiveFile
+from mrc_xarray.writing.options import WriteOptions
+from mrc_xarray.writing.plan import Plan
+
+__all__ = ["plan_in_place", "plan_new"]
+
+
+def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteOptions) -> Plan:
+    """Plan to write data to a new file; warn about what the file can't hold."""
+    sink = open_sink(target, options.storage_options, options.overwrite)
+    compressor = options.compressor_for(sink.name)
+    codec = 0 if compressor is None else encoder(compressor)
+    heading = make_heading(data, sink.name, options, codec)
+    if codec:
+        _check_can_be_compressed(heading)
+    if heading.lost:
+        warn(f"{sink.name}: an MRC file can't hold all of it: {'; '.join(heading.lost)}")
+    return Plan(
+        sink=sink,
+        header=heading.header,
+        extended=heading.extended,
+        mode=heading.mode,
+        shape=data.shape,
+        dtype=data.dtype,
+        start=(0,) * data.ndim,
+        statistics=options.statistics,
+        compressor=compressor,
+        clevel=options.clevel,
+        offset=HEADER_SIZE + len(heading.extended),
+    )
+
+
+def _check_can_be_compressed(heading: Heading) -> None:
+    header, mode = heading.header, heading.mode
+    if mode.is_packed:
+        raise MrcError(f"mode {mode.number} can't be compressed; use compressor=None")
+    # a block also has some bytes of blosc's own
+    if header.ny * mode.row_bytes(header.nx) > LARGEST_BLOCK - 64:
+        raise MrcError(
+            f"a section of {header.ny} × {header.nx} pixels is larger than the 2 GiB that a block "
+            "of an MRCZ file can hold; use compressor=None"
+        )
+
+
+def plan_in_place(
+    data: xr.DataArray,
+    path: str,
+    options: WriteOptions,
+    lock: Lock,
+    *,
+    is_labelled: bool,
+    is_delayed: bool,
+) -> Plan:
+    """Plan to fill a region of an existing file, or to append to it, while `lock` is held on it.
+
+    Parameters
+    ----------
+    is_labelled : bool
+        Whether the user has named the dimensions of `data`.
+    is_delayed : bool
+        Whether the file is written later, and locked again then.
+    """
+    live = LiveFile.open(path, lock)
+    if is_read_from(data, live.name):
+        raise MrcError(
+            f"{live.name}: the data would be read from this file while it is changed, and could "
+            "be a mixture of old and new pixels. Load them first, with "
+            "data.load().copy(deep=True), or write a new file"
+        )
+    file = live.contents()
+    if file.sections.is_compressed:
+        raise MrcError(f"{live.name}: an MRCZ file can't be changed in place; write a new file")
+    sizes = _sizes(file, options.append_dim)
+    _check_dimensions(data, file, sizes, is_labelled=is_labelled)
+    _check_type(data, file, options.mode)
+    plan = Plan(
+        sink=InPlace(live.name, live.size, live.head, live.node, locks=is_delayed),
+        header=file.header.replaced(**UNDETERMINED),
+        mode=file.sections.mode,
+        shape=tuple(sizes.values()),
+        dtype=data.dtype,
+        start=(0,) * len(sizes),
+        statistics=options.statistics,
+        known=None,
+        offset=file.sections.offset,
+    )
+    if options.append_dim is None:
+        return replace(plan, start=_start(data, file, sizes, options.region or {}))
+    _check_nothing_follows(live, file)
+    return _longer(plan, data, file, sizes, options.append_dim)
+
+
+def _sizes(file: MrcFile, append_dim: str | None) -> dict[str, int]:
+    """Return the dimensions that the engine gives the file, with their sizes."""
+    leading = dict(file.layout.leading)
+    if append_dim == "image" and file.layout.kind == "image":
+        # the first image of a stack
+        leading = {"image": 1}
+    samples = ["rgb"] * len(file.sections.mode.samples)
+    frame = zip([*file.axes[1:], *samples], file.sections.shape[1:], strict=True)
+    return leading | dict(frame)
+
+
+def _check_dimensions(
+    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], *, is_labelled: bool
+) -> None:
+    given = [str(dim) for dim in data.dims]
+    if given != list(sizes) and (is_labelled or len(given) != len(sizes)):
+        raise MrcError(
+            f"{file.name}: the data have the dimensions ({', '.join(given)}), and the file has "
+            f"({', '.join(sizes)}); they must be the same"
+        )
+    if 0 in data.shape:
+        raise MrcError(f"the data have the shape {data.shape}; accepted: no dimension of size 0")
+
+
+def _check_type(data: xr.DataArray, file: MrcFile, number: int | None) -> None:
+    mode = file.sections.mode
+    if number is None and not np.can_cast(data.dtype, mode.decoded):
+        raise MrcError(
+            f"{file.name}: the data are {data.dtype}, and the file is {mode.decoded_name} "
+            f"(MODE {mode.number}); mode={mode.number} casts values that are in its range"
+        )
+    if number not in (None, mode.number):
+        raise MrcError(f"{file.name}: mode is {number!r}, and the file has MODE {mode.number}")
+
+
+def _start(
+    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], region: Mapping[str, slice]
+) -> tuple[int, ...]:
+    """Return the first pixel of a region, after a check that the data fill it."""
+    if unknown := [str(dim) for dim in region if dim not in sizes]:
+        raise MrcError(
+            f"{file.name}: region has the dimensions {', '.join(unknown)}; accepted: "
+            f"{', '.join(sizes)}"
+        )
+    start = []
+    for (dim, n), size in zip(sizes.items(), data.shape, strict=True):
+        part = region.get(dim, slice(0, n))
+        if not isinstance(part, slice) or part.step not in (None, 1):
+            raise MrcError(
+                f"{file.name}: region[{dim!r}] is {part!r}; accepted: a slice of step 1"
+            )
+        first, stop, _ = part.indices(n)
+        is_outside = any(at is not None and not -n <= at <= n for at in (part.start, part.stop))
+        if is_outside or stop - first != size:
+            raise MrcError(
+                f"{file.name}: the data have {size} along {dim}, for {part.start}:{part.stop} of "
+                f"{n} in the file; they must be the same, within the file"
+            )
+        start.append(first)
+    if file.sections.mode.is_packed and data.shape[-1] != file.header.nx:
+        raise MrcError(f"{file.name}: pixels share bytes, so region= must have complete rows")
+    return tuple(start)
+
+
+def _longer(
+    plan: Plan, data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], append_dim: str
+) -> Plan:
+    """Return the plan that adds the data after the sections of the file."""
+    slowest, n_old = next(iter(sizes.items()))
+    if append_dim != slowest:
+        raise MrcError(
+            f"{file.name}: append_dim is {append_dim!r}; accepted: {slowest!r}, the slowest "
+            "dimension"
+        )
+    assert isinstance(plan.sink, InPlace)
+    n_new = n_old + data.shape[0]
+    longer = {**sizes, slowest: n_new}
+    nz = file.sections.shape[0] // n_old * n_new
+    measured = _known_statistics(file.header, prod(plan.shape))
+    return replace(
+        plan,
+        sink=replace(plan.sink, grows_to=plan.offset + nz * plan.section_bytes),
+        header=_lengthened(file, nz).replaced(**UNDETERMINED),
+        shape=tuple(longer.values()),
+        start=_start(data, file, longer, {slowest: slice(n_old, n_new)}),
+        known=measured if plan.statistics is True else None,
+    )
+
+
+def _lengthened(file: MrcFile, nz: int) -> Header:
+    """Return the header with more sections; the cell of a volume grows with its pixels."""
+    values: dict[str, Any] = {"nz": nz}
+    axis = "xyz".index(file.axes[0])
+    field, n_old = ("mx", "my", "mz")[axis], file.sections.shape[0]
+    if file.layout.kind == "volume" and file.header[field] == n_old:
+        cella = list(file.header.cella)
+        cella[axis] *= nz / n_old
+        values |= {field: nz, "cella": XYZ(*cella)}
+    return file.header.replaced(**values)
+
+
+def _check_nothing_follows(live: LiveFile, file: MrcFile) -> None:
+    """Refuse to append to a file with bytes after its sections, as a killed append leaves them."""
+    end = file.sections.offset + file.sections.nbytes
+    if live.size > end:
+        raise MrcError(
+            f"{live.name}: the sections end at byte {end} according to the header, but the file "
+            f"has {live.size} bytes. An append may have been killed. Appending would overwrite "
+            f"the {live.size - end} bytes after the sections: if you don't need them, remove them "
+            f"with os.truncate({live.name!r}, {end})"
+        )
+
+
+def _known_statistics(header: Header, n: int) -> Statistics | None:
+    """Return the statistics of `n` pixels that a header contains, or None."""
+    if not header.has_statistics or header.rms < 0:
+        return None
+    return Statistics(n, header.dmin, header.dmax, header.dmean, n * header.rms**2)

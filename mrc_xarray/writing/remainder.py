@@ -1,0 +1,160 @@
+"""What a header can't hold of labelled data: as a warning, or as JSON in an MRCZ."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrc_xarray.errors import MrcError
+from mrc_xarray.labels.attributes import OWN_ATTRS
+from mrc_xarray.labels.stored_labels import values_to_json
+from mrc_xarray.metadata.find import evidence_next_to
+from mrc_xarray.mrc.header import Header
+from mrc_xarray.mrc.layout import arrange
+from mrc_xarray.text import json_text
+from mrc_xarray.writing.extended_header import Extended
+from mrc_xarray.writing.roles import Grid, Roles
+
+__all__ = ["Remainder", "as_json", "changed_dimensions", "find_remainder", "labels_for_json"]
+
+# a longer list in a warning is not read
+_MOST_NAMES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remainder:
+    """Labels that neither the header nor the extended header holds.
+
+    `dims` says how the dimensions change, and is empty if they do not.
+    """
+
+    dims: str
+    coords: list[str]
+    attrs: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.dims or self.coords or self.attrs)
+
+    @property
+    def lost(self) -> list[str]:
+        """Texts for a warning."""
+        lost = [self.dims] if self.dims else []
+        lost += [f"the coordinates {_listed(self.coords)}"] if self.coords else []
+        lost += [f"the attributes {_listed(self.attrs)}"] if self.attrs else []
+        return lost
+
+
+def find_remainder(
+    data: xr.DataArray, grids: Mapping[str, Grid], roles: Roles, carried: Extended, dims: str
+) -> Remainder:
+    """Find the labels that neither the header nor the extended header `carried` holds."""
+    held = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_stored}
+    held |= {name for name, values in carried.coords.items() if _has_values(data, name, values)}
+    if "mrc_header" in data.attrs:
+        # the new file numbers its own sections
+        held.add("section")
+    attrs = {str(key): value for key, value in data.attrs.items() if key not in OWN_ATTRS}
+    return Remainder(
+        dims=dims,
+        coords=[str(name) for name in data.coords if name not in held],
+        attrs=[
+            key
+            for key, value in attrs.items()
+            if key not in carried.attrs or not np.array_equal(carried.attrs[key], value)
+        ],
+    )
+
+
+def _has_values(data: xr.DataArray, name: str, values: np.ndarray[Any, Any]) -> bool:
+    """Return whether a coordinate, if there is one, has exactly these values."""
+    if name not in data.coords:
+        return True
+    found = data.coords[name].values.reshape(-1)
+    if found.dtype.kind != values.dtype.kind:
+        return False
+    return np.array_equal(found, values, equal_nan=found.dtype.kind in "fM")
+
+
+def changed_dimensions(
+    data: xr.DataArray, roles: Roles, header: Header, extended_size: int, name: str
+) -> str:
+    """Return how the dimensions change when the file is opened; empty if they do not."""
+    arranged = arrange(
+        header,
+        header.nz,
+        name=name,
+        section_axis=roles.axes[0],
+        extended_size=extended_size,
+        evidence=evidence_next_to(name),
+    )
+    opened = [*dict(arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
+    dims = [str(dim) for dim in data.dims]
+    sizes = data.shape[: len(roles.leading)]
+    if opened == dims and tuple(n for _, n in arranged.leading) == sizes:
+        return ""
+    hint = ""
+    if roles.kind == "image_stack" and len(sizes) == 2:
+        is_grouped = roles.leading[1] == "channel"
+        restores = f"sections_per_frame={sizes[1]}" if is_grouped else f"scan_shape={sizes}"
+        hint = f"; {restores} restores them"
+    elif arranged.kind != roles.kind:
+        hint = f"; layout={roles.kind!r} restores them"
+    return f"the dimensions ({', '.join(dims)}), which open as ({', '.join(opened)}){hint}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def labels_for_json(data: xr.DataArray, remainder: Remainder) -> tuple[dict[str, Any], list[str]]:
+    """Return labels in the form of `labels.stored_labels`, and what JSON can't hold."""
+    coords = {}
+    for name in remainder.coords:
+        coord = data.coords[name]
+        coords[name] = {
+            "dims": [str(dim) for dim in coord.dims],
+            "attrs": {str(key): value for key, value in coord.attrs.items() if _has_form(value)},
+            **values_to_json(coord.values),
+        }
+    attrs = {str(key): value for key, value in data.attrs.items() if str(key) in remainder.attrs}
+    no_form = [key for key, value in attrs.items() if not _has_form(value)]
+    labels = {
+        "dims": [str(dim) for dim in data.dims],
+        "shape": list(data.shape),
+        "coords": coords,
+        "attrs": {key: value for key, value in attrs.items() if key not in no_form},
+    }
+    return labels, [f"{_listed(no_form)}, for which JSON has no form"] if no_form else []
+
+
+def as_json(metadata: Mapping[str, Any]) -> bytes:
+    """Return metadata as JSON, in the form that mrcz gives them; raise MrcError if it has none."""
+    try:
+        return json_text(metadata, default=_plain).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MrcError(f"the metadata can't be written as JSON: {error}") from error
+
+
+def _has_form(value: Any) -> bool:
+    try:
+        return bool(as_json({"": value}))
+    except MrcError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold, in the form that mrcz gives it."""
+    if isinstance(value, enum.Enum):
+        return f"Enum.{type(value).__name__}.{value.name}"
+    if isinstance(value, np.ndarray | np.generic):
+        return value.astype(str).tolist() if value.dtype.kind in "mM" else value.tolist()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

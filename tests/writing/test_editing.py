@@ -1,0 +1,235 @@
+"""Fields of a header are corrected in place, or the file is left as it was."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import mrcfile
+import numpy as np
+import pytest
+import xarray as xr
+from written import field
+
+from mrc_xarray import MrcError, MrcWarning, edit_header, to_mrc
+from mrc_xarray.storage import part
+from mrc_xarray.storage.sink import InPlace
+
+PIXELS = np.random.default_rng(6).integers(-(2**15), 2**15, (8, 12, 10), "i2")
+
+
+VOXEL = {"z": 4.0, "y": 3.0, "x": 2.0}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "volume.mrc"
+
+
+@pytest.mark.parametrize(
+    ("edit", "changed"),
+    [
+        ({"voxel_size": 2.5}, {"cella": (25, 30, 20)}),
+        ({"voxel_size": VOXEL}, {"cella": (20, 36, 32)}),
+        ({"voxel_size": {"z": 4.0}}, {"cella": (10, 12, 32)}),
+        ({"cella": (1.5, 2.5, 3.5)}, {"cella": (1.5, 2.5, 3.5)}),
+        ({"origin": (-1.5, 2, 3)}, {"origin": (-1.5, 2, 3)}),
+        ({"nxstart": -4, "nzstart": 7}, {"nxstart": -4, "nzstart": 7}),
+        ({"ispg": 0, "mz": 1}, {"ispg": 0, "mz": 1}),
+        ({"ispg": 401, "mz": 4}, {"ispg": 401, "mz": 4}),
+        ({"mapc": 3, "maps": 1}, {"mapc": 3, "maps": 1}),
+        (
+            {"dmin": -1, "dmax": 2, "dmean": 0.5, "rms": 3},
+            {"dmin": -1, "dmax": 2, "dmean": 0.5, "rms": 3},
+        ),
+        ({"nversion": 20140}, {"nversion": 20140}),
+        ({"nx": 12, "ny": 10}, {"nx": 12, "ny": 10}),
+        ({"mode": 6}, {"mode": 6}),
+        ({}, {}),
+    ],
+    ids=str,
+)
+def test_fields_are_replaced_and_nothing_else(
+    path: Path, edit: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    before = by_hand.mrc(
+        PIXELS, byteorder=">", extended=b"same" * 20, exttyp=b"CCP4", labels=(b"old",)
+    )
+    path.write_bytes(before)
+    assert edit_header(path, **edit) is None
+    expected = bytearray(before)
+    for name, value in changed.items():
+        offset, code = by_hand.FIELDS[name]
+        packed = value if isinstance(value, tuple) else (value,)
+        struct.pack_into(">" + code, expected, offset, *packed)
+    assert path.read_bytes() == expected
+    with mrcfile.open(path, header_only=True) as mrc:
+        for name, value in changed.items():
+            found = mrc.header[name].item()
+            assert found == pytest.approx(value)
+    xr.open_dataset(path, engine="mrc")
+
+
+def test_labels_are_replaced(path: Path) -> None:
+    before = by_hand.mrc(PIXELS, labels=(b"old", b"older", b"oldest"))
+    path.write_bytes(before)
+    edit_header(path, label=["new", "newer"])
+    after = path.read_bytes()
+    assert (after[:220], after[1024:]) == (before[:220], before[1024:])
+    with mrcfile.open(path) as mrc:
+        assert [label.strip() for label in mrc.get_labels()] == ["new", "newer"]
+    assert field(path, "nlabl") == 2
+    assert not after[384:1024].strip(b" \0")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"nz": 9},
+        {"nx": 0},
+        {"mode": 2},
+        {"mode": 6001},
+        {"nsymbt": 80},
+        {"nsymbt": -1},
+        {"map": "PAM "},
+        {"machst": b"\0\0\0\0"},
+        {"mapc": 2},
+        {"maps": 0},
+        {"mx": 0},
+        {"cella": (-1, 2, 3)},
+        {"cella": (float("nan"), 2, 3)},
+        {"cella": (1, 2)},
+        {"cella": 5.0},
+        {"dmin": "low"},
+        {"origin": (1e12, 0, 0)},
+        {"origin": (float("inf"), 0, 0)},
+        {"ispg": 2**31},
+        {"nxstart": 100_000},
+        {"label": ["x" * 81]},
+        {"label": [str(i) for i in range(11)]},
+        {"voxel_size": -1.0},
+        {"voxel_size": {"w": 1.0}},
+        # one that would do is not written either
+        {"origin": (1, 2, 3), "nz": 9},
+    ],
+    ids=str,
+)
+def test_harmful_edits_leave_the_file_as_it_was(path: Path, edit: dict[str, Any]) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    with pytest.raises((MrcError, TypeError), match=r"(?i)volume\.mrc|" + "|".join(edit)):
+        edit_header(path, **edit)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("edit", [{"voxelsize": 2.0}, {"NX": 10}, {"nz": 8, "no_field": 1}])
+def test_unknown_field_is_a_type_error(path: Path, edit: dict[str, Any]) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    with pytest.raises(TypeError, match=list(edit)[-1]):
+        edit_header(path, **edit)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "edit"),
+    [
+        ({"map": b"\0\0\0\0"}, {"map": "MAP "}),
+        ({"machst": b"\0\0\0\0"}, {"machst": b"\x44\x44\0\0"}),
+        ({"mapc": 0}, {"mapc": 1}),
+        ({"mx": 0}, {"mx": 10}),
+        ({"cella": (float("nan"), 12, 8)}, {"cella": (10, 12, 8)}),
+    ],
+    ids=str,
+)
+def test_damaged_header_is_repaired(
+    path: Path, damage: dict[str, Any], edit: dict[str, Any]
+) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS, **damage))
+    with pytest.warns(MrcWarning):
+        xr.open_dataset(path, engine="mrc")
+    # a field that has nothing to do with it may be edited, too
+    edit_header(path, dmin=-7)
+    edit_header(path, **edit)
+    assert xr.open_dataset(path, engine="mrc").mrc.header.dmin == -7
+    assert path.read_bytes() == by_hand.mrc(PIXELS, dmin=-7)
+
+
+def test_file_of_wrong_size_is_repaired(path: Path) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS, nz=9, mz=9))
+    edit_header(path, nz=8, mz=8)
+    assert path.read_bytes() == by_hand.mrc(PIXELS)
+
+
+def test_edit_needs_an_mrc_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        edit_header(tmp_path / "missing.mrc", dmin=0)
+    other = tmp_path / "other.mrc"
+    other.write_bytes(before := b'{"no": "MRC"}'.ljust(4000))
+    with pytest.raises(MrcError, match=r"other\.mrc"):
+        edit_header(other, dmin=0)
+    assert other.read_bytes() == before
+
+
+def test_label_of_an_mrcz_stays_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrcz"
+    to_mrc(xr.DataArray(np.zeros((3, 2, 8, 8), "f4"), dims=("image", "channel", "y", "x")), path)
+    edit_header(path, label=["new"])
+    assert xr.open_dataarray(path, engine="mrc").dims == ("image", "channel", "y", "x")
+
+
+def by_rename(path: Path, content: bytes) -> None:
+    other = path.with_name("other")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+def test_file_that_is_replaced_before_a_header_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(by_hand.mrc(PIXELS))
+    new = by_hand.mrc(PIXELS[:3])
+    finish = InPlace.finish
+
+    def replaced(self: InPlace, head: bytes) -> None:
+        by_rename(path, new)
+        finish(self, head)
+
+    monkeypatch.setattr(InPlace, "finish", replaced)
+    with pytest.raises(MrcError, match="another file"):
+        edit_header(path, origin=(1, 2, 3))
+    assert path.read_bytes() == new
+
+
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "region": lambda path: to_mrc(PIXELS[:2], path, region={"z": slice(1, 3)}),
+    "append": lambda path: to_mrc(PIXELS[:2], path, append_dim="z"),
+    "edit_header": lambda path: edit_header(path, voxel_size=7.7, origin=(1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_header_changes_by_one_call(
+    path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process can be killed between two calls, but not within one of 1024 bytes."""
+    path.write_bytes(by_hand.mrc(PIXELS, dmin=-5, dmax=5, dmean=1, rms=2))
+    real, calls = part._pwrite, []
+
+    def pwrite(fd: int, buffer: memoryview, offset: int) -> int:
+        calls.append((offset, len(buffer)))
+        return int(real(fd, buffer, offset))
+
+    monkeypatch.setattr(part, "_pwrite", pwrite)
+    CHANGES[change](path)
+    assert [call for call in calls if call[0] < 1024] == [(0, 1024)]
+    assert calls[-1] == (0, 1024)
+
+
+def test_header_that_does_not_fit_draws_no_advice_to_cut_the_file(path: Path) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    with pytest.raises(MrcError, match="the file was left as it is") as caught:
+        edit_header(path, nx=5)
+    assert "truncate" not in str(caught.value)
+    assert path.read_bytes() == before

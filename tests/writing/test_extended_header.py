@@ -1,0 +1,254 @@
+"""The extended header of the source, for the sections that are written."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import mrcfile
+import numpy as np
+import pytest
+import rsciio.mrc
+import xarray as xr
+from written import (
+    check_plain,
+    check_validity,
+    extended,
+    field,
+    noise,
+    opened,
+    read_by_rosettasciio,
+    unwarned,
+)
+
+from mrc_xarray import MrcWarning, to_mrc
+
+N = 6
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "result.mrc"
+
+
+def fei_block(k: int, size: int) -> bytes:
+    """Return a block of EPU's with one field, the alpha tilt."""
+    raw = bytearray(size)
+    struct.pack_into("<iiI", raw, 0, size, {768: 0, 888: 2}[size], 1 << 7)
+    struct.pack_into("<d", raw, 100, 10 * k - 20)
+    raw[-8:] = struct.pack("<q", k)
+    return bytes(raw)
+
+
+# kind → header fields, records of six sections, bytes after them
+RECORDS: dict[str, tuple[dict[str, Any], list[bytes], int]] = {
+    "FEI1": ({"exttyp": b"FEI1"}, [fei_block(k, 768) for k in range(N)], 0),
+    "FEI1 padded": ({"exttyp": b"FEI1"}, [fei_block(k, 768) for k in range(N)], 5 * 768),
+    "FEI2": ({"exttyp": b"FEI2"}, [fei_block(k, 888) for k in range(N)], 0),
+    "FEI2 padded": ({"exttyp": b"FEI2"}, [fei_block(k, 888) for k in range(N)], 15360 - N * 888),
+    # EMAN2 mixes these up: the block's own size decides
+    "FEI1 of 888": ({"exttyp": b"FEI1"}, [fei_block(k, 888) for k in range(N)], 0),
+    "SERI": (
+        {"exttyp": b"SERI", "nint": 4, "nreal": 1 | 8},
+        [struct.pack("<hh", 300 * k - 900, 50 + k) for k in range(N)],
+        0,
+    ),
+    "SERI padded": (
+        {"exttyp": b"SERI", "nint": 2, "nreal": 1},
+        [struct.pack("<h", 300 * k - 900) for k in range(N)],
+        1024 - 2 * N,
+    ),
+    "AGAR": (
+        {"exttyp": b"AGAR", "nint": 1, "nreal": 2},
+        [struct.pack("<iff", k, 3.0 * k, -1.5) for k in range(N)],
+        0,
+    ),
+}  # fmt: skip
+
+
+def with_records(tmp_path: Path, kind: str) -> tuple[Path, list[bytes], int]:
+    more, records, padding = RECORDS[kind]
+    path = tmp_path / "source.mrc"
+    path.write_bytes(
+        by_hand.mrc(
+            noise((N, 4, 5), "i2"),
+            extended=b"".join(records) + bytes(padding),
+            ispg=0,
+            mz=1,
+            **more,
+        )
+    )
+    return path, records, padding
+
+
+def check_records(path: Path, kind: str, records: list[bytes]) -> None:
+    more, _, padding = RECORDS[kind]
+    for name, value in more.items():
+        assert field(path, name) == value
+    found, wanted = extended(path), b"".join(records)
+    assert found[: len(wanted)] == wanted
+    assert not any(found[len(wanted) :])
+    assert len(found) == len(wanted) or padding
+    assert path.stat().st_size == 1024 + len(found) + field(path, "nz") * 4 * 5 * 2
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("key", [slice(None), [4, 0, 5]])
+def test_records_of_the_selected_sections(path: Path, tmp_path: Path, kind: str, key: Any) -> None:
+    source, records, _ = with_records(tmp_path, kind)
+    data = opened(source, chunks={}).data.isel(image=key)
+    to_mrc((data + 1).compute() - 1, path)
+    numbers = np.arange(N)[key]
+    check_records(path, kind, [records[k] for k in numbers])
+    check_plain(path, noise((N, 4, 5), "i2")[numbers])
+
+
+@unwarned
+def test_record_of_one_section(path: Path, tmp_path: Path) -> None:
+    source, records, _ = with_records(tmp_path, "SERI")
+    to_mrc(opened(source).isel(image=[3]), path)
+    check_records(path, "SERI", [records[3]])
+
+
+@pytest.mark.parametrize("kind", ["FEI1", "SERI"])
+@unwarned
+def test_records_are_dropped_where_sections_are_gone(
+    path: Path, tmp_path: Path, kind: str
+) -> None:
+    source, _, _ = with_records(tmp_path, kind)
+    to_mrc(opened(source).data.mean("image").astype("f4"), path)
+    assert field(path, "nsymbt") == 0
+    assert field(path, "exttyp").strip(b" \0") == b""
+    check_validity(path)
+
+
+@pytest.mark.parametrize("kind", ["SERI", "AGAR"])
+@unwarned
+def test_records_get_the_byte_order_of_the_new_file(path: Path, tmp_path: Path, kind: str) -> None:
+    source, records, _ = with_records(tmp_path, kind)
+    to_mrc(opened(source), path, byteorder="big")
+    n = field(path, "nsymbt", ">")
+    found = path.read_bytes()[1024 : 1024 + n]
+    code = {"SERI": "2h", "AGAR": "iff"}[kind] * N
+    swapped = struct.pack(">" + code, *struct.unpack("<" + code, b"".join(records)))
+    assert found == swapped
+
+
+@pytest.mark.parametrize("key", [slice(None), [4, 0]])
+def test_records_of_old_fei_files(path: Path, tmp_path: Path, key: Any) -> None:
+    """They have no EXTTYP, and are recognised by their length of 1024 records."""
+    records = [struct.pack("<32f", 3.0 * k, *range(31)) for k in range(1024)]
+    source = tmp_path / "source.mrc"
+    source.write_bytes(
+        by_hand.mrc(
+            noise((N, 4, 5), "i2"), extended=b"".join(records), ispg=0, mz=1, nint=0, nreal=32
+        )
+    )
+    to_mrc(opened(source).isel(image=key), path)
+    numbers = np.arange(N)[key]
+    wanted = b"".join(records[k] for k in numbers)
+    assert extended(path)[: len(wanted)] == wanted
+    assert opened(path).data.attrs["mrc_layout"] == "image_stack"
+    assert read_by_rosettasciio(rsciio.mrc, path)["data"].shape[0] == len(numbers)
+
+
+@pytest.mark.parametrize("exttyp", [b"ABCD", b"    "])
+def test_unknown_records_are_kept_with_the_shape(
+    path: Path, tmp_path: Path, exttyp: bytes
+) -> None:
+    content = bytes(range(250)) * 4
+    source = tmp_path / "source.mrc"
+    source.write_bytes(by_hand.mrc(noise((3, 4, 5)), extended=content, exttyp=exttyp))
+    to_mrc((opened(source).data + 1).compute(), path)
+    assert extended(path) == content
+    assert field(path, "exttyp").strip(b" \0") == exttyp.strip()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.isel(z=slice(1, 3)),
+        lambda data: data.transpose("x", "y", "z"),
+    ],
+)
+@unwarned
+def test_unknown_records_are_dropped_with_the_shape(
+    path: Path, tmp_path: Path, change: Any
+) -> None:
+    source = tmp_path / "source.mrc"
+    source.write_bytes(by_hand.mrc(noise((4, 4, 4)), extended=b"secret" * 40, exttyp=b"ABCD"))
+    to_mrc(change(opened(source).data), path)
+    assert field(path, "nsymbt") == 0
+    check_validity(path)
+
+
+@unwarned
+def test_source_that_is_gone_is_no_error(path: Path, tmp_path: Path) -> None:
+    source, _, _ = with_records(tmp_path, "FEI1")
+    ds = opened(source).load()
+    source.unlink()
+    to_mrc(ds, path)
+    assert field(path, "nsymbt") == 0
+    check_plain(path, ds.data.values)
+
+
+@pytest.mark.parametrize(
+    ("given", "exttyp", "content"),
+    [
+        (b"", b"", b""),
+        (b"x" * 33, None, b"x" * 33),
+        (("FEI1", fei_block(0, 768) * 6), b"FEI1", fei_block(0, 768) * 6),
+        (("SERI", b"\1\2" * 6), b"SERI", b"\1\2" * 6),
+    ],
+)
+@unwarned
+def test_extended_header_by_argument(
+    path: Path, tmp_path: Path, given: Any, exttyp: bytes | None, content: bytes
+) -> None:
+    source, _, _ = with_records(tmp_path, "FEI2")
+    ds = opened(source)
+    to_mrc(ds, path, extended_header=given)
+    assert extended(path) == content
+    if exttyp is not None:
+        assert field(path, "exttyp").strip(b" \0") == exttyp
+    with mrcfile.open(path) as mrc:
+        np.testing.assert_array_equal(mrc.data, ds.data)
+    assert opened(path).data.shape == ds.data.shape
+
+
+@pytest.mark.parametrize("given", ["text", ("FEI11", b"")])
+def test_bad_extended_header_is_refused(path: Path, given: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="extended_header"):
+        to_mrc(noise((3, 4, 5)), path, extended_header=given)
+    assert not path.exists()
+
+
+@unwarned
+def test_records_of_joined_files_are_not_mixed_up(path: Path, tmp_path: Path) -> None:
+    angles = []
+    parts = []
+    for name, tilts in (("a", (10, 20, 30)), ("b", (-60, -50, -40))):
+        source = tmp_path / f"{name}.st"
+        records = b"".join(struct.pack("<h", 100 * tilt) for tilt in tilts)
+        source.write_bytes(
+            by_hand.mrc(noise((3, 4, 5)), extended=records, exttyp=b"SERI", nint=2, nreal=1)
+        )
+        parts.append(opened(source).data)
+        angles += tilts
+    joined = xr.concat(parts, "image")
+    assert joined.tilt_angle.values.tolist() == angles
+    to_mrc(joined, path)
+    assert field(path, "nsymbt") == 0
+
+
+def test_records_that_the_user_corrects_are_dropped_with_a_warning(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.st", tmp_path / "b.mrcs"
+    records = b"".join(struct.pack("<h", 100 * tilt) for tilt in (10, 20, 30))
+    source.write_bytes(
+        by_hand.mrc(noise((3, 4, 5)), extended=records, exttyp=b"SERI", nint=2, nreal=1)
+    )
+    data = opened(source).data.assign_coords(tilt_angle=("image", [1.0, 2.0, 3.0]))
+    with pytest.warns(MrcWarning, match="tilt_angle.*contradict"):
+        to_mrc(data, path)

@@ -1,0 +1,347 @@
+"""The header of a new file, from the labels of the data."""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from written import (
+    check_plain,
+    check_validity,
+    extended,
+    field,
+    fields,
+    kinds,
+    labelled,
+    labels,
+    noise,
+    opened,
+    unwarned,
+    warned,
+)
+
+from mrc_xarray import MrcError, MrcWarning, to_mrc
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "result.mrc"
+
+
+# dimensions, shape → NX NY NZ, MX MY MZ, MAPC MAPR MAPS, ISPG
+HEADERS = [
+    (("y", "x"), (4, 5), (5, 4, 1), (5, 4, 1), (1, 2, 3), 0),
+    (("image", "y", "x"), (3, 4, 5), (5, 4, 3), (5, 4, 1), (1, 2, 3), 0),
+    (("z", "y", "x"), (3, 4, 5), (5, 4, 3), (5, 4, 3), (1, 2, 3), 1),
+    (("z", "x", "y"), (3, 4, 5), (5, 4, 3), (4, 5, 3), (2, 1, 3), 1),
+    (("y", "z", "x"), (3, 4, 5), (5, 4, 3), (5, 3, 4), (1, 3, 2), 1),
+    (("y", "x", "z"), (3, 4, 5), (5, 4, 3), (4, 3, 5), (3, 1, 2), 1),
+    (("x", "z", "y"), (3, 4, 5), (5, 4, 3), (3, 5, 4), (2, 3, 1), 1),
+    (("x", "y", "z"), (3, 4, 5), (5, 4, 3), (3, 4, 5), (3, 2, 1), 1),
+    (("volume", "z", "y", "x"), (2, 3, 4, 5), (5, 4, 6), (5, 4, 3), (1, 2, 3), 401),
+]
+
+
+@pytest.mark.parametrize(("dims", "shape", "n", "m", "axes", "ispg"), HEADERS)
+def test_header_from_labels(
+    path: Path, dims: Any, shape: Any, n: Any, m: Any, axes: Any, ispg: int
+) -> None:
+    voxel, first = {"x": 1.5, "y": 2.0, "z": 4.0}, {"x": -3.0, "y": 7.0, "z": 100.0}
+    pixels = noise(shape)
+    to_mrc(labelled(pixels, dims, voxel, first), path)
+    assert fields(path, "nx", "ny", "nz") == n
+    assert fields(path, "mx", "my", "mz") == m
+    assert fields(path, "mapc", "mapr", "maps") == axes
+    assert fields(path, "nxstart", "nystart", "nzstart") == (0, 0, 0)
+    assert fields(path, "ispg", "mode", "nsymbt", "nversion") == (ispg, 2, 0, 20141)
+    assert fields(path, "cellb", "map") == ((90, 90, 90), b"MAP ")
+    (cella, origin) = fields(path, "cella", "origin")
+    for i, axis in enumerate("xyz"):
+        if axis in dims:
+            assert cella[i] == voxel[axis] * m[i]
+            assert origin[i] == first[axis]
+    assert path.read_bytes()[212:216] == by_hand.STAMPS["<"]
+    check_plain(path, pixels)
+
+
+def test_unknown_dimensions_are_known_by_their_place(path: Path) -> None:
+    """The last is x, the one in front of it y, and a single one in front of these z."""
+    data = labelled(noise((3, 4, 5)), voxel={"z": 4.0, "y": 2.0, "x": 1.5}, first=7.0)
+    message = warned(data.rename(z="a", y="b", x="c"), path)
+    assert re.search(r"\(a, b, c\), which open as \(z, y, x\)", message)
+    expected = ((3, 4, 5)[::-1], (7.5, 8, 12), (7, 7, 7), 1)
+    assert (fields(path, "nx", "ny", "nz"), *fields(path, "cella", "origin", "ispg")) == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        options: Any = {"voxel_size": {"b": 3.0}, "overwrite": True}
+        to_mrc(xr.DataArray(noise((3, 4, 5)), dims=("a", "b", "c")), path, **options)
+    assert field(path, "cella") == (0, 12, 0)
+
+
+@pytest.mark.parametrize(
+    ("units", "angstroms"),
+    [
+        ("Angstrom", 1), ("Å", 1), ("\u212b", 1), ("A", 1), ("nanometers", 10), ("pm", 0.01),
+        ("µm", 1e4), ("\u03bcm", 1e4),
+    ],
+)  # fmt: skip
+def test_units(path: Path, units: str, angstroms: float) -> None:
+    data = labelled(noise((4, 5)), ("y", "x"), 0.5, {"x": -2.0, "y": 3.0}, units)
+    to_mrc(data, path)
+    np.testing.assert_allclose(field(path, "cella")[:2], [2.5 * angstroms, 2 * angstroms], 1e-6)
+    np.testing.assert_allclose(field(path, "origin")[:2], [-2 * angstroms, 3 * angstroms], 1e-6)
+
+
+def test_each_coordinate_has_its_units(path: Path) -> None:
+    data = labelled(noise((3, 4, 5)), ("z", "y", "x"), 2.0)
+    data["z"].attrs["units"] = "nm"
+    data["y"].attrs["units"] = "pm"
+    to_mrc(data, path)
+    assert field(path, "cella") == pytest.approx((10, 0.08, 60))
+
+
+def test_single_position_has_its_spacing(path: Path) -> None:
+    data = labelled(noise((1, 1, 5)), ("z", "y", "x"), {"z": 4.0, "y": 3.0, "x": 2.0}, 6.0, "nm")
+    to_mrc(data, path)
+    assert field(path, "cella") == (100, 30, 40)
+    assert field(path, "origin") == (60, 60, 60)
+    assert opened(path).data.dims == ("z", "y", "x")
+
+
+def test_selected_section_is_a_volume_still(path: Path, tmp_path: Path) -> None:
+    """Its spacing came from the file that it was read from."""
+    source = tmp_path / "source.mrc"
+    source.write_bytes(by_hand.mrc(noise((4, 5, 6)), cella=(12, 10, 12)))
+    to_mrc(opened(source).isel(z=[2]), path)
+    ds = opened(path)
+    assert ds.data.dims == ("z", "y", "x")
+    assert ds.mrc.voxel_size == pytest.approx({"z": 3, "y": 2, "x": 2})
+    assert ds.z.item() == pytest.approx(6)
+
+
+def test_coarsened_data_have_larger_voxels(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.mrc"
+    source.write_bytes(by_hand.mrc(noise((4, 6, 8)), cella=(16, 12, 8)))
+    data = opened(source).data.coarsen(z=2, y=2, x=2).mean()
+    to_mrc(data, path)
+    assert field(path, "cella") == (16, 12, 8)
+    assert field(path, "origin") == (1, 1, 1)
+    np.testing.assert_array_equal(opened(path).data, data)
+
+
+@kinds
+def test_averaged_to_one_voxel_the_size_is_unknown(tmp_path: Path, suffix: str) -> None:
+    source, path = tmp_path / "a.mrc", tmp_path / f"b{suffix}"
+    source.write_bytes(by_hand.mrc(noise((4, 4, 4)), cella=(8, 8, 8)))
+    one = opened(source).data.coarsen(z=4).mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        to_mrc(one, path, mode=2)
+    assert field(path, "cella")[2] == 0
+    to_mrc(opened(source).data[1:2], path, overwrite=True)
+    assert field(path, "cella")[2] == 2
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "cella"),
+    [(3.0, (15, 12, 9)), (2, (10, 8, 6)), ({"x": 1, "y": 2.0, "z": 0.5}, (5, 8, 1.5))],
+)
+def test_voxel_size_as_argument_wins(path: Path, voxel_size: Any, cella: Any) -> None:
+    pixels = noise((3, 4, 5))
+    data = pixels if voxel_size == 2 else labelled(pixels, voxel=7.0, units="nm")
+    to_mrc(data, path, voxel_size=voxel_size)
+    assert field(path, "cella") == cella
+    np.testing.assert_array_equal(opened(path).data, pixels)
+
+
+def test_voxel_size_of_one_dimension_leaves_the_others(path: Path) -> None:
+    data = labelled(noise((3, 4, 5)), ("z", "y", "x"), 2.0)
+    to_mrc(data, path, voxel_size={"z": 5})
+    assert field(path, "cella") == (10, 8, 15)
+
+
+@pytest.mark.parametrize("voxel_size", [0, INF, {"z": NAN}, {"t": 1}])
+def test_bad_voxel_size_is_refused(path: Path, voxel_size: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="voxel_size"):
+        to_mrc(noise((3, 4, 5)), path, voxel_size=voxel_size)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [lambda n: np.arange(n) ** 2.0, lambda n: -2.0 * np.arange(n), lambda n: np.zeros(n),
+     lambda n: np.where(np.arange(n) == 1, NAN, np.arange(n))],
+    ids=["irregular", "decreasing", "equal", "nan"],
+)  # fmt: skip
+def test_irregular_coordinate_is_refused(path: Path, positions: Any) -> None:
+    data = labelled(noise((4, 5, 6)), ("z", "y", "x"))
+    bad = data.assign_coords({"y": ("y", positions(5), {"units": "nm"})})
+    with pytest.raises(MrcError, match=r"\by\b") as caught:
+        to_mrc(bad, path)
+    assert re.search(r"voxel_size|drop_vars|sortby", str(caught.value))
+    assert not path.exists()
+    # what it may say to do
+    to_mrc(bad.drop_vars("y"), path)
+    assert field(path, "cella")[1] == 0
+
+
+@unwarned
+def test_irregular_coordinate_with_voxel_size(path: Path) -> None:
+    data = labelled(noise((4, 5, 6)), ("z", "y", "x"))
+    bad = data.assign_coords(z=("z", [0.0, 1.0, 4.0, 9.0], {"units": "angstrom"}))
+    to_mrc(bad, path, voxel_size={"z": 2})
+    assert field(path, "cella") == (15, 12.5, 8)
+
+
+def test_coordinate_that_went_through_float32_is_regular(path: Path) -> None:
+    data = labelled(noise((4, 500)), ("y", "x"), 1.1, 1234.5)
+    narrow = data.assign_coords(x=("x", data.x.values.astype("f4"), data.x.attrs))
+    to_mrc(narrow, path)
+    assert field(path, "cella")[0] == pytest.approx(550, rel=1e-5)
+
+
+def test_irregular_positions_far_away_are_refused(path: Path) -> None:
+    x = 1e7 + np.array([0, 10, 20, 35, 40, 50.0])
+    coords = {"x": ("x", x, {"units": "angstrom"})}
+    data = xr.DataArray(noise((4, 6)), dims=("y", "x"), coords=coords)
+    with pytest.raises(MrcError, match="x is not regular"):
+        to_mrc(data, path)
+
+
+def test_decreasing_positions_are_refused_whatever_the_voxel_size(path: Path) -> None:
+    x = ("x", np.arange(6)[::-1] * 10.0, {"units": "angstrom"})
+    data = xr.DataArray(noise((4, 6)), dims=("y", "x"), coords={"x": x})
+    with pytest.raises(MrcError, match="x decreases"):
+        to_mrc(data, path, voxel_size=10)
+
+
+def test_positions_beyond_any_stage_are_reported(path: Path) -> None:
+    x = ("x", 1e12 + np.arange(6.0), {"units": "angstrom"})
+    data = xr.DataArray(noise((4, 6)), dims=("y", "x"), coords={"x": x})
+    with pytest.warns(MrcWarning, match="beyond 10 cm"):
+        to_mrc(data, path)
+
+
+def test_numbers_beyond_float32_are_refused_at_once(path: Path) -> None:
+    with pytest.raises(MrcError, match="more than a header can hold"):
+        to_mrc(da.ones((4, 5)).map_blocks(lambda b: 1 / 0, dtype="f4"), path, voltage=1e39)
+
+
+# labels -----------------------------------------------------------------------------------------
+
+
+def test_users_labels_are_added(path: Path) -> None:
+    given = ["aligned", "x" * 80]
+    to_mrc(noise((4, 5)), path, labels=given)
+    found = labels(path)
+    assert len(found) == 3
+    assert [label for label in found if label in given] == given
+    check_validity(path)
+
+
+@unwarned
+def test_labels_are_ten_at_most(path: Path, tmp_path: Path) -> None:
+    old = [f"old {k}" for k in range(10)]
+    source = tmp_path / "source.mrc"
+    texts = (b"old 0", b"", *(label.encode() for label in old[1:9]))
+    source.write_bytes(by_hand.mrc(noise((3, 4, 5)), labels=texts))
+    to_mrc(opened(source), path, labels=["new"])
+    found = labels(path)
+    assert len(found) == 10
+    # in their order, and as many as there is room for
+    assert found[:9] == [*old[:8], "new"]
+
+
+@unwarned
+def test_labels_of_the_user_outlast_rewrites(tmp_path: Path) -> None:
+    to_mrc(noise((4, 5)), tmp_path / "0.mrc", labels=["mine"])
+    for k in range(4):
+        to_mrc(opened(tmp_path / f"{k}.mrc"), tmp_path / f"{k + 1}.mrc")
+        assert "mine" in labels(tmp_path / f"{k + 1}.mrc")
+    check_validity(tmp_path / "4.mrc")
+
+
+def test_too_many_labels_are_refused(path: Path) -> None:
+    with pytest.raises(MrcError, match="10 labels; accepted: up to 9"):
+        to_mrc(noise((4, 5)), path, labels=["x"] * 10)
+    assert not path.exists()
+
+
+# the crystal of the source -------------------------------------------------------------------
+
+
+SYMMETRY = b"".join(
+    text.ljust(80) for text in (b"X,  Y,  Z", b"-X+1/2, -Y, Z+1/2", b"-X, Y+1/2, -Z+1/2")
+)
+CRYSTAL: dict[str, Any] = {"ispg": 19, "cellb": (90, 100, 120), "exttyp": b"CCP4"}
+
+
+def test_crystal_is_preserved_where_the_grid_is(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.map"
+    source.write_bytes(by_hand.mrc(noise((3, 4, 5)), extended=SYMMETRY, **CRYSTAL))
+    data = (opened(source, chunks={}).data * 2).compute()
+    to_mrc(data, path)
+    assert fields(path, "ispg", "exttyp", "cellb") == (19, b"CCP4", (90, 100, 120))
+    assert extended(path) == SYMMETRY
+    check_plain(path, data.values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.isel(z=slice(1, 3)),
+        lambda data: data.coarsen(x=2, y=2, z=2).mean(),
+    ],
+)
+@unwarned
+def test_crystal_is_dropped_where_the_grid_changes(
+    path: Path, tmp_path: Path, change: Any
+) -> None:
+    source = tmp_path / "source.map"
+    source.write_bytes(by_hand.mrc(noise((4, 4, 4)), extended=SYMMETRY, **CRYSTAL))
+    to_mrc(change(opened(source).data), path)
+    assert fields(path, "ispg", "nsymbt") == (1, 0)
+    check_validity(path)
+
+
+def test_skew_and_symmetry_are_carried_together(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.mrc"
+    raw = bytearray(by_hand.mrc(noise((3, 4, 5)), extended=b"X,  Y,  Z".ljust(80)))
+    skew = struct.pack("<i12f", 1, *range(2, 14))
+    raw[96:148] = skew
+    source.write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MrcWarning)
+        data = (opened(source).data * 2).compute()
+        # mrcz has the voltage in the same bytes, so it is dropped, with a warning
+        attrs = data.attrs | {"voltage_kV": 200.0}
+        to_mrc(data.assign_attrs(attrs), path)
+    assert path.read_bytes()[96:148] == skew
+    assert "voltage, C3 and gain" in warned(data, path, voltage=300, overwrite=True)
+    assert path.read_bytes()[96:148] == skew
+    assert path.read_bytes()[1024:1104] == raw[1024:1104]
+
+
+def test_what_the_file_said_survives_arithmetic(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.mrc"
+    cell: dict[str, Any] = {
+        "exttyp": b"MRCO", "cellb": (90, 100, 110), "cella": (10, 8, 6), "origin": (1, 2, 3),
+    }  # fmt: skip
+    source.write_bytes(
+        by_hand.mrc(noise((3, 4, 5)), labels=(b"a long story",), extended=b"secret" * 40, **cell)
+    )
+    data = (opened(source, chunks={}).data * 2).where(lambda values: values > 0, 0)
+    to_mrc(data.to_dataset(name="other"), path)
+    assert labels(path)[0] == "a long story"
+    assert dict(zip(cell, fields(path, *cell), strict=True)) == cell
+    assert extended(path) == b"secret" * 40

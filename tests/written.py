@@ -1,0 +1,157 @@
+"""What the tests of writing share: labelled data, and how a written file is read by others."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import dask.array as da
+import mrcfile
+import numpy as np
+import pytest
+import rsciio.mrc
+import xarray as xr
+
+from mrc_xarray import MrcWarning, to_mrc
+
+Array = np.ndarray[Any, Any]
+ORDERS = {"little": "<", "big": ">"}
+UNDETERMINED = (0, -1, -2, -1)
+
+kinds = pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
+# where another test looks at warnings
+unwarned = pytest.mark.filterwarnings("ignore::mrc_xarray.MrcWarning")
+# chunks smaller than what is offered are meant here
+any_chunks = pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
+
+
+def noise(shape: tuple[int, ...], dtype: Any = "f4", seed: int = 0) -> Array:
+    """Return values over the whole range of integers, and with imaginary parts if any."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return rng.integers(info.min, info.max, shape, dtype, endpoint=True)
+    if dtype.kind == "b":
+        return rng.random(shape) < 0.5
+    # mrcfile adds up squares of float16 as float16
+    pixels = (1 if dtype == "f2" else 100) * rng.standard_normal(shape)
+    return (pixels + 1j * pixels[::-1] if dtype.kind == "c" else pixels).astype(dtype)
+
+
+def labelled(
+    pixels: Any,
+    dims: tuple[str, ...] = ("z", "y", "x"),
+    voxel: float | dict[str, float] = 2.5,
+    first: float | dict[str, float] = 0.0,
+    units: str = "angstrom",
+) -> xr.DataArray:
+    """Give x, y and z a position; a single one has its spacing as an attribute."""
+    coords = {}
+    for dim, n in zip(dims, pixels.shape, strict=True):
+        if dim in ("x", "y", "z"):
+            step = voxel[dim] if isinstance(voxel, dict) else voxel
+            start = first[dim] if isinstance(first, dict) else first
+            attrs = {"units": units} | ({"spacing": step} if n == 1 else {})
+            coords[dim] = (dim, start + step * np.arange(n), attrs)
+    return xr.DataArray(pixels, coords, dims)
+
+
+def in_chunks(pixels: Array, chunks: Any) -> Any:
+    return pixels if chunks is None else da.from_array(pixels, chunks=chunks)
+
+
+def counted(pixels: Array, chunks: Any) -> tuple[da.Array, Counter[Any]]:
+    """Return a lazy array, and how often each of its blocks was computed."""
+    counts: Counter[Any] = Counter()
+
+    def block(part: Array, block_info: Any = None) -> Array:
+        counts[tuple(block_info[0]["chunk-location"])] += 1
+        return part
+
+    lazy = da.from_array(pixels, chunks=chunks)
+    meta = np.empty((0,) * pixels.ndim, pixels.dtype)
+    return lazy.map_blocks(block, meta=meta), counts
+
+
+def opened(path: Path, **options: Any) -> xr.Dataset:
+    with warnings.catch_warnings():
+        # about extended headers of an unknown kind
+        warnings.filterwarnings("ignore", ".*[Ee]xt", MrcWarning)
+        return xr.open_dataset(path, engine="mrc", **options)
+
+
+def warned(data: Any, path: Path, **options: Any) -> str:
+    """Write, and return the text of the one warning."""
+    with pytest.warns(MrcWarning) as caught:
+        to_mrc(data, path, **options)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    return str(caught[0].message)
+
+
+def field(path: Path, name: str, byteorder: str = "<") -> Any:
+    """Return a header field from its bytes."""
+    offset, code = by_hand.FIELDS[name]
+    with path.open("rb") as file:
+        values = struct.unpack_from(byteorder + code, file.read(1024), offset)
+    return values[0] if len(values) == 1 else values
+
+
+def fields(path: Path, *names: str, byteorder: str = "<") -> tuple[Any, ...]:
+    return tuple(field(path, name, byteorder) for name in names)
+
+
+def statistics(path: Path) -> tuple[float, ...]:
+    return fields(path, "dmin", "dmax", "dmean", "rms")
+
+
+def labels(path: Path) -> list[str]:
+    """Return the texts, after a check that they come first and are counted."""
+    raw = path.read_bytes()
+    texts = [raw[at : at + 80].rstrip(b" \0").decode() for at in range(224, 1024, 80)]
+    n = field(path, "nlabl")
+    assert all(texts[:n])
+    assert not any(texts[n:])
+    return texts[:n]
+
+
+def extended(path: Path) -> bytes:
+    return path.read_bytes()[1024 : 1024 + field(path, "nsymbt")]
+
+
+def stored(path: Path) -> bytes:
+    """Return the bytes after the header of a file without an extended header."""
+    return path.read_bytes()[1024:]
+
+
+def read_by_rosettasciio(reader: Any, path: Path) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # it leaves the file to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        result: dict[str, Any] = reader.file_reader(str(path))[0]
+    return result
+
+
+def check_validity(path: Path) -> None:
+    report = io.StringIO()
+    assert mrcfile.validate(path, print_file=report), report.getvalue()
+
+
+def check_plain(path: Path, pixels: Array, byteorder: str = "<", *, valid: bool = True) -> None:
+    """Compare with what other programs read from a plain file."""
+    with mrcfile.open(path) as mrc:
+        assert mrc.data.dtype.newbyteorder("=") == pixels.dtype
+        np.testing.assert_array_equal(mrc.data.reshape(pixels.shape), pixels)
+    if valid:
+        check_validity(path)
+    # RosettaSciIO reads all files as little-endian pixels, and 8 bits as unsigned
+    if byteorder == "<":
+        found = read_by_rosettasciio(rsciio.mrc, path)["data"]
+        found = found.view("i1") if pixels.dtype == "i1" else found
+        np.testing.assert_array_equal(np.reshape(found, pixels.shape), pixels)
