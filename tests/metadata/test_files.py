@@ -13,7 +13,10 @@ def test_problem_names_file_line_and_key() -> None:
     assert problem.message("a.st") == (
         "a.st: a.mdoc, line 2: Defocus is '?'; accepted: a number. It is unknown."
     )
-    assert "strict=True refuses it. Without strict: It is unknown." in problem.refusal("a.st")
+    assert (
+        "strict=True does not accept it. Without strict=True: It is unknown."
+        in problem.refusal("a.st")
+    )
     assert not problem.strict
     assert problem.offset == 10
     assert file.problem("A", "", "", "", line=1).offset == 3

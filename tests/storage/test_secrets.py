@@ -496,7 +496,7 @@ def test_conversion_shows_no_secret(
     main(["convert", str(path), f"s3://{USER}:{PASSWORD}@bucket/a.mrc", "--quiet"])
     shown = capsys.readouterr()
     assert "no dimension 'q'" in shown.err
-    assert "netCDF can only be written to a disk" in shown.err
+    assert "netCDF can only be written to a local path" in shown.err
     assert_none(shown.out + shown.err)
 
 

@@ -28,8 +28,8 @@ import xarray as xr
 from mrc_xarray import MrcError
 from mrc_xarray.storage import open_source
 
-N, SECTION = 4, 64 * 64 * 2
-OLD = np.random.default_rng(3).integers(-1000, 1000, (N, 64, 64), "i2")
+N, SECTION = 4, 192 * 192 * 2
+OLD = np.random.default_rng(3).integers(-1000, 1000, (N, 192, 192), "i2")
 NEW = OLD + np.int16(5000)
 # the statistics in the headers differ, like the pixels
 OLD_BYTES = by_hand.mrc(OLD, dmin=float(OLD.min()))
