@@ -13,6 +13,7 @@ import copy
 import gzip
 import lzma
 import re
+import struct
 import zipfile
 import zlib
 from types import ModuleType
@@ -24,6 +25,8 @@ __all__ = ["Decoder", "MemberDecoder", "isal", "open_archive"]
 
 # compressed bytes that are decoded at once: few, because the unused rest is copied each time
 _BLOCK = 16 * 1024
+# checksum and size after a gzip member
+_TRAILER = struct.Struct("<2I")
 # xz -9 uses 64 MiB, and the libraries of zstd refuse more than this
 _MOST_DICTIONARY = 128 * 1024**2
 # a decoder needs some KiB more than its dictionary
@@ -54,9 +57,10 @@ def isal() -> ModuleType | None:
 class MemberDecoder:
     """The members of a gzip, bzip2, xz or lzma file.
 
-    All bytes in front of a fault are returned before it is raised, except for those of the last
-    `_BLOCK` compressed bytes. A wrong checksum of gzip is a `gzip.BadGzipFile`. Between members
-    there may be zeros; other data after a member are ignored.
+    Bytes in front of a fault are returned before it is raised, except for those of the last
+    `_BLOCK` compressed bytes in front of invalid data. A wrong checksum of gzip, after which all
+    bytes are returned, is a `gzip.BadGzipFile`. Between members there may be zeros; other data
+    after a member are ignored.
     """
 
     def __init__(self, codec: str, magic: bytes, file: BinaryIO, name: str) -> None:
@@ -83,12 +87,13 @@ class MemberDecoder:
                 return False
             ahead = block.lstrip(b"\0")
         if len(ahead) < _BLOCK:
-            # isal needs a complete header
+            # the header has to be complete
             ahead += self._file.read(_BLOCK)
         if not re.match(self._magic, ahead):
             return False
         self._ahead = ahead
         if self._codec == "gzip":
+            self._ahead = ahead[_gzip_header(ahead) :]
             self._member = _Inflate()
         elif self._codec == "bz2":
             self._member = bz2.BZ2Decompressor()
@@ -105,9 +110,6 @@ class MemberDecoder:
         except Exception as error:
             if "Memory usage limit" in str(error):
                 raise _too_much_memory(self._name, _dictionary(given)) from None
-            if self._codec == "gzip" and "check" in str(error):
-                # zlib and isal have classes of their own, for any fault
-                raise gzip.BadGzipFile(str(error)) from None
             raise
         if needs_input and not (data or given or self._member.eof):
             raise EOFError("Compressed file ended before the end-of-stream marker was reached")
@@ -115,27 +117,60 @@ class MemberDecoder:
 
 
 class _Inflate:
-    """A decompressor of one gzip member, with the interface of `bz2.BZ2Decompressor`."""
+    """A decompressor of one gzip member, with the interface of `bz2.BZ2Decompressor`.
+
+    The checksum is compared here, because zlib and isal discard what they have decoded in the call
+    that finds a wrong one.
+    """
 
     def __init__(self) -> None:
-        library: Any = isal() or zlib
-        # 16 for gzip's header and trailer
-        self._inflate = library.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        self._library: Any = isal() or zlib
+        self._inflate = self._library.decompressobj(wbits=-zlib.MAX_WBITS)
+        self._checksum = self._size = 0
+        self._rest = b""
+        self.eof = False
 
-    def decompress(self, data: bytes, max_length: int) -> Any:
-        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        if self._inflate.eof:
+            self._rest += data
+            if len(self._rest) >= _TRAILER.size:
+                self._check()
+            return b""
+        decoded: bytes = self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
+        self._checksum = self._library.crc32(decoded, self._checksum)
+        self._size += len(decoded)
+        self._rest = self._inflate.unused_data
+        return decoded
+
+    def _check(self) -> None:
+        checksum, size = _TRAILER.unpack_from(self._rest)
+        if (checksum, size) != (self._checksum, self._size % 2**32):
+            raise gzip.BadGzipFile("the checksum or the size of the decoded bytes is wrong")
+        self.eof = True
 
     @property
     def needs_input(self) -> bool:
+        if self._inflate.eof:
+            return len(self._rest) < _TRAILER.size
         return not self._inflate.unconsumed_tail
 
     @property
-    def eof(self) -> Any:
-        return self._inflate.eof
+    def unused_data(self) -> bytes:
+        return self._rest[_TRAILER.size :]
 
-    @property
-    def unused_data(self) -> Any:
-        return self._inflate.unused_data
+
+def _gzip_header(stream: bytes) -> int:
+    """Return the length of the header of a gzip member; see section 2.3 of RFC 1952."""
+    flags, size = stream[3] if len(stream) >= 10 else 0, 10
+    if flags & 4:
+        size += 2 + int.from_bytes(stream[10:12], "little")
+    for flag in (8, 16):
+        # the name and the comment end with a zero
+        size = stream.find(b"\0", size) + 1 if flags & flag and size else size
+    size += 2 * bool(flags & 2)
+    if 10 <= size <= len(stream):
+        return size
+    raise EOFError(f"the header of a gzip member has no end in {len(stream)} bytes")
 
 
 def _dictionary(stream: bytes) -> int | None:
