@@ -271,6 +271,11 @@ class Header(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(vars(self))
 
+    def problem(self, code: str, fields: str, accepted: str, action: str) -> Problem:
+        """Return what is wrong with adjacent fields, as in "NX, NY", with values and place."""
+        found = ", ".join(_shown(self[name], PLACES[name][1]) for name in fields.split(", "))
+        return header_problem(code, fields, found, accepted, action)
+
     @property
     def stamped_byteorder(self) -> ByteOrder | None:
         """The byte order that MACHST gives, or None if it gives none."""
@@ -298,12 +303,12 @@ class Header(Mapping[str, Any]):
 
     @property
     def is_volume_stack(self) -> bool:
-        """Whether ISPG is that of a volume stack, and MZ divides NZ."""
+        """Whether ISPG means a volume stack, and MZ divides NZ."""
         return 401 <= self.ispg <= 630 and self.mz > 0 and self.nz % self.mz == 0
 
     @property
     def mrcz_version(self) -> tuple[int, ...] | None:
-        """Version of the mrcz library in the first label, or None if that is not mrcz's."""
+        """Version of the mrcz library in the first label, or None if mrcz did not write it."""
         if not self.label[0].startswith("MRCZ"):
             return None
         digits = self.label[0][4:].strip().split(".")
@@ -407,6 +412,15 @@ PLACES: dict[str, tuple[int, int]] = {
 
 
 def header_problem(code: str, field: str, found: object, accepted: str, action: str) -> Problem:
-    """Return the problem that a header field has, with the place of the field."""
-    offset, nbytes = PLACES[field]
+    """Return what is wrong with a header field, or with adjacent ones, as in "NX, NY"."""
+    places = [PLACES[name] for name in field.split(", ")]
+    offset, nbytes = places[0][0], sum(nbytes for _, nbytes in places)
     return Problem(code, field, str(found), accepted, action, offset=offset, nbytes=nbytes)
+
+
+def _shown(value: Any, nbytes: int) -> str:
+    if isinstance(value, bytes):
+        return value.hex(" ")
+    if isinstance(value, str):
+        return repr(value.ljust(nbytes, "\0"))
+    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
