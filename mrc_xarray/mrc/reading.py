@@ -33,16 +33,7 @@ __all__ = ["MrcFile", "inspect", "read"]
 
 @dataclass(frozen=True, kw_only=True)
 class MrcFile:
-    """The results of all steps of reading, and what was repaired or assumed.
-
-    Attributes
-    ----------
-    identity : Identity
-    gathered : Gathered
-    arranged : Arranged
-    placed : Placed
-    problems : tuple of Problem
-    """
+    """The results of all steps of reading, and what was repaired or assumed."""
 
     identity: Identity
     gathered: Gathered
@@ -79,20 +70,10 @@ class MrcFile:
 def inspect(
     source: Bytes, head: bytes | None = None, options: OpenOptions | None = None
 ) -> MrcFile:
-    """Read everything about a file except its pixels.
+    """Read everything about a file except its pixels; `head` is the first bytes, if known.
 
-    Parameters
-    ----------
-    source : Bytes
-    head : bytes, optional
-        The first `FIRST_READ` bytes, if they have been read.
-    options : OpenOptions, optional
-
-    Raises
-    ------
-    MrcError
-        If the file is not MRC, is truncated, or has an unknown mode; with ``strict=True`` also
-        if something had to be repaired.
+    Raises MrcError if the file is not MRC, is truncated, or has an unknown mode, and with
+    strict=True also if something had to be repaired.
     """
     chosen = options or OpenOptions()
     first = source.read(0, min(FIRST_READ, source.size or FIRST_READ)) if head is None else head
@@ -101,23 +82,19 @@ def inspect(
     gathered = gather(source, first, identity, located, chosen)
     arranged = arrange_sections(identity, located, gathered, chosen)
     placed = place(source, identity, arranged, chosen)
-    steps = (identity, located, gathered, arranged, placed)
+    steps = (identity, located, arranged, placed)
     problems = tuple(problem for step in steps for problem in step.problems)
     if chosen.strict and (errors := [p.refusal(source.name) for p in problems if p.strict]):
         raise MrcError("\n".join(errors))
     return MrcFile(
-        identity=identity,
-        gathered=gathered,
-        arranged=arranged,
-        placed=placed,
-        problems=problems,
+        identity=identity, gathered=gathered, arranged=arranged, placed=placed, problems=problems
     )
 
 
 def read(
     source: Bytes, head: bytes | None = None, options: OpenOptions | None = None
 ) -> Recording:
-    """Read a file as `inspect` does, and return it in no format's words."""
+    """Read a file as `inspect` does, and return what it contains without words of MRC."""
     file = inspect(source, head, options)
     arranged, placed = file.arranged, file.placed
     metadata = dict(arranged.metadata.keys) or None

@@ -67,7 +67,7 @@ def _is_deltavision(head: bytes) -> bool:
 
 
 def refuse_foreign(name: str, head: bytes) -> None:
-    """Raise MrcError if a file of another kind begins with `head`: 1024 bytes, or all."""
+    """Raise MrcError if `head`, 1024 bytes or the complete file, is not the start of MRC."""
     if not head:
         problem = _not_mrc("empty", "0 bytes", "It is not an MRC file.")
         raise MrcError.of(name, problem, "the file is empty (0 bytes)")
@@ -94,9 +94,9 @@ def _not_mrc(code: str, found: str, action: str) -> Problem:
 
 
 def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> tuple[int, int]:
-    """Return how many of dimensions, mode and axis order make sense, and a section's bytes.
+    """Return how many of dimensions, mode and axis order make sense, and the bytes per section.
 
-    The latter is 0 if the dimensions or the mode make no sense.
+    These are 0 if the dimensions or the mode make no sense.
     """
     nx, ny, nz, number = struct.unpack_from(order + "4i", head, 0)
     axes = struct.unpack_from(order + "3i", head, PLACES["MAPC"][0])

@@ -25,11 +25,10 @@ from mrc_xarray.metadata.find import read_sidecar
 from mrc_xarray.mrc.checks import CHECKS, check
 from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.geometry import axis_names, geometry_of
-from mrc_xarray.mrc.header import Header, header_problem
+from mrc_xarray.mrc.header import Header
 from mrc_xarray.mrc.layout import Layout, arrange
 from mrc_xarray.mrc.placing import Located
 from mrc_xarray.mrc.recognition import BYTE_ORDERS, guess_byteorder, refuse_foreign
-from mrc_xarray.mrc.signedness import mode0_dtype
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.compression import CODECS
 from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, PER_CODEC, Mode
@@ -66,15 +65,11 @@ class Gathered:
 
     records: Metadata
     sidecar: Metadata
-    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arranged:
-    """What the sections and their pixels are.
-
-    `mode0` is what decided on the sign of 8-bit data of MODE 0, else None.
-    """
+    """What the sections and their pixels are, and what decided on the sign of MODE 0."""
 
     layout: Layout
     sections: Sections
@@ -121,7 +116,7 @@ def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
     known = ", ".join(map(str, modes))
     accepted = f"{known}, and these with 1000 to {max(CODECS)}000 added in an MRCZ"
     action = "The file may be damaged or not an MRC file."
-    raise MrcError.of(name, header_problem("mode", "MODE", header.mode, accepted, action))
+    raise MrcError.of(name, header.problem("mode", "MODE", accepted, action))
 
 
 def gather(
@@ -170,7 +165,10 @@ def arrange_sections(
     is_used = layout.kind == "image_stack" or not sidecar.only_for_stacks
     used = sidecar if is_used else Metadata()
     metadata = used.over(gathered.records)
-    mode, evidence = _signed(identity, options, metadata)
+    mode, evidence = identity.mode, None
+    if mode.sign_varies:
+        dtype, evidence = _mode0_dtype(header, options.mode0, metadata.mode0)
+        mode = mode.with_sign(dtype)
     frame_index = scan.frame_index if scan is not None else None
     shape = located.sections.shape
     if frame_index is None:
@@ -191,20 +189,40 @@ def arrange_sections(
     )
 
 
-def _signed(
-    identity: Identity, options: OpenOptions, metadata: Metadata
-) -> tuple[Mode, str | None]:
-    """Return the mode with its sign, and the evidence for it if the sign varies."""
-    if not identity.mode.sign_varies:
-        return identity.mode, None
-    dtype, evidence = mode0_dtype(identity.header, options.mode0, metadata.mode0)
-    return identity.mode.with_sign(dtype), evidence
+def _mode0_dtype(header: Header, choice: str, sidecar: tuple[str, str] | None) -> tuple[str, str]:
+    """Return whether MODE 0 is "int8" or "uint8", and what decided.
+
+    See ``docs/reference/format.md#signedness``.
+    """
+    if choice != "auto":
+        return choice, "the argument mode0="
+    if sidecar is not None:
+        return sidecar
+    if header.has_imod_stamp and header.imod_flags & 1:
+        return "int8", "IMOD's flags say signed"
+    if header.has_imod_stamp:
+        return "uint8", "IMOD's flags say unsigned"
+    if header.is_direct_electron:
+        return "uint8", "a Direct Electron server wrote the file"
+    if header.has_statistics:
+        fits_int8 = header.dmin >= -128 and header.dmax <= 127
+        fits_uint8 = header.dmin >= 0 and header.dmax <= 255
+        if fits_int8 != fits_uint8:
+            evidence = f"DMIN is {header.dmin:g} and DMAX {header.dmax:g}"
+            return "int8" if fits_int8 else "uint8", evidence
+    if header.mrcz_version is not None:
+        return "int8", "mrcz wrote the file, and can't write unsigned bytes"
+    if header.has_valid_nversion:
+        return "int8", "NVERSION is valid, and MRC2014 is signed"
+    if not header.has_map_word:
+        return "uint8", "a header without MAP is from before 2000"
+    return "int8", "assumed: nothing in the header says"
 
 
 def place(source: Bytes, identity: Identity, arranged: Arranged, options: OpenOptions) -> Placed:
     """Find the positions along each dimension.
 
-    The step of a sidecar overrides the header's, and the header's overrides that of records.
+    The step of a sidecar overrides the step of the header, which overrides the step of records.
     """
     axes, shape = axis_names(identity.header), arranged.sections.shape
     metadata, leading = arranged.metadata, arranged.layout.leading
