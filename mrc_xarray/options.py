@@ -14,12 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenOptions"]
 
-# arguments of other readers, with the one to use here
-_ELSEWHERE = {
-    "navigation_shape": "navigation_shape= is RosettaSciIO's, in the order (x, y); "
-    "here write scan_shape=(y, x)",
-}
-
 
 def _choice(*accepted: str) -> Any:
     """Declare an argument that is one of several texts; the first one is the default."""
@@ -108,22 +102,17 @@ class OpenOptions:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:
-        """Return the options that a caller gave by keyword.
-
-        Raises
-        ------
-        TypeError
-            If there is no such argument.
-        ValueError
-            If a value is none of those that are accepted.
-        """
+        """Return the options that a caller gave by keyword."""
+        if "navigation_shape" in arguments:
+            raise TypeError(
+                "navigation_shape= is RosettaSciIO's, in the order (x, y); "
+                "here write scan_shape=(y, x)"
+            )
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = [name for name in arguments if name not in known]
-        for name in unknown:
-            if name in _ELSEWHERE:
-                raise TypeError(_ELSEWHERE[name])
         if unknown:
-            raise TypeError(f"unknown arguments: {', '.join(unknown)}")
+            accepted = ", ".join(sorted(known))
+            raise TypeError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}")
         return cls(**arguments)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The attributes of labelled data: their names, which values they can have, and how they are made.
+"""The attributes of labelled data: names, accepted values, and how they are made.
 
 Attributes pass through arithmetic, and through netCDF and Zarr files that anyone may have made.
 They are data, and nothing is opened because an attribute names it.
@@ -96,7 +96,7 @@ def _is_json(kind: type) -> Callable[[object], bool]:
     return is_json
 
 
-#: By name of an attribute that the engine sets, whether a value is one that it can have.
+#: For each attribute that the engine sets, a function that checks whether a value is possible.
 OWN_ATTRS: dict[str, Callable[[object], bool]] = {
     "mrc_header": _is_json(dict),
     "mrc_metadata": _is_json(dict),
@@ -115,7 +115,7 @@ OWN_ATTRS: dict[str, Callable[[object], bool]] = {
     "c3_mm": _is_number,
     "gain_e_per_DN": _is_number,
 }
-#: The same for the attributes of a spatial coordinate.
+#: The same for the attributes of spatial coordinates.
 COORDINATE_ATTRS: dict[str, Callable[[object], bool]] = {
     "spacing": _is_step,
     "units": _is_text,

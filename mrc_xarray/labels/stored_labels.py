@@ -39,15 +39,7 @@ class StoredLabels:
 
     @classmethod
     def parse(cls, stored: Any, sections_shape: tuple[int, ...]) -> StoredLabels | None:
-        """Decode labels; return None if they are malformed or do not fit the pixels.
-
-        Parameters
-        ----------
-        stored : object
-            The decoded JSON.
-        sections_shape : tuple of int
-            The number of sections, of rows, of columns, and of samples.
-        """
+        """Decode labels; return None if they are malformed or do not fit the pixels."""
         if not isinstance(stored, dict):
             return None
         try:

@@ -14,7 +14,6 @@ from mrc_xarray.mrc.layout import Layout
 from mrc_xarray.mrc.placing import locate
 from mrc_xarray.mrc.steps import (
     Arranged,
-    Gathered,
     Identity,
     Placed,
     arrange_sections,
@@ -36,7 +35,6 @@ class MrcFile:
     """The results of all steps of reading, and what was repaired or assumed."""
 
     identity: Identity
-    gathered: Gathered
     arranged: Arranged
     placed: Placed
     problems: tuple[Problem, ...]
@@ -86,9 +84,7 @@ def inspect(
     problems = tuple(problem for step in steps for problem in step.problems)
     if chosen.strict and (errors := [p.refusal(source.name) for p in problems if p.strict]):
         raise MrcError("\n".join(errors))
-    return MrcFile(
-        identity=identity, gathered=gathered, arranged=arranged, placed=placed, problems=problems
-    )
+    return MrcFile(identity=identity, arranged=arranged, placed=placed, problems=problems)
 
 
 def read(

@@ -68,29 +68,21 @@ def _is_deltavision(head: bytes) -> bool:
 
 def refuse_foreign(name: str, head: bytes) -> None:
     """Raise MrcError if `head`, 1024 bytes or the complete file, is not the start of MRC."""
-    if not head:
-        problem = _not_mrc("empty", "0 bytes", "It is not an MRC file.")
-        raise MrcError.of(name, problem, "the file is empty (0 bytes)")
     kind = _foreign(head)
     if kind is None and len(head) >= HEADER_SIZE and _is_deltavision(head):
         kind = "a DeltaVision file (−16224 at bytes 96–97): open it with the package mrc"
-    if kind is not None:
-        raise MrcError.of(
-            name, _not_mrc("foreign", kind, "It is not an MRC file."), f"this is {kind}"
-        )
-    if len(head) < HEADER_SIZE:
-        problem = _not_mrc("short", f"{len(head)} bytes", "It is truncated, or not an MRC file.")
-        message = (
-            f"the file has {len(head)} bytes, and an MRC header alone has {HEADER_SIZE}; "
-            "it is truncated, or not an MRC file"
-        )
-        raise MrcError.of(name, problem, message)
-
-
-def _not_mrc(code: str, found: str, action: str) -> Problem:
-    return Problem(
-        code, "the file", found, f"{HEADER_SIZE} bytes of header, and pixels", action, offset=0
-    )
+    action = "It is not an MRC file."
+    if not head:
+        code, found, message = "empty", "0 bytes", "the file is empty (0 bytes)"
+    elif kind is not None:
+        code, found, message = "foreign", kind, f"this is {kind}"
+    elif len(head) < HEADER_SIZE:
+        code, found, action = "short", f"{len(head)} bytes", "It is truncated, or not an MRC file."
+        message = f"the file has {found}, and an MRC header alone has {HEADER_SIZE}. {action}"
+    else:
+        return
+    accepted = f"{HEADER_SIZE} bytes of header, and pixels"
+    raise MrcError.of(name, Problem(code, "the file", found, accepted, action, offset=0), message)
 
 
 def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> tuple[int, int]:
