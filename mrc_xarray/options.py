@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,16 +113,6 @@ class OpenOptions:
             accepted = ", ".join(sorted(known))
             raise TypeError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}")
         return cls(**arguments)
-
-    @classmethod
-    def parameters(cls) -> list[inspect.Parameter]:
-        """Return the options as keyword-only parameters, for a signature."""
-        return list(inspect.signature(cls).parameters.values())
-
-    @classmethod
-    def documentation(cls) -> str:
-        """Return the numpydoc entries of all parameters."""
-        return inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")[2]
 
     @property
     def decides_layout(self) -> bool:

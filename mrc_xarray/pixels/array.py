@@ -247,9 +247,9 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
 def _finest(
     sections: Sections, numbers: Numbers, picks: list[Pick], longest: int
 ) -> tuple[Sections, Numbers, list[Pick]]:
-    """Choose what is read: sections; or rows, if some are selected; or pixels of very long rows.
+    """Read complete sections, or rows if some are selected, or pixels of very long rows.
 
-    Returns these as sections, the numbers of the selected ones, and what is selected of each.
+    These are returned as sections, with the numbers of the selected ones, and the picks within.
     """
     _, n_rows, n_columns, *_ = sections.shape
     rows, columns, *samples = picks

@@ -72,11 +72,6 @@ class Mode:
         return self.sign_varies and np.dtype(self.stored).kind == "u"
 
     @property
-    def has_statistics(self) -> bool:
-        """Whether pixels have a minimum and a maximum: complex numbers have no order."""
-        return np.dtype(self.decoded).kind != "c"
-
-    @property
     def value_range(self) -> tuple[float, float]:
         """The least and the largest finite value, for complex values of each part."""
         return _range(np.dtype(self.decoded))
@@ -95,22 +90,15 @@ class Mode:
         return not self.is_packed and stored == np.dtype(self.decoded)
 
     def decode(self, raw: npt.NDArray[np.uint8], byteorder: ByteOrder, n_columns: int) -> Array:
-        """Return the pixels of complete rows, in the byte order of the file.
-
-        The result has the shape ``(n_rows, n_columns, *samples)``.
-        """
+        """Return pixels ``(n_rows, n_columns, *samples)``, in the byte order of the file."""
         stored = raw.view(np.dtype(self.stored).newbyteorder(byteorder))
         return stored.reshape(-1, n_columns, *self.samples)
 
     def cast(self, pixels: Array) -> Array:
         """Return pixels as values of this mode, of the native dtype `decoded`.
 
-        Floats are rounded to the nearest integer where the mode stores integers.
-
-        Raises
-        ------
-        MrcError
-            If a value is outside of `value_range`.
+        Floats are rounded to the nearest integer where the mode stores integers. Raises MrcError
+        if a value is outside of `value_range`.
         """
         decoded = np.dtype(self.decoded)
         if np.can_cast(pixels.dtype, decoded) and self.value_range == _range(decoded):
@@ -233,20 +221,9 @@ EMAN2_MODES: dict[int, Mode] = {
 
 
 def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = False) -> Mode:
-    """Choose how pixels are stored.
+    """Return the requested mode, by default the one that stores `dtype` without loss.
 
-    Parameters
-    ----------
-    dtype : dtype
-    number : int, optional
-        The requested mode; by default the one that stores `dtype` without loss.
-    is_rgb : bool
-        Whether the last dimension is red, green and blue.
-
-    Raises
-    ------
-    MrcError
-        If no mode stores the dtype without loss, or the requested mode can't store it.
+    Raises MrcError if no mode stores the dtype without loss, or the requested mode can't store it.
     """
     dtype = np.dtype(dtype)
     if number is None:

@@ -21,17 +21,9 @@ UNDETERMINED: dict[str, Any] = {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms":
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The statistics of some pixels, which can be joined with those of others.
+    """The statistics of pixels, which can be joined with the statistics of other pixels.
 
-    Attributes
-    ----------
-    n : int
-        Number of finite values.
-    least, most : float
-        Minimum and maximum.
-    mean : float
-    squares : float
-        Sum of the squared deviations from the mean.
+    `n` is the number of finite values, and `squares` the sum of squared deviations from the mean.
     """
 
     n: int = 0
