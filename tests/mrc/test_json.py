@@ -1,4 +1,4 @@
-"""JSON of a stranger's file may be malformed, too deep or too long, or contain false labels."""
+"""JSON of an untrusted file may be malformed, too deep or too long."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def fei(n_sections: int, n_records: int) -> bytes:
 
 
 def serialem(**fields: Any) -> bytes:
-    """Bytes as SerialEM writes them: tilt angle and stage, 6 bytes a section."""
+    """Bytes as SerialEM writes them: tilt angle and stage, 6 bytes per section."""
     records = b"".join(struct.pack("<hhh", 100 * i, 25, 50) for i in range(6))
     return imod(extended=records, nint=6, nreal=5, **fields)
 
@@ -63,7 +63,7 @@ def direct_electron(n_sections: int = 6) -> bytes:
     )  # fmt: skip
 
 
-# what, by whom → (name, bytes, dimensions, beginning of the rule)
+# content and writer → (name, bytes, dimensions, beginning of the rule)
 BY_HAND: dict[str, tuple[str, bytes, tuple[str, ...], str]] = {
     "volume stack, ISPG 401": ("x.mrc", hand(ispg=401, mz=3), VOLUMES, "1"),
     "volume stack, ISPG 630": ("x.mrc", hand(ispg=630, mz=2), VOLUMES, "1"),
@@ -155,7 +155,7 @@ def test_rule_by_program(tmp_path: Path, case: str) -> None:
         np.testing.assert_array_equal(ds.data.values.ravel(), np.arange(ds.data.size))
 
 
-def test_mdoc_beside_the_file_makes_a_stack(tmp_path: Path) -> None:
+def test_mdoc_next_to_the_file_makes_a_stack(tmp_path: Path) -> None:
     path = tmp_path / "series.mrc"
     path.write_bytes(imod())
     (tmp_path / "series.mrc.mdoc").write_text(
@@ -221,7 +221,6 @@ def test_mrcz_before_0_5_wrote_the_shape_to_mz(tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({"layout": "image"}, MrcError, r"file\.mrc: layout='image' needs one section.* 6"),
-        ({"layout": "stack"}, ValueError, "layout is 'stack'; accepted: 'auto', 'image'"),
         ({"layout": "scan"}, ValueError, "layout is 'scan'; accepted: 'auto', 'image'"),
         ({"scan_shape": (2, 2)}, MrcError, r"file\.mrc: scan_shape \(2, 2\) has 4.* 6 frames"),
         ({"scan_shape": (-2, -3)}, MrcError, r"scan_shape \(-2, -3\)"),

@@ -46,7 +46,7 @@ def legacy(order: str) -> bytes:
     return b"".join(struct.pack(order + "14f", t, *floats).ljust(128, b"\0") for t in TILTS)
 
 
-# kind → its records for N sections, and what the header says of them
+# kind → its records for N sections, and the header fields
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "FEI1": (lambda o: fei(o, size=768, version=0), {"exttyp": b"FEI1"}),
     "FEI2": (lambda o: fei(o, size=888, version=2), {"exttyp": b"FEI2"}),
@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def stack(kind: str, order: str, nsymbt_in_sections: float) -> tuple[bytes, int]:
-    """Return a complete file whose NSYMBT is the length of so many sections, and NSYMBT."""
+    """Return a complete file, and its NSYMBT, which is the length of so many sections."""
     make, fields = KINDS[kind]
     records = make(order)
     n_columns = int(len(records) / nsymbt_in_sections)
@@ -118,7 +118,7 @@ def test_truncated_in_a_stream() -> None:
     np.testing.assert_array_equal(ds.data[:, 0, 0], np.arange(1, N))
 
 
-def test_no_more_is_read_to_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_no_more_is_read_to_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     complete, nsymbt = stack("json, long", "<", 1)
     (tmp_path / "a.mrc").write_bytes(complete[:-nsymbt])
     asked: list[tuple[int, int]] = []
@@ -173,11 +173,11 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", FIELDS)
-def test_announced_yet_absent(kind: str) -> None:
+def test_pixels_are_not_mistaken_for_records(kind: str) -> None:
     """EXTTYP alone is no evidence: such files are opened with a warning."""
     for pixels, data in PIXELS.items():
         if (kind, pixels) == ("AGAR", "counting up, float"):
-            # one degree more in each section: a tilt series indeed
+            # each section has one degree more: this is a valid tilt series
             continue
         order = "<" if data.dtype.kind == "i" else ">"
         for nsymbt in (data[0].nbytes, 6400):
