@@ -1,4 +1,4 @@
-"""The name of the source leads back to its file, and no other attribute leads anywhere."""
+"""Only the name of the source gives access to its file; no other attribute opens anything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def opened(path: Any, **options: Any) -> xr.Dataset:
     return xr.open_dataset(path, engine="mrc", **options)
 
 
-# the user's own session -------------------------------------------------------------------------
+# the same session -------------------------------------------------------------------------------
 
 DERIVED: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
     "itself": lambda data: data,
@@ -88,7 +88,7 @@ def test_extended_header_of_any_target(path: Path, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_file_objects_are_copied_but_not_pickled(compressed: bool) -> None:
+def test_name_of_a_file_object_is_copied_but_not_pickled(compressed: bool) -> None:
     class Readable(io.BufferedReader):
         """A file object that has no name."""
 
@@ -134,7 +134,7 @@ def test_name_of_bytes_does_not_hold_the_pixels() -> None:
     assert type(pickle.loads(pickle.dumps(name))) is str
 
 
-def test_name_of_a_stream_does_not_hold_what_was_decoded(tmp_path: Path) -> None:
+def test_name_of_a_stream_does_not_hold_decoded_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.mrc.gz"
     path.write_bytes(gzip.compress(RAW))
     data = opened(path).data.load()
@@ -150,20 +150,18 @@ def test_name_is_an_ordinary_text(path: Path) -> None:
     assert type(name.upper()) is type(f"{name}") is type(name + "") is str
 
 
-# strangers' files -------------------------------------------------------------------------------
+# untrusted files --------------------------------------------------------------------------------
 
 
 def stored(ds: xr.Dataset, folder: Path, kind: str) -> xr.Dataset:
-    """Write a dataset and open it again, as if it came from elsewhere."""
+    """Write a dataset and open it again, as someone else's file."""
     if kind == "netcdf":
-        ds.to_netcdf(folder / "stranger.nc")
-        with xr.open_dataset(folder / "stranger.nc") as again:
+        ds.to_netcdf(folder / "untrusted.nc")
+        with xr.open_dataset(folder / "untrusted.nc") as again:
             return again.load()
-    ds.to_zarr(folder / "stranger.zarr", consolidated=False)
-    return xr.open_zarr(folder / "stranger.zarr", consolidated=False).load()
+    ds.to_zarr(folder / "untrusted.zarr", consolidated=False)
+    return xr.open_zarr(folder / "untrusted.zarr", consolidated=False).load()
 
-
-formats = pytest.mark.parametrize("kind", ["netcdf", "zarr"])
 
 # everything that reads attributes
 USES: dict[str, Callable[[xr.Dataset, Path], Any]] = {
@@ -218,11 +216,11 @@ def test_nothing_is_opened_that_an_attribute_names(
         assert SECRET[:64] not in out.read_bytes()
 
 
-@formats
-def test_text_of_a_file_that_is_open_here_leads_nowhere_either(
+@pytest.mark.parametrize("kind", ["netcdf", "zarr"])
+def test_name_of_an_open_file_in_another_file_opens_nothing(
     path: Path, tmp_path: Path, kind: str
 ) -> None:
-    """The author of the other file may know the names of the user's own files."""
+    """The author of an untrusted file may know the names of your files."""
     own = opened(path)
     again = stored(own.load(), tmp_path, kind)
     with warnings.catch_warnings():
@@ -233,7 +231,7 @@ def test_text_of_a_file_that_is_open_here_leads_nowhere_either(
         _ = again.mrc.extended_header
 
 
-def test_writing_says_once_what_it_leaves_out(path: Path, tmp_path: Path) -> None:
+def test_writing_warns_once_without_the_extended_header(path: Path, tmp_path: Path) -> None:
     again = stored(opened(path).load(), tmp_path, "netcdf")
     out = tmp_path / "out.mrc"
     with pytest.warns(MrcWarning, match="the extended header, which can't be read again") as seen:
