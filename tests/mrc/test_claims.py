@@ -19,6 +19,7 @@ import by_hand
 import numpy as np
 import pytest
 import xarray as xr
+from by_hand import sparse
 
 from mrc_xarray import MrcError, MrcWarning, validate
 from mrc_xarray.metadata import limits
@@ -45,13 +46,6 @@ def opened(path: Path, **options: Any) -> tuple[xr.Dataset, list[str]]:
         warnings.simplefilter("always")
         ds = xr.open_dataset(path, engine="mrc", **options)
     return ds, [str(w.message) for w in caught]
-
-
-def sparse(path: Path, begins: bytes, size: int) -> Path:
-    with path.open("wb") as file:
-        file.write(begins)
-        file.truncate(size)
-    return path
 
 
 SHAPES = {
