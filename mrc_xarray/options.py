@@ -116,7 +116,7 @@ class OpenOptions:
 
     @property
     def decides_layout(self) -> bool:
-        """Whether the caller says what the sections are."""
+        """Whether the caller decides what the sections are."""
         arranged = (self.scan_shape, self.sections_per_frame)
         return self.layout != "auto" or arranged != (None, None)
 

@@ -1,4 +1,4 @@
-"""A recording as a tree: its Dataset, and those of the images that were recorded with it."""
+"""A recording as a tree: its Dataset, and the Datasets of images that were recorded with it."""
 
 from __future__ import annotations
 

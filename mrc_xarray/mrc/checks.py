@@ -1,4 +1,4 @@
-"""Checks of a header: all of them for the validator, and for the reader what it must repair.
+"""Checks of a header. The validator runs all of them, and the reader those that it repairs.
 
 They agree with mrcfile's validator, except that modes 3 and 101 are valid. See
 ``docs/reference/format.md#header``.

@@ -44,7 +44,7 @@ def axis_names(header: Header) -> tuple[str, str, str]:
 
 
 def geometry_of(header: Header, axes: Iterable[str], choice: str = "auto") -> Geometry:
-    """Return where the voxels are along those of `axes` for which the header gives a voxel size.
+    """Return where the voxels are along `axes`, if the header gives their voxel size.
 
     `choice` is the argument ``origin`` of the engine.
     """

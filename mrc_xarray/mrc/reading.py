@@ -90,12 +90,11 @@ def inspect(
 def read(
     source: Bytes, head: bytes | None = None, options: OpenOptions | None = None
 ) -> Recording:
-    """Read a file as `inspect` does, and return what it contains without words of MRC."""
+    """Read a file as `inspect` does, and return a result that does not depend on MRC."""
     file = inspect(source, head, options)
     arranged, placed = file.arranged, file.placed
-    metadata = dict(arranged.metadata.keys) or None
-    has_labels = metadata is not None and LABELS_KEY in metadata
-    others = {key: v for key, v in (metadata or {}).items() if key != LABELS_KEY}
+    metadata = dict(arranged.metadata.keys)
+    labels = metadata.pop(LABELS_KEY, None)
     is_users_layout = file.layout.rule.startswith("the argument")
     return Recording(
         name=file.name,
@@ -105,8 +104,8 @@ def read(
         has_section_numbers=file.layout.kind == "image_stack" and placed.labels_sections,
         columns=arranged.metadata.columns if placed.labels_sections else (),
         values=_header_values(file.header) | dict(arranged.metadata.values),
-        metadata=None if metadata is None or (has_labels and not others) else others,
-        stored_labels=None if is_users_layout else (metadata or {}).get(LABELS_KEY),
+        metadata=metadata or None,
+        stored_labels=None if is_users_layout else labels,
         attrs=_attrs(file),
         extended=(HEADER_SIZE, file.sections.offset - HEADER_SIZE),
         problems=file.problems,
@@ -126,7 +125,7 @@ def _header_values(header: Header) -> dict[str, Value]:
 
 
 def _attrs(file: MrcFile) -> dict[str, Any]:
-    """Return the attributes that say what an MRC file is."""
+    """Return the attributes that only MRC files have."""
     attrs: dict[str, Any] = {
         "mrc_layout": file.layout.kind,
         "mrc_layout_rule": file.layout.rule,

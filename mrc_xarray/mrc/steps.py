@@ -1,4 +1,4 @@
-"""The steps of reading an MRC file, each of which returns what it found.
+"""The steps of reading an MRC file; each returns its own result.
 
 1. identify: byte order, header and mode
 2. locate, in `mrc_xarray.mrc.placing`: where the sections are, and how many
@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """What the extended header and a sidecar say, before the layout is known."""
+    """Metadata of the extended header and of a sidecar, before the layout is known."""
 
     records: Metadata
     sidecar: Metadata
@@ -82,7 +82,7 @@ class Arranged:
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """The dimensions, and whether sections have labels, of which there may be too many."""
+    """The dimensions, and whether sections have labels: there may be too many sections."""
 
     dims: tuple[Dimension, ...]
     labels_sections: bool
@@ -122,7 +122,7 @@ def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
 def gather(
     source: Bytes, head: bytes, identity: Identity, located: Located, options: OpenOptions
 ) -> Gathered:
-    """Read what the extended header and sidecars say about the sections."""
+    """Read the metadata in the extended header and in sidecars."""
     header, size, n_sections = identity.header, located.extended_size, located.sections.shape[0]
     records = kind_of(header, size).read_from(source, header, head, size, n_sections)
     sidecar = read_sidecar(
@@ -136,7 +136,7 @@ def gather(
 
 
 def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> SidecarChoice:
-    """Read the sidecar that the user names, if any is named."""
+    """Read the sidecar, if the user gives one."""
     if target is None or (isinstance(target, str) and target == "auto"):
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
     source, head = open_decoded(target, storage_options)

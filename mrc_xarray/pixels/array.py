@@ -179,7 +179,7 @@ class StackArray(BackendArray):
             for batch in batches:
                 fill(batch)
             return
-        # the pool exists for this call alone, so that a fork can't inherit it
+        # the pool exists only during this call, so that a fork can't inherit it
         with ThreadPoolExecutor(cores()) as pool:
             for _ in pool.map(fill, batches):
                 pass
@@ -188,8 +188,8 @@ class StackArray(BackendArray):
 class StackVariable(xr.Variable):
     """The lazy pixels of a file, whose dask tasks are named after the file as it was opened.
 
-    xarray names them after path, modification time and arguments, and for a URL after its text
-    alone. If a file was replaced between two openings, both would share their tasks, and one of
+    xarray names them after path, modification time and arguments, and for a URL only after its
+    text. If a file was replaced between two openings, both would share their tasks, and one of
     them would silently get the pixels of the other.
     """
 
@@ -202,7 +202,7 @@ class StackVariable(xr.Variable):
         from_array_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> xr.Variable:
-        """Return the variable as a dask array; the parameters are those of xarray."""
+        """Return the variable as a dask array; parameters are the same as xarray's."""
         from dask.base import tokenize
 
         named = dict(from_array_kwargs or {})

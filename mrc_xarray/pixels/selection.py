@@ -45,7 +45,7 @@ def is_complete(pick: Pick, n: int) -> bool:
 
 
 def select(array: Array, picks: Sequence[Pick]) -> Array:
-    """Index orthogonally: a view for slices, otherwise a copy of the selected elements alone."""
+    """Index orthogonally: a view for slices, otherwise a copy of only the selected elements."""
     array = array[tuple(pick if isinstance(pick, slice) else slice(None) for pick in picks)]
     n_arrays = sum(not isinstance(pick, slice) for pick in picks)
     if n_arrays > 1:

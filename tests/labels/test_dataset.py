@@ -287,7 +287,7 @@ def test_other_formats(tmp_path: Path, dtype: str, suffix: str) -> None:
     stored = tmp_path / f"file.{suffix}"
     with xr.open_dataset(io.BytesIO(raw), engine="mrc") as ds:
         if suffix == "zarr":
-            # consolidated metadata are not in the Zarr 3 specification, and zarr says so
+            # consolidated metadata are not in the Zarr 3 specification, and zarr warns
             ds.to_zarr(stored, consolidated=False)
             again = xr.open_zarr(stored, chunks=None, consolidated=False)
         else:

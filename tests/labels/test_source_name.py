@@ -8,8 +8,6 @@ import gzip
 import io
 import json
 import pickle
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -242,20 +240,10 @@ def test_writing_warns_once_without_the_extended_header(path: Path, tmp_path: Pa
     assert opened(out).mrc.extended_header == SECRET
 
 
-@pytest.mark.slow
-def test_converting_and_the_command_line(path: Path, tmp_path: Path) -> None:
+def test_converting_an_untrusted_file(path: Path, tmp_path: Path) -> None:
     ds = opened(path).load()
     ds["data"].attrs["mrc_source"] = str(path)
     ds.to_netcdf(tmp_path / "a.nc")
     with pytest.warns(MrcWarning, match="extended header"):
         convert(str(tmp_path / "a.nc"), str(tmp_path / "a.mrc"))
-    done = subprocess.run(
-        [sys.executable, "-m", "mrc_xarray", "convert", "a.nc", "b.mrc", "--quiet"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "extended header" in done.stderr
-    for name in ("a.mrc", "b.mrc"):
-        assert SECRET[:64] not in (tmp_path / name).read_bytes()
+    assert SECRET[:64] not in (tmp_path / "a.mrc").read_bytes()

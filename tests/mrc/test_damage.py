@@ -1,4 +1,4 @@
-"""Odd and damaged headers: silent, a warning that names the field, or an error that says why."""
+"""Unusual headers are silent; damaged ones are a warning or an error that names the field."""
 
 from __future__ import annotations
 

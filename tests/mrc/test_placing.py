@@ -174,7 +174,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", FIELDS)
 def test_pixels_are_not_mistaken_for_records(kind: str) -> None:
-    """EXTTYP alone is no evidence: such files are opened with a warning."""
+    """EXTTYP is no evidence of records; such files are opened with a warning."""
     for pixels, data in PIXELS.items():
         if (kind, pixels) == ("AGAR", "counting up, float"):
             # each section has one degree more: this is a valid tilt series
