@@ -110,20 +110,18 @@ def _size_of_mrcz(source: Bytes, header: Header, promised: Sections) -> int:
             "the complete stream. Decompress it: an MRCZ is compressed already"
         )
         raise MrcError.of(name, header.problem("stream", "MODE", "no MRCZ", message), message)
-    if not 0 <= header.nsymbt <= size - HEADER_SIZE:
-        accepted = f"0 to {size - HEADER_SIZE}, followed by the first block"
-        action = "The header is damaged."
-        raise MrcError.of(name, header.problem("nsymbt", "NSYMBT", accepted, action))
     longest = max(_LONGEST_ROW, size)
-    accepted = ""
-    if promised.section_bytes > LARGEST_BLOCK:
+    code, fields = "dimensions", "NX, NY"
+    if not 0 <= header.nsymbt <= size - HEADER_SIZE:
+        code, fields = "nsymbt", "NSYMBT"
+        accepted = f"0 to {size - HEADER_SIZE}, followed by the first block"
+    elif promised.section_bytes > LARGEST_BLOCK:
         accepted = f"a section of up to {LARGEST_BLOCK} bytes, the most that a block can hold"
     elif max(header.nx, header.ny) > longest:
         accepted = f"up to {longest} in this file"
-    if accepted:
-        action = "The header is damaged."
-        raise MrcError.of(name, header.problem("dimensions", "NX, NY", accepted, action))
-    return size
+    else:
+        return size
+    raise MrcError.of(name, header.problem(code, fields, accepted, "The header is damaged."))
 
 
 def _walk(source: Bytes, size: int, start: int, promised: Sections) -> Walk:

@@ -6,6 +6,7 @@ import bz2
 import io
 import struct
 import warnings
+from pathlib import Path
 from typing import Any
 
 import by_hand
@@ -14,7 +15,6 @@ import pytest
 import xarray as xr
 
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray.storage import LocalSource
 
 Array = np.ndarray[Any, Any]
 STACK = {"ispg": 0, "mz": 1, "cella": (10, 9, 0)}
@@ -118,17 +118,12 @@ def test_truncated_in_a_stream() -> None:
     np.testing.assert_array_equal(ds.data[:, 0, 0], np.arange(1, N))
 
 
-def test_no_more_is_read_to_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_no_more_is_read_to_decide(tmp_path: Path, reads: Any) -> None:
     complete, nsymbt = stack("json, long", "<", 1)
     (tmp_path / "a.mrc").write_bytes(complete[:-nsymbt])
-    asked: list[tuple[int, int]] = []
-    real = LocalSource.read
-    monkeypatch.setattr(
-        LocalSource, "read", lambda s, o, n: (asked.append((o, n)), real(s, o, n))[1]
-    )
     with pytest.raises(MrcError, match="truncated"):
         xr.open_dataset(tmp_path / "a.mrc", engine="mrc")
-    assert asked in ([], [(0, 64 * 1024)])
+    assert reads in ([], [(0, 64 * 1024)])
 
 
 TEXT = b"The quick brown fox, jumps over the lazy dog. "
