@@ -27,16 +27,11 @@ __all__ = [
 ]
 
 #: By MODE // 1000. It is a hint: the chunk header names the codec that is needed.
-CODECS: dict[int, str] = dict(
-    enumerate(
-        (
-            "none", "blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd",
-            # since mrcz 0.6; only blosc2 and its plug-ins have these
-            "ndlz", "zfp_acc", "zfp_prec", "zfp_rate", "openhtj2k", "grok", "openzl", "j2k",
-            "htj2k",
-        )
-    )
-)  # fmt: skip
+CODECS: dict[int, str] = dict(enumerate((
+    "none", "blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd",
+    # since mrcz 0.6; only blosc2 and its plug-ins have these
+    "ndlz", "zfp_acc", "zfp_prec", "zfp_rate", "openhtj2k", "grok", "openzl", "j2k", "htj2k",
+)))  # fmt: skip
 
 # bits 5–7 of the flags of a chunk
 _CHUNK_CODECS = ("blosclz", "lz4", "snappy", "zlib", "zstd")
