@@ -141,7 +141,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             finally:
                 filename_or_obj.seek(position)
         except Exception:
-            # xarray asks every engine about every file, and any of them may be anything
+            # xarray asks every engine about every file, whatever it is
             return False
 
 

@@ -15,7 +15,7 @@ _TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 
 
 class JsonLimitError(ValueError):
-    """JSON that is too long, too deep or too large to decode; the message is what was found."""
+    """JSON that is too long, too deep or too large to decode; the message says what was found."""
 
 
 def decode_json(text: str | bytes, *, most_values: int | None = None) -> Any:

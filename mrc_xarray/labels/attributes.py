@@ -26,13 +26,13 @@ from mrc_xarray.units import converted
 __all__ = ["COORDINATE_ATTRS", "OWN_ATTRS", "attrs_of", "printable_attrs", "recording_attrs"]
 
 _ATTRS_WITH_UNIT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
-# characters of a text that is not JSON
+# longest text that is not JSON, in characters
 _LONGEST_TEXT = 2**14
 
 
 def recording_attrs(recording: Recording, source: ByteSource) -> dict[str, Any]:
     """Return the attributes of ``data``: flat values of types that netCDF and Zarr store."""
-    # a path need not be text
+    # a path can contain control characters
     name = SourceName(printable(recording.name), source, recording.extended)
     attrs: dict[str, Any] = {"mrc_source": name, **recording.attrs}
     if isinstance(source, StreamSource):

@@ -1,4 +1,4 @@
-"""The name of the file that data were opened from, as an attribute that leads back to the file."""
+"""The name of the file that data were opened from, as an attribute that can read the file again."""
 
 from __future__ import annotations
 

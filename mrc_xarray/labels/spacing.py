@@ -44,7 +44,7 @@ def spacing(positions: np.ndarray[Any, Any], stored: object) -> float | None:
         single = as_float(stored)
         return single if 0 < single < math.inf else None
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    # positions that are or were float32 are regular to its precision only
+    # positions that are or were float32 are regular only to its precision
     rounding = 2e-7 * float(np.abs(positions).max())
     tolerance = 1e-3 * abs(step) + min(rounding, 0.1 * abs(step))
     is_regular = np.allclose(np.diff(positions), step, rtol=0, atol=tolerance)

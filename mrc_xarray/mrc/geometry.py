@@ -66,7 +66,7 @@ def _sizes(header: Header) -> dict[str, int]:
 
 
 def _voxel_size(header: Header, axis: str) -> float | Problem | None:
-    """Return the voxel size along an axis, the damaged field, or None where it is unset."""
+    """Return the voxel size along an axis, the damaged field, or None if it is unset."""
     index = AXES.index(axis)
     cell = header.cella[index]
     if cell == 0 or header.is_direct_electron:
@@ -117,7 +117,7 @@ def _start(
             action = "It is taken as unset; origin= chooses another source."
             problems.append(header.problem("origin", "ORIGIN", accepted, action))
         if usable and (any(header.origin) or choice == "origin"):
-            # IMOD's own sign is the opposite, and is MRC2014's only where flag 4 is set
+            # IMOD's sign is the opposite of MRC2014's, unless flag 4 is set
             sign = -1 if header.has_imod_stamp and not header.imod_flags & 4 else 1
             # 0.0 + x turns the -0.0 of a negated zero into 0.0
             return {a: 0.0 + sign * header.origin[AXES.index(a)] for a in voxel}, []

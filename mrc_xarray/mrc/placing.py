@@ -18,7 +18,7 @@ from mrc_xarray.storage.base import Bytes
 
 __all__ = ["Located", "locate"]
 
-# the longest known are 8 MiB; a longer one needs the size of the file as evidence
+# the longest known are 8 MiB; a longer one is checked against the size of the file
 _LONGEST_EXTENDED_HEADER = 16 * 1024**2
 # small blocks are fetched together, by this many bytes
 _WALK_WINDOW = 4 * 1024**2
@@ -57,7 +57,7 @@ def _locate_rows(
 ) -> Located:
     size = source.size
     if size is None:
-        # decoding a stream takes too long for opening: its header is trusted until then
+        # decoding a stream takes too long for opening: the header is trusted until pixels are read
         size = _promised_size(source.name, header, promised.nbytes)
     extended_size, problems = _extended_size(head, header, promised.nbytes, size)
     offset = HEADER_SIZE + extended_size

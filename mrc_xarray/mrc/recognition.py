@@ -15,14 +15,14 @@ from mrc_xarray.pixels.modes import MODES, PER_CODEC, ByteOrder, Mode
 
 __all__ = ["BYTE_ORDERS", "PLAUSIBLE_SIZE", "guess_byteorder", "looks_like_mrc", "refuse_foreign"]
 
-#: The byte orders by their names in arguments.
+#: Byte orders by the names that arguments use.
 BYTE_ORDERS: dict[str, ByteOrder] = {"little": "<", "big": ">"}
 #: Bytes that `looks_like_mrc` needs: everything up to the machine stamp.
 PLAUSIBLE_SIZE = 216
 
 _DELTAVISION_ID = -16224
 
-# what files of other kinds begin with
+# the first bytes of other kinds of file
 _FOREIGN = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with `git lfs pull`",
     b"<!doctype html": "an HTML page: a download that went wrong",
@@ -102,7 +102,7 @@ def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> t
 
 
 def guess_byteorder(head: bytes, size: int | None, modes: Mapping[int, Mode]) -> ByteOrder:
-    """Return the byte order that makes most sense, fits the file's size, or is stamped."""
+    """Return the most plausible byte order, by header, size of the file and machine stamp."""
     stamp = stamped_byteorder(head[PLACES["MACHST"][0] :])
 
     def evidence(order: ByteOrder) -> tuple[int, bool, bool, bool]:

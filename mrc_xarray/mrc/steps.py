@@ -172,7 +172,7 @@ def arrange_sections(
     frame_index = scan.frame_index if scan is not None else None
     shape = located.sections.shape
     if frame_index is None:
-        # the complete volumes or frames of a trimmed file
+        # a trimmed file may end within a volume or frame
         shape = (prod(n for _, n in layout.leading), *shape[1:])
     return Arranged(
         layout=layout,

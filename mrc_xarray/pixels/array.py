@@ -46,10 +46,10 @@ _SCRATCH = 8 * _MiB
 # below this, starting threads costs more than they save
 _THREADED = 32 * _MiB
 _THREADED_DECODING = 4 * _MiB
-# of so many sections that are so small, reading all rows costs less than many requests
+# with so many small sections, reading all rows costs less than many requests
 _MANY = 4096
 _SMALL_SECTION = 64 * 1024
-# where less of a long row is selected, its pixels are read one by one
+# if less of a long row is selected, its pixels are read one by one
 _FEW_COLUMNS = 1 / 4
 
 
@@ -247,9 +247,9 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
 def _finest(
     sections: Sections, numbers: Numbers, picks: list[Pick], longest: int
 ) -> tuple[Sections, Numbers, list[Pick]]:
-    """Read complete sections, or rows if some are selected, or pixels of very long rows.
+    """Choose complete sections, or rows if some are selected, or pixels of very long rows.
 
-    These are returned as sections, with the numbers of the selected ones, and the picks within.
+    These are returned as sections, with the numbers of the selected ones, and the picks in each.
     """
     _, n_rows, n_columns, *_ = sections.shape
     rows, columns, *samples = picks

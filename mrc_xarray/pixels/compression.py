@@ -39,7 +39,7 @@ _CHUNK_CODECS = ("blosclz", "lz4", "snappy", "zlib", "zstd")
 _COPIED = 2
 # the flags of shuffled bytes and shuffled bits; with both, the header is the long one of version 5
 _SHUFFLED = 5
-# bytes that are compressed together: zstd is faster and compresses better than with blosc's choice
+# bytes that are compressed together: with these, zstd is faster and better than by default
 _BLOCK_SIZE = 512 * 1024
 _TYPE_SIZES = (1, 2, 4, 8, 16)
 
@@ -112,7 +112,7 @@ class Chunk(NamedTuple):
         """Return what is wrong, given the decoded size of a section; None if nothing is."""
         if self.version not in (2, 5):
             return Fault("version", self.version, "2 or 5")
-        # it need not be the size of the stored type: mrcz uses the type before a cast
+        # mrcz writes the size of the type before a cast
         if self.typesize not in _TYPE_SIZES:
             return Fault("type size", self.typesize, "1, 2, 4, 8 or 16")
         if self.nbytes != section_bytes:

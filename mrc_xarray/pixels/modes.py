@@ -126,7 +126,7 @@ class Mode:
         return values.astype(decoded)
 
     def encode(self, values: Array, byteorder: ByteOrder) -> npt.NDArray[np.uint8]:
-        """Return the bytes of values that `cast` returned, of shape ``(..., n_rows, n_bytes)``.
+        """Return the bytes of values from `cast`, of shape ``(..., n_rows, n_bytes)``.
 
         The result is C-contiguous, and a view of `values` if possible.
         """
@@ -153,7 +153,7 @@ class ComplexIntegers(Mode):
 
 
 class Packed(Mode):
-    """Pixels that share bytes: the first in the lowest bits, and each row in bytes of its own."""
+    """Pixels that share bytes: the first in the lowest bits, and each row begins at a byte."""
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -213,7 +213,7 @@ _LOSSLESS = {
     "int32": 7, "uint32": 8, "float16": 12,
 }  # fmt: skip
 
-#: The numbers that mrcz calls EMAN2's. EMAN2 itself writes MRC files with the table above.
+#: The numbers that mrcz attributes to EMAN2. EMAN2 itself writes MRC files with the table above.
 EMAN2_MODES: dict[int, Mode] = {
     number: Mode(number, 8 * np.dtype(code).itemsize, code, code)
     for number, code in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "f4"), start=1)

@@ -106,12 +106,12 @@ class Sections:
         return False
 
     def by_row(self) -> Sections:
-        """Return each row as a section of its own."""
+        """Return each row as one section."""
         n_sections, n_rows, *rest = self.shape
         return replace(self, shape=(n_sections * n_rows, 1, *rest))
 
     def by_pixel(self) -> Sections:
-        """Return each pixel as a section of its own; packed pixels have no place of their own."""
+        """Return each pixel as one section, which is impossible if pixels share bytes."""
         return replace(self, shape=(prod(self.shape[:3]), 1, 1, *self.shape[3:]))
 
     def batches(self, numbers: Numbers, access: Access) -> Iterator[Batch]:

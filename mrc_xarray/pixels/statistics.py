@@ -1,4 +1,4 @@
-"""Minimum, maximum, mean and standard deviation of pixels, from one chunk after the other."""
+"""Minimum, maximum, mean and standard deviation of pixels, calculated chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 __all__ = ["UNDETERMINED", "Statistics"]
 
-# values per step: with fewer, threads mostly wait for each other between the calls
+# values per step; with fewer, threads mostly wait for each other
 _STEP = 1024**2
 
 

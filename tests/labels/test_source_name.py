@@ -78,7 +78,7 @@ def test_extended_header_of_any_target(path: Path, kind: Any) -> None:
     assert data.mrc.extended_header == copy.deepcopy(data).mrc.extended_header == SECRET
     pickled = pickle.loads(pickle.dumps(data))
     if kind is bytes:
-        # a file without a name can't be opened again elsewhere
+        # a file without a name can't be opened by another process
         with pytest.raises(MrcError, match="not opened from the file in this session"):
             _ = pickled.mrc.extended_header
     else:

@@ -35,7 +35,7 @@ def check(ds: xr.Dataset, coords: str) -> None:
     assert "".join(sorted(set(ds.coords) - {"section"})) == coords
 
 
-# what is normal → fields, and the dimensions with a coordinate
+# normal headers → fields, and the dimensions with a coordinate
 SILENT: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "xyz"),
     "MotionCor2's MAP": ({"map": b"MAP\0"}, "xyz"),
@@ -174,7 +174,7 @@ def test_two_things_are_two_warnings() -> None:
     assert "MX" not in str(error.value)
 
 
-def test_a_chosen_byte_order_settles_the_stamp() -> None:
+def test_a_chosen_byte_order_is_not_compared_with_the_stamp() -> None:
     raw = by_hand.mrc(DATA, machst=by_hand.STAMPS[">"])
     check(opened(raw, byteorder="little", strict=True), "xyz")
     with pytest.warns(MrcWarning, match="MACHST.*little-endian; byteorder= overrides"):
@@ -200,7 +200,7 @@ def test_old_style_header() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::mrc_xarray.MrcWarning")
-def test_what_is_assumed_instead(fields: dict[str, Any], positions: list[float]) -> None:
+def test_unusable_origin_or_start(fields: dict[str, Any], positions: list[float]) -> None:
     ds = opened(by_hand.mrc(DATA, **fields))
     assert ds.x.values.tolist() == positions
     assert ds.y.values[0] == (fields.get("nystart") or 0)
@@ -330,7 +330,9 @@ def test_a_longer_file_warns(strict: bool) -> None:
     assert len(w) == 1
 
 
-def test_permission_error_is_opens_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permission_error_is_raised_as_open_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file.mrc"
     path.write_bytes(by_hand.mrc(DATA))
 

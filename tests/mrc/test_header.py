@@ -68,7 +68,7 @@ def test_fields_by_hand(order: str) -> None:
         found = Header.parse(bytes(raw), order)[name]
         found = found if isinstance(found, tuple) else (found,)
         assert tuple(v.encode() if isinstance(v, str) else v for v in found) == values, name
-        # an integer of NumPy's would overflow
+        # a NumPy integer would overflow
         assert type(found[0]) in (int, float, str, bytes)
 
 
@@ -92,7 +92,7 @@ def test_header_is_a_mapping_too() -> None:
 @example(raw=SIGNALLING[">"])
 @example(raw=bytes(1024))
 @example(raw=b"\xff" * 1024)
-def test_bytes_and_json_give_the_header_back(order: str, raw: bytes) -> None:
+def test_header_is_the_same_after_bytes_and_json(order: str, raw: bytes) -> None:
     expected = bytearray(raw)
     for offset, code in ((40, "6f"), (76, "3f"), (196, "3f"), (216, "f")):
         # Python's floats are double, and lose the bit that makes a NaN signalling
@@ -179,7 +179,7 @@ STAMPS = {
 
 @pytest.mark.parametrize("stamp", STAMPS)
 @pytest.mark.parametrize("order", ORDERS)
-def test_byte_order_is_what_makes_sense(order: str, stamp: str) -> None:
+def test_byte_order_is_plausible(order: str, stamp: str) -> None:
     machst = STAMPS[stamp]
     if machst is None or machst == "other":
         machst = by_hand.STAMPS[order if machst is None else "<>"[order == "<"]]

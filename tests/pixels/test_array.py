@@ -460,7 +460,7 @@ def test_sparse_selection_takes_little_memory(wide: Path, selection: Any, mmap: 
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # a batch of rows for each of the threads, at the most
+    # at most one batch of rows per thread
     assert peak < 3 * nbytes + 8 * 2**20 * (os.cpu_count() or 1) + 2**20
 
 

@@ -226,7 +226,7 @@ def test_damaged_content_is_an_error_of_its_section_alone(version: int, k: int) 
 
 
 @versions
-def test_block_that_is_a_header_alone_is_an_error(version: int) -> None:
+def test_block_without_content_is_an_error(version: int) -> None:
     blocks = chunks()
     blocks[4] = blocks[4][:32]
     put(blocks[4], "version", version)
@@ -421,7 +421,7 @@ def many_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
-def test_edges_are_once_in_a_graph_and_not_in_the_attributes(many_blocks: Path) -> None:
+def test_a_graph_contains_the_edges_once(many_blocks: Path) -> None:
     ds = xr.open_dataset(many_blocks, engine="mrc", chunks={"image": 64})
     assert len(json.dumps(ds.data.attrs)) < 16 * 1024
     graph = dict(ds.data.data.dask)
@@ -435,7 +435,7 @@ def test_edges_are_once_in_a_graph_and_not_in_the_attributes(many_blocks: Path) 
 
 
 @pytest.mark.slow
-def test_requests_grow_with_bytes_and_not_with_blocks(tmp_path: Path) -> None:
+def test_small_blocks_are_requested_together(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(-128, 128, (1000, 100, 100), "i1")
     path = tmp_path / "many.mrcz"
     mrcz.writeMRC(pixels, path, compressor="lz4")
@@ -449,7 +449,7 @@ def test_requests_grow_with_bytes_and_not_with_blocks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_walk_over_large_blocks_reads_their_headers_alone(tmp_path: Path) -> None:
+def test_only_the_headers_of_large_blocks_are_read(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(-128, 128, (6, 1500, 1000), "i1")
     path = tmp_path / "large.mrcz"
     mrcz.writeMRC(pixels, path, compressor="lz4")

@@ -17,7 +17,7 @@ from mrc_xarray import MrcError
 from mrc_xarray.pixels.modes import MODES, Packed, mode_for
 
 ORDERS = ("<", ">")
-# mode → what a number in the file is
+# mode → dtype of a number in the file
 PLAIN = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 7: "i4", 8: "u4", 12: "f2"}
 EMAN2 = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4"}
 
