@@ -1,4 +1,4 @@
-"""The name of the file that data were opened from, as an attribute that can read the file again."""
+"""The name of the opened file, as an attribute that can read the file again."""
 
 from __future__ import annotations
 
