@@ -101,13 +101,14 @@ def _positions(name: str, dimension: Dimension, units: str) -> xr.Variable | Non
         return None
     is_reciprocal = dimension.unit.startswith("1/")
     scale = LENGTHS[units] if dimension.unit == "angstrom" else factor(dimension.unit, units)
+    unit = units
     if scale is None or is_reciprocal:
-        scale, units = 1.0, dimension.unit
+        scale, unit = 1.0, dimension.unit
     step, start = dimension.step * scale, dimension.start * scale
     if not math.isfinite(start + step * dimension.size):
         return None
     kind = "spatial frequency" if is_reciprocal else "position"
-    attrs = {"units": units, "long_name": f"{dimension.name} {kind}", "spacing": step}
+    attrs = {"units": unit, "long_name": f"{dimension.name} {kind}", "spacing": step}
     # in place, to save memory for long dimensions
     positions = np.arange(dimension.size, dtype=np.float64)
     positions *= step

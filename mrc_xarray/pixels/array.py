@@ -156,10 +156,10 @@ class StackArray(BackendArray):
     def _read_into(self, result: Array, numbers: Numbers, picks: list[Pick]) -> None:
         """Read the selected rows, columns and samples of sections into contiguous memory."""
         access = self.source.access
-        sections, numbers, picks = _finest(self.sections, numbers, picks, access.piece)
-        sizes = [length(pick, n) for pick, n in zip(picks, sections.shape[1:], strict=True)]
-        target = result.reshape(len(numbers), *sizes)
-        all_in_place = sections.is_native and all(map(is_complete, picks, sections.shape[1:]))
+        sections, chosen, parts = _finest(self.sections, numbers, picks, access.piece)
+        sizes = [length(part, n) for part, n in zip(parts, sections.shape[1:], strict=True)]
+        target = result.reshape(len(chosen), *sizes)
+        all_in_place = sections.is_native and all(map(is_complete, parts, sections.shape[1:]))
 
         def fill(batch: Batch) -> None:
             memory = target[batch.at]
@@ -169,13 +169,13 @@ class StackArray(BackendArray):
                 return
             raw = _scratch(batch.nbytes)
             self.source.read_into(batch.requests(raw))
-            pixels = sections.decode(raw, numbers[batch.at], memory if in_place else None)
+            pixels = sections.decode(raw, chosen[batch.at], memory if in_place else None)
             if pixels is not memory:
-                memory[...] = select(pixels, [batch.picked, *picks])
+                memory[...] = select(pixels, [batch.picked, *parts])
 
-        batches = sections.batches(numbers, access)
+        batches = sections.batches(chosen, access)
         threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
-        if len(numbers) * sections.section_bytes < threaded:
+        if len(chosen) * sections.section_bytes < threaded:
             for batch in batches:
                 fill(batch)
             return
@@ -257,12 +257,12 @@ def _finest(
     is_short = sections.section_bytes <= longest
     if sections.is_compressed or is_small or (is_short and is_complete(rows, n_rows)):
         return sections, numbers, picks
-    numbers = numbers_within(numbers, rows, n_rows)
+    numbers_of_rows = numbers_within(numbers, rows, n_rows)
     few = length(columns, n_columns) <= _FEW_COLUMNS * n_columns
     if sections.row_bytes <= longest or sections.mode.is_packed or not few:
-        return sections.by_row(), numbers, [slice(0, 1, 1), columns, *samples]
-    numbers = numbers_within(numbers, columns, n_columns)
-    return sections.by_pixel(), numbers, [slice(0, 1, 1), slice(0, 1, 1), *samples]
+        return sections.by_row(), numbers_of_rows, [slice(0, 1, 1), columns, *samples]
+    numbers_of_pixels = numbers_within(numbers_of_rows, columns, n_columns)
+    return sections.by_pixel(), numbers_of_pixels, [slice(0, 1, 1), slice(0, 1, 1), *samples]
 
 
 _reused = threading.local()

@@ -225,27 +225,25 @@ def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = 
 
     Raises MrcError if no mode stores the dtype without loss, or the requested mode can't store it.
     """
-    dtype = np.dtype(dtype)
-    if number is None:
-        number = 16 if is_rgb else _LOSSLESS.get(dtype.name)
-    if number is None:
-        hint = "mode=4" if dtype.kind == "c" else "mode=2 (float32) or another mode"
+    given = np.dtype(dtype)
+    lossless = 16 if is_rgb else _LOSSLESS.get(given.name)
+    chosen = lossless if number is None else number
+    if chosen is None:
+        hint = "mode=4" if given.kind == "c" else "mode=2 (float32) or another mode"
         raise MrcError(
-            f"no MODE of MRC holds {dtype} without loss; choose {hint}, or cast the data with "
+            f"no MODE of MRC holds {given} without loss; choose {hint}, or cast the data with "
             ".astype()"
         )
-    if number not in MODES:
+    if chosen not in MODES:
         known = ", ".join(map(str, MODES))
-        raise MrcError(f"mode is {number!r}; accepted: {known}")
-    mode = MODES[number]
-    numeric = dtype.kind in ("biufc" if mode.decoded == "c8" else "biuf")
-    if is_rgb != bool(mode.samples) or not numeric or (is_rgb and dtype.name != "uint8"):
+        raise MrcError(f"mode is {chosen!r}; accepted: {known}")
+    mode = MODES[chosen]
+    numeric = given.kind in ("biufc" if mode.decoded == "c8" else "biuf")
+    if is_rgb != bool(mode.samples) or not numeric or (is_rgb and given.name != "uint8"):
         raise MrcError(
-            f"mode {number} ({mode.decoded_name}) can't hold {dtype}{' RGB' * is_rgb} data"
+            f"mode {chosen} ({mode.decoded_name}) can't hold {given}{' RGB' * is_rgb} data"
         )
-    if mode.sign_varies and dtype.name == "uint8":
-        return mode.with_sign("u1")
-    return mode
+    return mode.with_sign("u1") if mode.sign_varies and given.name == "uint8" else mode
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:

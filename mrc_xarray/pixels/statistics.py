@@ -46,10 +46,8 @@ class Statistics:
     def _of_step(cls, values: npt.NDArray[Any], scratch: npt.NDArray[np.float64]) -> Self:
         least, most = float(values.min()), float(values.max())
         if not (math.isfinite(least) and math.isfinite(most)):
-            values = values[np.isfinite(values)]
-            if not values.size:
-                return cls()
-            least, most = float(values.min()), float(values.max())
+            finite = values[np.isfinite(values)]
+            return cls._of_step(finite, scratch) if finite.size else cls()
         deviations = scratch[: values.size]
         deviations[:] = values
         mean = float(deviations.mean())

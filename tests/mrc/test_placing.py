@@ -182,16 +182,6 @@ def test_pixels_are_not_mistaken_for_records(kind: str) -> None:
             np.testing.assert_array_equal(ds.data, data, pixels)
 
 
-@pytest.mark.parametrize("exttyp", [b"MRCO", b"HDF5", b"what"])
-def test_kinds_without_a_signature_are_no_evidence(exttyp: bytes) -> None:
-    complete, nsymbt = stack("FEI1", "<", 1)
-    cut = bytearray(complete[:-nsymbt])
-    cut[104:108] = exttyp
-    with pytest.warns(MrcWarning, match="it is taken as 0"):
-        ds = xr.open_dataset(io.BytesIO(bytes(cut)), engine="mrc")
-    assert ds.sizes["image"] == N
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",

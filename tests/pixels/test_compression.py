@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pickle
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +12,10 @@ from typing import Any
 
 import blosc
 import by_hand
-import fsspec
 import mrcz
 import numpy as np
 import pytest
-import servers
 import xarray as xr
-from distributed import Client
 from mrcz_by_hand import PIXELS, Array, N, block_places, chunk, counts, needs_blosc2, put
 
 from mrc_xarray import MrcError
@@ -321,42 +317,3 @@ def test_mrcz_reads_at_the_same_time(path: Path, mrcz_threads: Any) -> None:
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda read: read(), readers):
             np.testing.assert_array_equal(found, pixels)
-
-
-# stores and schedulers --------------------------------------------------------------------------
-
-FRAMES = counts((4, 2, 48, 64), "u2")
-Opened = tuple[str, dict[str, Any]]
-
-
-def memory(path: Path) -> Iterator[Opened]:
-    fs = fsspec.filesystem("memory")
-    fs.pipe(f"/mrcz/{path.name}", path.read_bytes())
-    yield f"memory://mrcz/{path.name}", {}
-    fs.rm("/mrcz", recursive=True)
-
-
-def http(path: Path) -> Iterator[Opened]:
-    with servers.http_server(path.parent) as server:
-        yield server.url(path.name), {}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
-@backends
-@pytest.mark.parametrize("store", [memory, http])
-def test_stores_and_processes(tmp_path: Path, store: Any, backend: str, client: Client) -> None:
-    path = write(
-        tmp_path / "frames.mrcz", [*FRAMES], compressor="zstd", backend=backend, meta={"a": [1]}
-    )
-    with contextlib.contextmanager(store)(path) as (target, options):
-        ds = xr.open_dataset(target, engine="mrc", **options)
-        np.testing.assert_array_equal(ds.data[2, 1], FRAMES[2, 1])
-        np.testing.assert_array_equal(ds.data[::-2, :, 3:9], FRAMES[::-2, :, 3:9])
-        np.testing.assert_array_equal(pickle.loads(pickle.dumps(ds)).data, FRAMES)
-        assert ds.mrc.metadata == {"a": [1]}
-        chunked = xr.open_dataset(target, engine="mrc", chunks={"image": 1}, **options).data
-        np.testing.assert_array_equal(chunked.compute(scheduler="threads"), FRAMES)
-        # each process has a memory of its own
-        if store is not memory:
-            np.testing.assert_array_equal(client.compute(chunked).result(), FRAMES)
