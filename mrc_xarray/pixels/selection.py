@@ -53,7 +53,8 @@ def select(array: Array, picks: Sequence[Pick]) -> Array:
         return sliced
     if len(arrays) == 1:
         [(axis, pick)] = arrays.items()
-        return sliced.take(pick, axis)
+        # `take` would copy all of an array that is not contiguous
+        return sliced[(slice(None),) * axis + (pick,)]
     along = [arrays.get(axis, np.arange(n)) for axis, n in enumerate(sliced.shape)]
     gathered: Array = sliced[np.ix_(*along)]
     return gathered
