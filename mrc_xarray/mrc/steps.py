@@ -95,17 +95,16 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identity:
     modes = EMAN2_MODES if options.convention == "eman2" else MODES
     order = BYTE_ORDERS.get(options.byteorder) or guess_byteorder(head, source.size, modes)
     header = Header.parse(head, order)
-    problems = [
+    is_overridden = options.byteorder != "auto" and header.stamped_byteorder is not None
+    problems = tuple(
         problem
         for problem in check(header, repaired=True)
-        if problem.code != "machine-stamp"
-        or options.byteorder == "auto"
-        or not header.stamped_byteorder
-    ]
+        if not (is_overridden and problem.code == "machine-stamp")
+    )
     mode = _mode(header, source.name, modes)
     if min(header.nx, header.ny, header.nz) < 1:
         raise MrcError.of(source.name, next(CHECKS["dimensions"](header)))
-    return Identity(name=source.name, header=header, mode=mode, problems=tuple(problems))
+    return Identity(name=source.name, header=header, mode=mode, problems=problems)
 
 
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
