@@ -140,12 +140,9 @@ PIXELS: dict[str, Array] = {
     "bytes": rng.integers(-128, 128, SHAPE).astype("i1"),
     "sparse counts": rng.poisson(0.05, SHAPE).astype("i1"),
     "counts": rng.poisson(5, SHAPE).astype("i2"),
-    "many counts": rng.poisson(1000, SHAPE).astype("i2"),
-    "up to 1000": rng.integers(0, 1000, SHAPE).astype("i2"),
     "16 bits": rng.integers(-(2**15), 2**15, SHAPE).astype("i2"),
     "normal": rng.normal(size=SHAPE).astype("f4"),
     "wide": (30 * rng.normal(size=SHAPE)).astype("f4"),
-    "half": rng.normal(size=SHAPE).astype("f2"),
     "text": np.resize(np.frombuffer(TEXT, "i1"), SHAPE),
 }
 FIELDS: dict[str, dict[str, Any]] = {
