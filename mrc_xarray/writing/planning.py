@@ -14,7 +14,7 @@ import xarray as xr
 from mrc_xarray.errors import MrcError, warn
 from mrc_xarray.mrc.header import HEADER_SIZE, XYZ, Header
 from mrc_xarray.mrc.reading import MrcFile
-from mrc_xarray.pixels.compression import LARGEST_BLOCK, codec_number
+from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.pixels.statistics import UNDETERMINED, Statistics
 from mrc_xarray.storage.locks import Lock
 from mrc_xarray.storage.sink import InPlace, open_sink
@@ -31,7 +31,7 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
     """Plan to write data to a new file; warn about what the file can't hold."""
     sink = open_sink(target, options.storage_options, options.overwrite)
     compressor = options.compressor_for(sink.name)
-    codec = 0 if compressor is None else codec_number(compressor)
+    codec = 0 if compressor is None else encoder(compressor)
     heading = make_heading(data, sink.name, options, codec)
     if codec:
         _check_can_be_compressed(heading)
