@@ -141,18 +141,19 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             finally:
                 filename_or_obj.seek(position)
         except Exception:
-            # xarray asks every engine about every file, and any of them may be anything
+            # xarray asks every engine about every file, whatever it is
             return False
 
 
 def _describe(entrypoint: type[MrcBackendEntrypoint]) -> None:
-    """Give `open_dataset` the signature and the documentation of its options."""
+    """Give `open_dataset` the parameters of `OpenOptions`, and their documentation."""
     method: Any = entrypoint.open_dataset
     signature = inspect.signature(method)
     *named, _ = signature.parameters.values()
-    parameters = [*named, *OpenOptions.parameters()]
+    parameters = [*named, *inspect.signature(OpenOptions).parameters.values()]
     method.__signature__ = signature.replace(parameters=parameters)
-    method.__doc__ = _DOCUMENTATION.format(options=OpenOptions.documentation())
+    options = inspect.cleandoc(OpenOptions.__doc__ or "").partition("Parameters\n----------\n")[2]
+    method.__doc__ = _DOCUMENTATION.format(options=options)
     entrypoint.open_dataset_parameters = tuple(parameter.name for parameter in parameters[1:])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,6 @@ if TYPE_CHECKING:
     from mrc_xarray.storage import Target
 
 __all__ = ["OpenOptions"]
-
-# arguments of other readers, with the one to use here
-_ELSEWHERE = {
-    "navigation_shape": "navigation_shape= is RosettaSciIO's, in the order (x, y); "
-    "here write scan_shape=(y, x)",
-}
 
 
 def _choice(*accepted: str) -> Any:
@@ -108,37 +101,22 @@ class OpenOptions:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:
-        """Return the options that a caller gave by keyword.
-
-        Raises
-        ------
-        TypeError
-            If there is no such argument.
-        ValueError
-            If a value is none of those that are accepted.
-        """
+        """Return the options that a caller gave by keyword."""
+        if "navigation_shape" in arguments:
+            raise TypeError(
+                "navigation_shape= is RosettaSciIO's, in the order (x, y); "
+                "here write scan_shape=(y, x)"
+            )
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = [name for name in arguments if name not in known]
-        for name in unknown:
-            if name in _ELSEWHERE:
-                raise TypeError(_ELSEWHERE[name])
         if unknown:
-            raise TypeError(f"unknown arguments: {', '.join(unknown)}")
+            accepted = ", ".join(sorted(known))
+            raise TypeError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}")
         return cls(**arguments)
-
-    @classmethod
-    def parameters(cls) -> list[inspect.Parameter]:
-        """Return the options as keyword-only parameters, for a signature."""
-        return list(inspect.signature(cls).parameters.values())
-
-    @classmethod
-    def documentation(cls) -> str:
-        """Return the numpydoc entries of all parameters."""
-        return inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")[2]
 
     @property
     def decides_layout(self) -> bool:
-        """Whether the caller says what the sections are."""
+        """Whether the caller decides what the sections are."""
         arranged = (self.scan_shape, self.sections_per_frame)
         return self.layout != "auto" or arranged != (None, None)
 

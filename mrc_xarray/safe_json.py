@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["DEEPEST", "LONGEST", "JsonLimitError", "decode_json"]
 
-#: Longest JSON that is read, in bytes or characters. No real metadata of an image are longer.
+#: The longest JSON that is read, in bytes or characters. Real metadata of images are shorter.
 LONGEST = 256 * 1024**2
 #: Levels of nesting. Python's limit is below 1000, and lower for writing than for reading.
 DEEPEST = 200
@@ -15,24 +15,14 @@ _TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 
 
 class JsonLimitError(ValueError):
-    """JSON that is too long, too deep or too large to decode; the message is what was found."""
+    """JSON that is too long, too deep or too large to decode; the message says what was found."""
 
 
 def decode_json(text: str | bytes, *, most_values: int | None = None) -> Any:
-    """Decode JSON within limits of memory and depth.
+    """Decode JSON; raise JsonLimitError beyond a limit, and ValueError if it is not JSON.
 
-    Parameters
-    ----------
-    text : str or bytes
-    most_values : int, optional
-        How many values to accept. Each takes some 100 bytes of memory, but 3 bytes in the text.
-
-    Raises
-    ------
-    JsonLimitError
-        If the JSON exceeds a limit.
-    ValueError
-        If the text is not JSON.
+    `most_values` limits the number of values: one takes some 100 bytes of memory, but can take
+    3 bytes in the text.
     """
     if len(text) > LONGEST:
         raise JsonLimitError(f"{len(text)} bytes long")

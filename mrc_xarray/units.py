@@ -23,7 +23,7 @@ _LENGTH_BY_SPELLING = {
     spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)
 }
 
-#: Units of named quantities in a Dataset, whatever the units of their source are.
+#: Units of named quantities in a Dataset, independent of the units in the file.
 COLUMN_UNITS = {
     "tilt_angle": "degree",
     "tilt_beta": "degree",
@@ -58,7 +58,7 @@ def factor(unit: str, wanted: str) -> float | None:
 
 
 def converted(name: str, value: Any, unit: str) -> tuple[Any, str]:
-    """Return a value or an array in the units that a quantity of this name has in a Dataset."""
+    """Convert a value or an array to the units of this quantity in a Dataset."""
     wanted = COLUMN_UNITS.get(name)
     scale = factor(unit, wanted) if wanted is not None and unit != wanted else None
     if wanted is None or scale is None:

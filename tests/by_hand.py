@@ -1,13 +1,14 @@
-"""MRC bytes built by hand, from the specification alone: they owe the package nothing."""
+"""MRC bytes built by hand from the specification, without the package."""
 
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# name → (first byte, struct code), as MRC2014 and the dialects over its EXTRA bytes have them
+# name → (first byte, struct code), in MRC2014 and the dialects that use its EXTRA bytes
 FIELDS = {
     "nx": (0, "i"), "ny": (4, "i"), "nz": (8, "i"), "mode": (12, "i"),
     "nxstart": (16, "i"), "nystart": (20, "i"), "nzstart": (24, "i"),
@@ -35,10 +36,7 @@ def header(
     labels: tuple[bytes, ...] = (),
     **fields: Any,
 ) -> bytes:
-    """Return 1024 bytes for `shape` (NZ, NY, NX): a plain volume, unless `fields` say otherwise.
-
-    The voxel is 1 Å; all of MRC2014 is as the standard wants it.
-    """
+    """Return 1024 bytes for `shape` (NZ, NY, NX): a valid volume with voxels of 1 Å by default."""
     nz, ny, nx = shape
     values: dict[str, Any] = {
         "nx": nx, "ny": ny, "nz": nz, "mode": mode, "mx": nx, "my": ny, "mz": nz,
@@ -65,10 +63,10 @@ def mrc(
     shape: tuple[int, int, int] | None = None,
     **fields: Any,
 ) -> bytes:
-    """Return a whole file with `data` (sections, rows, columns) as its pixels.
+    """Return a complete file with `data` (sections, rows, columns) as its pixels.
 
-    `data` is written in the file's byte order; give `shape` and `mode` where the pixels are
-    packed, or of a kind that NumPy has no dtype for.
+    `data` is written in the byte order of the file. If pixels are packed, or of a kind that NumPy
+    has no dtype for, `shape` and `mode` are needed.
     """
     modes = {"i1": 0, "i2": 1, "f4": 2, "c8": 4, "u2": 6, "i4": 7, "u4": 8, "f2": 12}
     if mode is None:
@@ -87,8 +85,16 @@ def pack_4bit(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return pixels[..., 0::2] | pixels[..., 1::2] << 4
 
 
+def sparse(path: Path, begins: bytes, size: int) -> Path:
+    """Write a file of zeros, except for its first bytes, that takes no room on disk."""
+    with path.open("wb") as file:
+        file.write(begins)
+        file.truncate(size)
+    return path
+
+
 class Claimed:
-    """A source of the first bytes of a file alone, which can have any name and any size."""
+    """A source that has only the first bytes of a file, and any name and size."""
 
     def __init__(self, head: bytes, size: int, name: str = "claimed.mrc") -> None:
         self.head, self.name, self.size = head, name, size

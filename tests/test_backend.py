@@ -1,4 +1,4 @@
-"""The engine in xarray's hands: arguments, guessing, and xarray's own ways to open."""
+"""The engine as xarray uses it: arguments, guessing, and all functions that open files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = np.arange(24, dtype="i2").reshape(2, 3, 4)
 RAW = by_hand.mrc(DATA)
 STACK = by_hand.mrc(DATA, ispg=0, mz=1)
 
-CONTRACT = {
+DEFAULTS = {
     "drop_variables": None, "storage_options": None, "layout": "auto", "scan_shape": None,
     "sections_per_frame": None, "dims": None, "units": "angstrom", "origin": "auto",
     "mode0": "auto", "convention": "ccpem", "byteorder": "auto", "metadata_file": "auto",
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_arguments_are_the_contracts() -> None:
+def test_arguments_are_documented() -> None:
     method = MrcBackendEntrypoint.open_dataset
     parameters = inspect.signature(method).parameters
     named = {
@@ -48,23 +48,30 @@ def test_arguments_are_the_contracts() -> None:
         for name, parameter in parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    assert named == CONTRACT
-    assert MrcBackendEntrypoint.open_dataset_parameters == ("filename_or_obj", *CONTRACT)
+    assert named == DEFAULTS
+    assert MrcBackendEntrypoint.open_dataset_parameters == ("filename_or_obj", *DEFAULTS)
     assert list(inspect.signature(MrcBackendEntrypoint().open_dataset).parameters) == [
-        "filename_or_obj", *CONTRACT,
+        "filename_or_obj", *DEFAULTS,
     ]  # fmt: skip
     documented = re.findall(r"^(\w+) : ", str(method.__doc__), re.MULTILINE)
-    assert documented == ["filename_or_obj", *CONTRACT]
+    assert documented == ["filename_or_obj", *DEFAULTS]
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"layout": "stack"}, ValueError, "layout is 'stack'; accepted: 'auto', 'image'"),
+        ({"units": "A"}, ValueError, "units is 'A'; accepted: 'angstrom', 'nm', 'pm', 'um'$"),
+        ({"origin": "none"}, ValueError, "origin is 'none'; accepted: 'auto', 'origin'"),
         ({"byteorder": "<"}, ValueError, "byteorder is '<'; accepted: 'auto', 'little', 'big'$"),
         ({"mode0": "i1"}, ValueError, "mode0 is 'i1'; accepted: 'auto', 'int8', 'uint8'$"),
         ({"convention": "imod"}, ValueError, "convention is 'imod'; accepted: 'ccpem', 'eman2'$"),
         ({"truncated": True}, ValueError, "truncated is True; accepted: 'error', 'trim'$"),
-        ({"lay_out": "volume"}, TypeError, "unknown arguments: lay_out"),
+        (
+            {"lay_out": "volume"},
+            TypeError,
+            "arguments: lay_out; accepted: byteorder, ",
+        ),
         ({"navigation_shape": (2, 1)}, TypeError, r"\(x, y\); here write scan_shape=\(y, x\)"),
     ],
 )
@@ -76,24 +83,14 @@ def test_wrong_arguments(
             function(path, engine="mrc", **options)
 
 
-def test_class_as_engine(path: Path) -> None:
-    with xr.open_dataset(path, engine=MrcBackendEntrypoint, decode_cf=False) as ds:
-        np.testing.assert_array_equal(ds.data, DATA)
-
-
 def test_without_an_engine(path: Path) -> None:
     with (
         xr.open_dataset(path) as ds,
         xr.open_dataset(str(path), engine="mrc", decode_cf=False) as by_name,
+        xr.open_dataset(path, engine=MrcBackendEntrypoint, decode_cf=False) as by_class,
     ):
         xr.testing.assert_identical(ds, by_name)
-
-
-def test_without_an_engine_or_a_suffix(tmp_path: Path) -> None:
-    path = tmp_path / "a file without a suffix"
-    path.write_bytes(RAW)
-    with xr.open_dataset(path) as ds:
-        np.testing.assert_array_equal(ds.data, DATA)
+        xr.testing.assert_identical(ds, by_class)
 
 
 def test_lazy_without_chunks(path: Path) -> None:
@@ -113,17 +110,13 @@ GUESSES: dict[str, tuple[bytes, bool]] = {
     "216 bytes": (RAW[:216], True),
     "215 bytes": (RAW[:215], False),
     "DeltaVision": (by_hand.mrc(DATA, lskflg=0xC0A0), False),
-    "big-endian DeltaVision": (by_hand.mrc(DATA, byteorder=">", lskflg=-0x3F600000), False),
     "unknown mode": (by_hand.mrc(DATA, mode=99), False),
     "no rows": (by_hand.header((2, 0, 4), 1), False),
     "empty": (b"", False),
     "zeros": (bytes(2048), False),
-    "ones": (b"\xff" * 2048, False),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + RAW[8:], False),
     "netCDF 3": (b"CDF\x01" + RAW[4:], False),
-    "TIFF": (b"II*\0" + bytes(300), False),
     "gzip": (b"\x1f\x8b" + bytes(300), False),
-    "text": (b"NX NY NZ\n" * 100, False),
     "HTML": (b"<!doctype html>" + b" " * 300, False),
     "noise": (np.random.default_rng(0).bytes(2048), False),
 }
@@ -178,7 +171,7 @@ def test_guess_never_raises(target: Any) -> None:
     assert MrcBackendEntrypoint().guess_can_open(target) is False
 
 
-def test_guess_of_what_is_no_file(tmp_path: Path) -> None:
+def test_guess_of_folders_pipes_and_missing_files(tmp_path: Path) -> None:
     engine = MrcBackendEntrypoint()
     assert not engine.guess_can_open(tmp_path)
     assert not engine.guess_can_open(tmp_path / "none.mrc")
@@ -257,21 +250,6 @@ def test_targets(path: Path, kind: Any) -> None:
         assert kind is not open or target.tell() == 3
 
 
-@pytest.mark.parametrize("chunks", ["auto", {"z": 1, "y": 2}])
-@pytest.mark.parametrize("kind", [Path, io.BytesIO])
-@pytest.mark.filterwarnings("ignore:The specified chunks separate")
-def test_chunks(path: Path, kind: Any, chunks: Any) -> None:
-    target = kind(RAW) if kind is io.BytesIO else kind(path)
-    with xr.open_dataset(target, engine="mrc", chunks=chunks) as ds:
-        assert ds.data.chunks is not None
-        np.testing.assert_array_equal(ds.data, DATA)
-
-
-def test_what_can_not_be_opened() -> None:
-    with pytest.raises(TypeError, match="can't open int as MRC; accepted: a path"):
-        xr.open_dataset(5, engine="mrc")
-
-
 def test_home_and_working_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(path.parent))
     for name in ("~/file.mrc", "file.mrc"):
@@ -298,7 +276,7 @@ def test_warnings_point_at_the_users_line(tmp_path: Path, function: Any) -> None
     assert (warning.filename, warning.lineno) == (__file__, line)
 
 
-def test_guess_by_marks_where_the_axis_order_is_damaged(tmp_path: Path) -> None:
+def test_guess_uses_map_and_stamp_if_the_axis_order_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "w.mrc"
     path.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), "f4"), mapc=0, mapr=0, maps=0))
     with pytest.warns(MrcWarning, match="MAPC"):

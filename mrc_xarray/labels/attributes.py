@@ -1,4 +1,4 @@
-"""The attributes of labelled data: their names, which values they can have, and how they are made.
+"""The attributes of labelled data: names, accepted values, and how they are made.
 
 Attributes pass through arithmetic, and through netCDF and Zarr files that anyone may have made.
 They are data, and nothing is opened because an attribute names it.
@@ -26,13 +26,13 @@ from mrc_xarray.units import converted
 __all__ = ["COORDINATE_ATTRS", "OWN_ATTRS", "attrs_of", "printable_attrs", "recording_attrs"]
 
 _ATTRS_WITH_UNIT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
-# characters of a text that is not JSON
+# longest text that is not JSON, in characters
 _LONGEST_TEXT = 2**14
 
 
 def recording_attrs(recording: Recording, source: ByteSource) -> dict[str, Any]:
     """Return the attributes of ``data``: flat values of types that netCDF and Zarr store."""
-    # a path need not be text
+    # a path can contain control characters
     name = SourceName(printable(recording.name), source, recording.extended)
     attrs: dict[str, Any] = {"mrc_source": name, **recording.attrs}
     if isinstance(source, StreamSource):
@@ -96,7 +96,7 @@ def _is_json(kind: type) -> Callable[[object], bool]:
     return is_json
 
 
-#: By name of an attribute that the engine sets, whether a value is one that it can have.
+#: For each attribute that the engine sets, a function that checks whether a value is possible.
 OWN_ATTRS: dict[str, Callable[[object], bool]] = {
     "mrc_header": _is_json(dict),
     "mrc_metadata": _is_json(dict),
@@ -115,7 +115,7 @@ OWN_ATTRS: dict[str, Callable[[object], bool]] = {
     "c3_mm": _is_number,
     "gain_e_per_DN": _is_number,
 }
-#: The same for the attributes of a spatial coordinate.
+#: The same for the attributes of spatial coordinates.
 COORDINATE_ATTRS: dict[str, Callable[[object], bool]] = {
     "spacing": _is_step,
     "units": _is_text,

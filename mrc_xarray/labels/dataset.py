@@ -30,19 +30,7 @@ def to_dataset(
     units: str = "angstrom",
     mmap: bool = False,
 ) -> xr.Dataset:
-    """Label the pixels of a recording.
-
-    Parameters
-    ----------
-    recording : Recording
-    source : ByteSource
-        The bytes of the file.
-    dims : sequence of str, optional
-        The user's own names for the dimensions of ``data``, slowest first.
-    units : {"angstrom", "nm", "pm", "um"}
-        Units of the spatial coordinates.
-    mmap : bool
-        Whether the lazy array returns views of a map where it can.
+    """Label the pixels of a recording; `dims`, `units` and `mmap` are described in `OpenOptions`.
 
     Returns
     -------
@@ -92,7 +80,7 @@ def _names(dimensions: Sequence[Dimension], dims: Sequence[str] | None) -> tuple
 
 
 def _as_stored(recording: Recording, stored: StoredLabels) -> tuple[Dimension, ...]:
-    """Return the dimensions with which the pixels were written, and the positions that fit."""
+    """Return the dimensions that the pixels were written with, and the positions that fit."""
     frame = recording.dims[len(recording.leading) :]
     sizes = list(stored.sizes.items())[: len(stored.sizes) - len(frame)]
     if len(sizes) != len(recording.leading):
@@ -113,13 +101,14 @@ def _positions(name: str, dimension: Dimension, units: str) -> xr.Variable | Non
         return None
     is_reciprocal = dimension.unit.startswith("1/")
     scale = LENGTHS[units] if dimension.unit == "angstrom" else factor(dimension.unit, units)
+    unit = units
     if scale is None or is_reciprocal:
-        scale, units = 1.0, dimension.unit
+        scale, unit = 1.0, dimension.unit
     step, start = dimension.step * scale, dimension.start * scale
     if not math.isfinite(start + step * dimension.size):
         return None
     kind = "spatial frequency" if is_reciprocal else "position"
-    attrs = {"units": units, "long_name": f"{dimension.name} {kind}", "spacing": step}
+    attrs = {"units": unit, "long_name": f"{dimension.name} {kind}", "spacing": step}
     # in place, to save memory for long dimensions
     positions = np.arange(dimension.size, dtype=np.float64)
     positions *= step

@@ -1,4 +1,4 @@
-"""The name of the file that data were opened from, as an attribute that leads back to the file."""
+"""The name of the opened file, as an attribute that can read the file again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,7 @@ class SourceName(str):
 
     netCDF, Zarr and JSON store it as a plain `str`, and return a plain `str`: no file that anyone
     may have made leads to another file. Copies also carry the source. So do pickled copies, if
-    the file has a name to open it by.
-
-    Attributes
-    ----------
-    source : ByteSource
-        The file, as it was when it was opened.
-    extended : (int, int)
-        First byte and length of the extended header.
+    the file has a name to open it by. `extended` is first byte and length of the extended header.
     """
 
     source: ByteSource
@@ -55,12 +48,7 @@ class SourceName(str):
     def extended_header(self) -> bytes:
         """Read the bytes between header and pixels.
 
-        Raises
-        ------
-        OSError
-            If the file no longer exists.
-        MrcError
-            If the file is not the one that was opened.
+        Raises OSError if the file no longer exists, and MrcError if it has changed.
         """
         offset, nbytes = self.extended
         if not nbytes:

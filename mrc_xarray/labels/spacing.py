@@ -15,18 +15,7 @@ __all__ = ["as_float", "spacing", "voxel_size"]
 
 
 def voxel_size(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
-    """Return the voxel size of labelled data along its spatial dimensions.
-
-    Parameters
-    ----------
-    obj : Dataset or DataArray
-        With coordinates as the engine makes them, or after slicing, coarsening or the like.
-
-    Returns
-    -------
-    dict of str to float, Å
-        Dimensions without a coordinate, and those with an irregular one, are left out.
-    """
+    """Return the voxel size of labelled data in Å, along dimensions with regular coordinates."""
     voxel = {}
     for dim in obj.dims:
         coord = obj.coords.get(dim)
@@ -48,20 +37,14 @@ def as_float(value: object) -> float:
 
 
 def spacing(positions: np.ndarray[Any, Any], stored: object) -> float | None:
-    """Return the step of regular positions, or the stored step of a single one.
-
-    Returns
-    -------
-    float or None
-        Above 0, in the unit of the positions; None if they are irregular.
-    """
+    """Return the step of regular positions, or the stored step of one; None if irregular."""
     if not np.isfinite(positions).all():
         return None
     if len(positions) < 2:
         single = as_float(stored)
         return single if 0 < single < math.inf else None
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    # positions that are or were float32 are regular to its precision only
+    # positions that are or were float32 are regular only to its precision
     rounding = 2e-7 * float(np.abs(positions).max())
     tolerance = 1e-3 * abs(step) + min(rounding, 0.1 * abs(step))
     is_regular = np.allclose(np.diff(positions), step, rtol=0, atol=tolerance)

@@ -1,4 +1,4 @@
-"""Labels that a header has no field for, as JSON in the file: what the writer makes of them.
+"""Labels that a header has no field for, stored as JSON in the file.
 
 Another program may have written anything there. What does not fit the pixels is ignored.
 """
@@ -18,7 +18,7 @@ from mrc_xarray.text import printable
 
 __all__ = ["StoredLabels", "values_from_json", "values_to_json"]
 
-# the limit of NumPy 1; and with more coordinates, xarray needs seconds to make a Dataset
+# the limit of NumPy 1; with more coordinates, xarray needs seconds to create a Dataset
 _MOST_DIMS, _MOST_COORDS = 32, 500
 # characters of all texts, each as long as the longest
 _MOST_CHARACTERS = 2**22
@@ -39,15 +39,7 @@ class StoredLabels:
 
     @classmethod
     def parse(cls, stored: Any, sections_shape: tuple[int, ...]) -> StoredLabels | None:
-        """Decode labels; return None if they are malformed or do not fit the pixels.
-
-        Parameters
-        ----------
-        stored : object
-            The decoded JSON.
-        sections_shape : tuple of int
-            The number of sections, of rows, of columns, and of samples.
-        """
+        """Decode labels; return None if they are malformed or do not fit the pixels."""
         if not isinstance(stored, dict):
             return None
         try:
@@ -86,7 +78,7 @@ def _coordinate(name: str, stored: dict[str, Any], sizes: dict[str, int]) -> xr.
     values = values_from_json(stored["data"], stored["dtype"])
     dims = tuple(map(_name, stored["dims"]))
     fits = len(set(dims)) == len(dims) and values.shape == tuple(sizes[dim] for dim in dims)
-    # xarray has no other coordinate with the name of a dimension
+    # in xarray, a coordinate with the name of a dimension must be along this dimension
     if not fits or name == "data" or (name in sizes and dims != (name,)):
         return None
     return xr.Variable(dims, values, printable_attrs(stored["attrs"]))
@@ -100,7 +92,7 @@ def _name(stored: Any) -> str:
 
 
 def values_to_json(values: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Return the values of an array as JSON can hold them, and its dtype; objects as text."""
+    """Return the values of an array as JSON can store them, and its dtype; objects as text."""
     dtype = values.dtype.newbyteorder("=")
     data = values.astype(dtype)
     if dtype.kind == "m":

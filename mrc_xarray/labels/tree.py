@@ -1,4 +1,4 @@
-"""A recording as a tree: its Dataset, and those of the images that were recorded with it."""
+"""A recording as a tree: its Dataset, and the Datasets of images that were recorded with it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,8 @@ def tree_of(
 ) -> dict[str, xr.Dataset]:
     """Return the groups of a tree: the movie is ``"/"``, an image ``"/<group>/<name>"``.
 
-    Parameters
-    ----------
-    movie : Dataset
-    dims : sequence of Dimension
-        The dimensions of the movie, whose names in the Dataset can be the user's.
-    images : sequence of (Companion, Dataset)
-        An image that does not have the sizes of the movie's dimensions gets dimensions that begin
-        with its own name.
+    `dims` are the dimensions of the movie, whose names in the Dataset can be the user's. An image
+    that does not have their sizes gets dimensions that begin with its own name.
     """
     sizes = movie["data"].sizes
     roles = dict(zip(sizes, (dimension.name for dimension in dims), strict=True))

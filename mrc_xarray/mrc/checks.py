@@ -1,4 +1,4 @@
-"""Checks of a header: all of them for the validator, and for the reader what it must repair.
+"""Checks of a header. The validator runs all of them, and the reader those that it repairs.
 
 They agree with mrcfile's validator, except that modes 3 and 101 are valid. See
 ``docs/reference/format.md#header``.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from mrc_xarray.errors import RULES, Problem
 from mrc_xarray.mrc.geometry import AXES, cell_problem
-from mrc_xarray.mrc.header import N_LABELS, PLACES, Header, header_problem
+from mrc_xarray.mrc.header import N_LABELS, PLACES, Header
 from mrc_xarray.pixels.modes import PER_CODEC, STANDARD
 
 __all__ = ["CHECKS", "STANDARD_EXTTYPS", "check"]
@@ -23,14 +23,7 @@ _IS_READ = "The file is read anyway."
 
 
 def check(header: Header, *, repaired: bool = False) -> Iterator[Problem]:
-    """Yield what is wrong with a header.
-
-    Parameters
-    ----------
-    header : Header
-    repaired : bool
-        Whether to yield only what has to be repaired, which ``strict=True`` refuses.
-    """
+    """Yield what is wrong with a header, or only what is `repaired`, which strict=True refuses."""
     for code, find in CHECKS.items():
         if not repaired or RULES[code].strict:
             yield from find(header)
@@ -38,18 +31,13 @@ def check(header: Header, *, repaired: bool = False) -> Iterator[Problem]:
 
 def _map_word(header: Header) -> Iterator[Problem]:
     if not header.has_map_word:
-        action = "The file is read as MRC, since files from before 2000 have none."
-        yield _map(header, "map-word", action)
+        action = "The file is read as MRC, since files from before 2000 do not contain it."
+        yield header.problem("map-word", "MAP", "'MAP '", action)
 
 
 def _map_padding(header: Header) -> Iterator[Problem]:
     if header.has_map_word and header.map != "MAP ":
-        yield _map(header, "map-padding", _IS_READ)
-
-
-def _map(header: Header, code: str, action: str) -> Problem:
-    found = repr(header.map.ljust(4, "\0"))
-    return header_problem(code, "MAP", found, "'MAP '", action)
+        yield header.problem("map-padding", "MAP", "'MAP '", _IS_READ)
 
 
 def _machine_stamp(header: Header) -> Iterator[Problem]:
@@ -57,55 +45,33 @@ def _machine_stamp(header: Header) -> Iterator[Problem]:
     if stamped != header.byteorder:
         orders = {"<": "little-endian", ">": "big-endian"}
         says = f"It means {orders[stamped]}, but the" if stamped else "The"
-        yield header_problem(
-            "machine-stamp",
-            "MACHST",
-            header.machst.hex(" "),
-            "44 44 00 00 or 44 41 00 00 (little-endian), 11 11 00 00 (big-endian)",
-            f"{says} header makes sense as {orders[header.byteorder]}; byteorder= overrides.",
-        )
+        accepted = "44 44 00 00 or 44 41 00 00 (little-endian), 11 11 00 00 (big-endian)"
+        action = f"{says} header makes sense as {orders[header.byteorder]}; byteorder= overrides."
+        yield header.problem("machine-stamp", "MACHST", accepted, action)
 
 
 def _axes(header: Header) -> Iterator[Problem]:
-    numbers = (header.mapc, header.mapr, header.maps)
-    if sorted(numbers) != [1, 2, 3]:
-        yield Problem(
-            "axes",
-            "MAPC, MAPR, MAPS",
-            ", ".join(map(str, numbers)),
-            "a permutation of 1, 2, 3",
-            "1, 2, 3 are assumed: columns along x, rows along y, sections along z.",
-            offset=PLACES["MAPC"][0],
-            nbytes=12,
-        )
+    if sorted((header.mapc, header.mapr, header.maps)) != [1, 2, 3]:
+        action = "1, 2, 3 are assumed: columns along x, rows along y, sections along z."
+        yield header.problem("axes", "MAPC, MAPR, MAPS", "a permutation of 1, 2, 3", action)
 
 
 def _mode(header: Header) -> Iterator[Problem]:
     if header.mode not in STANDARD and header.mode < PER_CODEC:
         known = ", ".join(map(str, sorted(STANDARD)))
-        action = "Not all programs can read it."
-        yield header_problem("mode", "MODE", str(header.mode), known, action)
+        yield header.problem("mode", "MODE", known, "Not all programs can read it.")
 
 
 def _dimensions(header: Header) -> Iterator[Problem]:
-    sizes = (header.nx, header.ny, header.nz)
-    if min(sizes) < 1:
-        yield Problem(
-            "dimensions",
-            "NX, NY, NZ",
-            ", ".join(map(str, sizes)),
-            "1 or more each",
-            "The file has no data, or its header is damaged.",
-            offset=0,
-            nbytes=12,
-        )
+    if min(header.nx, header.ny, header.nz) < 1:
+        action = "The file has no data, or its header is damaged."
+        yield header.problem("dimensions", "NX, NY, NZ", "1 or more each", action)
 
 
 def _negative_fields(header: Header) -> Iterator[Problem]:
     for field in ("MX", "MY", "MZ", "ISPG", "NLABL"):
         if header[field] < 0:
-            found = str(header[field])
-            yield header_problem("negative-field", field, found, "0 or more", _IS_READ)
+            yield header.problem("negative-field", field, "0 or more", _IS_READ)
 
 
 def _negative_cell(header: Header) -> Iterator[Problem]:
@@ -116,13 +82,9 @@ def _negative_cell(header: Header) -> Iterator[Problem]:
 
 def _volume_stack(header: Header) -> Iterator[Problem]:
     if 401 <= header.ispg <= 630 and not header.is_volume_stack:
-        yield header_problem(
-            "volume-stack",
-            "MZ",
-            str(header.mz),
-            f"a divisor of NZ = {header.nz}, as ISPG {header.ispg} is that of a volume stack",
-            "It is not opened as a volume stack; layout= states what it is.",
-        )
+        accepted = f"a divisor of NZ = {header.nz}, as ISPG {header.ispg} means a volume stack"
+        action = "It is not opened as a volume stack; layout= states what it is."
+        yield header.problem("volume-stack", "MZ", accepted, action)
 
 
 def _labels(header: Header) -> list[bool]:
@@ -148,33 +110,21 @@ def _label_gap(header: Header) -> Iterator[Problem]:
 def _label_count(header: Header) -> Iterator[Problem]:
     n = sum(_labels(header))
     if n != header.nlabl:
-        yield header_problem(
-            "label-count",
-            "NLABL",
-            str(header.nlabl),
-            f"{n}, the number of labels with text",
-            "All labels are read.",
-        )
+        accepted = f"{n}, the number of labels with text"
+        yield header.problem("label-count", "NLABL", accepted, "All labels are read.")
 
 
 def _version(header: Header) -> Iterator[Problem]:
-    # mrcz sets none
+    # mrcz writes 0
     if header.nversion not in _VERSIONS and header.mode < PER_CODEC:
-        accepted = " or ".join(map(str, _VERSIONS))
-        found = str(header.nversion)
-        yield header_problem("version", "NVERSION", found, accepted, _IS_READ)
+        yield header.problem("version", "NVERSION", " or ".join(map(str, _VERSIONS)), _IS_READ)
 
 
 def _exttyp(header: Header) -> Iterator[Problem]:
     known = (*STANDARD_EXTTYPS, "json") if header.mode >= PER_CODEC else STANDARD_EXTTYPS
     if header.nsymbt > 0 and header.exttyp not in known:
-        yield header_problem(
-            "exttyp",
-            "EXTTYP",
-            repr(header.exttyp),
-            ", ".join(STANDARD_EXTTYPS),
-            "Known records are decoded anyway; the bytes are at ds.mrc.extended_header.",
-        )
+        action = "Known records are decoded anyway; the bytes are at ds.mrc.extended_header."
+        yield header.problem("exttyp", "EXTTYP", ", ".join(STANDARD_EXTTYPS), action)
 
 
 #: By code, in the order in which they are reported.

@@ -11,29 +11,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.mrc.header import PLACES, Header, header_problem
+from mrc_xarray.mrc.header import PLACES, Header
 
 __all__ = ["AXES", "FARTHEST", "Geometry", "axis_names", "cell_problem", "geometry_of"]
 
 AXES = "xyz"
-#: 10 cm in Å: no microscope's stage travels farther, so that a larger position is garbage.
+#: 10 cm in Å: no microscope stage travels farther, so a larger position is garbage.
 FARTHEST = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Where the voxels are along some axes.
+    """By axis, voxel size and position of the first voxel in Å, for axes with a known size.
 
-    Attributes
-    ----------
-    voxel : mapping of str to float, Å
-        Voxel size by axis; an axis whose voxel size is unknown is left out.
-    start : mapping of str to float, Å
-        Position of the first voxel, for the axes in `voxel`.
-    damage : mapping of str to Problem
-        For an axis with an unknown voxel size, the damaged field, if it is not just unset.
-    problems : tuple of Problem
-        What is wrong with the origin.
+    `damage` has the damaged field of axes whose voxel size is not just unset, and `problems`
+    has what is wrong with the origin.
     """
 
     voxel: Mapping[str, float]
@@ -52,14 +44,9 @@ def axis_names(header: Header) -> tuple[str, str, str]:
 
 
 def geometry_of(header: Header, axes: Iterable[str], choice: str = "auto") -> Geometry:
-    """Return where the voxels are along those of `axes` for which the header gives a voxel size.
+    """Return where the voxels are along `axes`, if the header gives their voxel size.
 
-    Parameters
-    ----------
-    header : Header
-    axes : iterable of {"x", "y", "z"}
-    choice : {"auto", "origin", "nstart", "zero"}
-        The argument ``origin`` of the engine.
+    `choice` is the argument ``origin`` of the engine.
     """
     voxel: dict[str, float] = {}
     damage: dict[str, Problem] = {}
@@ -79,7 +66,7 @@ def _sizes(header: Header) -> dict[str, int]:
 
 
 def _voxel_size(header: Header, axis: str) -> float | Problem | None:
-    """Return the voxel size along an axis, the damaged field, or None where it is unset."""
+    """Return the voxel size along an axis, the damaged field, or None if it is unset."""
     index = AXES.index(axis)
     cell = header.cella[index]
     if cell == 0 or header.is_direct_electron:
@@ -92,13 +79,9 @@ def _voxel_size(header: Header, axis: str) -> float | Problem | None:
         intervals = _sizes(header)[axis]
     if intervals > 0:
         return cell / intervals
-    return header_problem(
-        "negative-field" if intervals < 0 else "cell",
-        f"M{axis.upper()}",
-        intervals,
-        "1 or more, as CELLA is set",
-        _without_coordinate(axis),
-    )
+    code = "negative-field" if intervals < 0 else "cell"
+    accepted = "1 or more, as CELLA is set"
+    return header.problem(code, f"M{axis.upper()}", accepted, _without_coordinate(axis))
 
 
 def cell_problem(header: Header, axis: str) -> Problem:
@@ -130,9 +113,11 @@ def _start(
     if choice != "nstart" and not header.is_old_style:
         usable = all(abs(value) < FARTHEST for value in header.origin)
         if not usable and voxel:
-            problems.append(_unusable_origin(header))
+            accepted = "finite positions in Å, below 10 cm"
+            action = "It is taken as unset; origin= chooses another source."
+            problems.append(header.problem("origin", "ORIGIN", accepted, action))
         if usable and (any(header.origin) or choice == "origin"):
-            # IMOD's own sign is the opposite, and is MRC2014's only where flag 4 is set
+            # IMOD's sign is the opposite of MRC2014's, unless flag 4 is set
             sign = -1 if header.has_imod_stamp and not header.imod_flags & 4 else 1
             # 0.0 + x turns the -0.0 of a negated zero into 0.0
             return {a: 0.0 + sign * header.origin[AXES.index(a)] for a in voxel}, []
@@ -145,7 +130,7 @@ def _start(
 def _by_nstart(
     header: Header, voxel: Mapping[str, float]
 ) -> tuple[dict[str, float], list[Problem]]:
-    """Return N*START times the voxel size; N*START are in the file's axis order."""
+    """Return N*START times the voxel size; N*START are in the axis order of the file."""
     fields = dict(zip(axis_names(header), ("NZSTART", "NYSTART", "NXSTART"), strict=True))
     sizes = _sizes(header)
     position, problems = {}, []
@@ -157,12 +142,5 @@ def _by_nstart(
         position[axis] = 0.0
         accepted = "a start within ten times the size of the map"
         action = f"It is taken as 0 along {axis}; origin= chooses another source."
-        problems.append(header_problem("start", fields[axis], start, accepted, action))
+        problems.append(header.problem("start", fields[axis], accepted, action))
     return position, problems
-
-
-def _unusable_origin(header: Header) -> Problem:
-    found = ", ".join(f"{value:g}" for value in header.origin)
-    accepted = "finite positions in Å, below 10 cm"
-    action = "It is taken as unset; origin= chooses another source."
-    return header_problem("origin", "ORIGIN", found, accepted, action)

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -158,10 +158,10 @@ class Header(Mapping[str, Any]):
     packed_bytes: int = _at(144, "q", dialect="MRCZ")
 
     @classmethod
-    def parse(cls, raw: bytes, byteorder: ByteOrder) -> Self:
+    def parse(cls, raw: bytes | bytearray, byteorder: ByteOrder) -> Self:
         """Decode the first 1024 bytes of a file."""
         header = cls.__new__(cls)
-        # a frozen dataclass's own __init__ takes half of the time of opening
+        # the __init__ of a frozen dataclass would take half of the time of opening
         values = {field.name: field.unpack(raw, byteorder) for field in _FIELDS}
         vars(header).update({"byteorder": byteorder} | values)
         return header
@@ -187,10 +187,7 @@ class Header(Mapping[str, Any]):
     def replaced(self, **values: Any) -> Self:
         """Return this header with other values in some fields, and in those that share bytes.
 
-        Raises
-        ------
-        MrcError
-            If two of the new values share bytes, or a value does not fit its bytes.
+        Raises MrcError if two of the new values share bytes, or a value does not fit its bytes.
         """
         header = dataclasses.replace(self, **values)
         overlays = [field for field in _OVERLAYS if field.name in values]
@@ -217,19 +214,15 @@ class Header(Mapping[str, Any]):
     def encode(self) -> bytes:
         """Return the 1024 bytes.
 
-        Raises
-        ------
-        struct.error, OverflowError
-            If a value does not fit its field.
-        ValueError
-            If a field contradicts the bytes that it shares with ``extra1`` or ``extra2``.
+        Raises struct.error or OverflowError if a value does not fit its field, and ValueError if
+        it contradicts the bytes that it shares with ``extra1`` or ``extra2``.
         """
         raw = bytearray(HEADER_SIZE)
         for field in _STANDARD:
             field.pack(raw, self)
         for field in _OVERLAYS:
             value = self[field.name]
-            # by repr, since a NaN does not equal itself
+            # as text, since a NaN does not equal itself
             if repr(field.unpack(raw, self.byteorder)) != repr(value):
                 raise ValueError(
                     f"the header field {field.name} is {value!r}, which contradicts the bytes "
@@ -243,20 +236,17 @@ class Header(Mapping[str, Any]):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the header that `to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the text is not such JSON, or has a value that no file can store.
-        """
+        """Return the header that `to_json` wrote; raise ValueError for anything else."""
+        raw = bytearray(HEADER_SIZE)
         try:
             values: dict[str, Any] = decode_json(text)
-            fields = {field.name: field.from_plain(values[field.name]) for field in _FIELDS}
-            header = cls(byteorder=values["byteorder"], **fields)
-            # anyone may have written the text: refuse what a file can't store
-            return cls.parse(header.encode(), header.byteorder)
-        except (AttributeError, KeyError, OverflowError, TypeError, struct.error) as error:
+            if values["byteorder"] not in ("<", ">"):
+                raise ValueError(f"not a header as JSON: byteorder is {values['byteorder']!r}")
+            # fields of dialects follow from the bytes that they share
+            for field in _STANDARD:
+                field.pack(raw, values)
+            return cls.parse(raw, values["byteorder"])
+        except (KeyError, OverflowError, TypeError, struct.error) as error:
             raise ValueError(f"not a header as JSON: {error!r}") from error
 
     def __getitem__(self, name: str) -> Any:
@@ -270,6 +260,11 @@ class Header(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(vars(self))
+
+    def problem(self, code: str, fields: str, accepted: str, action: str) -> Problem:
+        """Return what is wrong with adjacent fields, as in "NX, NY", with values and place."""
+        found = ", ".join(_shown(self[name], PLACES[name][1]) for name in fields.split(", "))
+        return header_problem(code, fields, found, accepted, action)
 
     @property
     def stamped_byteorder(self) -> ByteOrder | None:
@@ -298,12 +293,12 @@ class Header(Mapping[str, Any]):
 
     @property
     def is_volume_stack(self) -> bool:
-        """Whether ISPG is that of a volume stack, and MZ divides NZ."""
+        """Whether ISPG means a volume stack, and MZ divides NZ."""
         return 401 <= self.ispg <= 630 and self.mz > 0 and self.nz % self.mz == 0
 
     @property
     def mrcz_version(self) -> tuple[int, ...] | None:
-        """Version of the mrcz library in the first label, or None if that is not mrcz's."""
+        """Version of the mrcz library in the first label, or None if mrcz did not write it."""
         if not self.label[0].startswith("MRCZ"):
             return None
         digits = self.label[0][4:].strip().split(".")
@@ -364,25 +359,18 @@ class _Field(NamedTuple):
             return XYZ(*values)
         return values if "tuple" in self.kind else values[0]
 
-    def pack(self, raw: bytearray, header: Header) -> None:
+    def pack(self, raw: bytearray, header: Mapping[str, Any]) -> None:
+        """Write the field of a header, or of its JSON, where floats and bytes can be text."""
         value = header[self.name]
-        values = value if isinstance(value, tuple) else (value,)
+        values: Iterable[Any] = value if isinstance(value, tuple | list) else (value,)
+        if "f" in self.code:
+            values = map(float, values)
         encoded = (v.encode("latin-1") if isinstance(v, str) else v for v in values)
-        struct.pack_into(header.byteorder + self.code, raw, self.offset, *encoded)
-
-    def from_plain(self, value: Any) -> Any:
-        """Return the value of a field that `_to_plain` made."""
-        if self.kind == "bytes":
-            return value.encode("latin-1")
-        if self.kind == "XYZ":
-            return XYZ(*map(float, value))
-        if "float" in self.kind:
-            return tuple(map(float, value)) if isinstance(value, list) else float(value)
-        return tuple(value) if isinstance(value, list) else value
+        struct.pack_into(header["byteorder"] + self.code, raw, self.offset, *encoded)
 
 
 def _to_plain(value: Any) -> Any:
-    """Return what strict JSON can hold."""
+    """Return a value that strict JSON can store."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, tuple):
@@ -400,13 +388,22 @@ _STANDARD = [field for field in _FIELDS if not field.dialect]
 _FREE = [field for field in _FIELDS if field.name in ("extra1", "extra2")]
 _OVERLAYS = [field for field in _FIELDS if field.dialect]
 
-#: The header's field names in MRC2014's spelling, with their first byte and length.
+#: Field names as MRC2014 spells them, with first byte and length.
 PLACES: dict[str, tuple[int, int]] = {
     field.name.upper(): (field.offset, field.nbytes) for field in _FIELDS
 }
 
 
 def header_problem(code: str, field: str, found: object, accepted: str, action: str) -> Problem:
-    """Return the problem that a header field has, with the place of the field."""
-    offset, nbytes = PLACES[field]
+    """Return what is wrong with a header field, or with adjacent ones, as in "NX, NY"."""
+    places = [PLACES[name] for name in field.split(", ")]
+    offset, nbytes = places[0][0], sum(nbytes for _, nbytes in places)
     return Problem(code, field, str(found), accepted, action, offset=offset, nbytes=nbytes)
+
+
+def _shown(value: Any, nbytes: int) -> str:
+    if isinstance(value, bytes):
+        return value.hex(" ")
+    if isinstance(value, str):
+        return repr(value.ljust(nbytes, "\0"))
+    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)

@@ -19,17 +19,11 @@ __all__ = ["Layout", "arrange"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the sections are.
+    """What the sections are: "image", "image_stack", "volume", "volume_stack" or "scan".
 
-    Attributes
-    ----------
-    kind : {"image", "image_stack", "volume", "volume_stack", "scan"}
-    rule : str
-        Which rule decided, for ``attrs``.
-    leading : tuple of (str, int)
-        Names and sizes of the dimensions that count the sections, slowest first; empty for an
-        image. Their product is the number of sections, or less if a trimmed file ends within a
-        volume or frame.
+    `rule` is what decided. `leading` has names and sizes of the dimensions that count the
+    sections, slowest first. Their product is the number of sections, or less if a trimmed file
+    ends within a volume or frame.
     """
 
     kind: str
@@ -47,28 +41,11 @@ def arrange(
     evidence: str = "",
     options: OpenOptions | None = None,
 ) -> Layout:
-    """Return what the `n_sections` sections of a file are.
+    """Return what the `n_sections` sections of a file are: fewer than NZ if it was trimmed.
 
-    Parameters
-    ----------
-    header : Header
-    n_sections : int
-        Sections in the file, fewer than NZ if it was trimmed.
-    name : str
-        Name of the file, for its suffix and for messages.
-    section_axis : {"x", "y", "z"}
-        The axis of the sections of a volume (MAPS).
-    extended_size : int
-        Length of the extended header, as found in the file.
-    evidence : str
-        Why a sidecar makes the sections images of a stack; empty if none does.
-    options : OpenOptions, optional
-        The user's arguments, which override the header.
-
-    Raises
-    ------
-    MrcError
-        If the arguments do not fit the number of sections.
+    `section_axis` is the axis of the sections of a volume, `extended_size` the length of the
+    extended header as found in the file, and `evidence` why a sidecar makes the sections a stack.
+    `options` override the header. Raises MrcError if they do not fit the number of sections.
     """
     options = options or OpenOptions()
     if options.scan_shape is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.mrc.extended import kind_of
-from mrc_xarray.mrc.header import HEADER_SIZE, Header, header_problem
+from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.pixels.blocks import Blocks, Walk, walk
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, CODECS, LARGEST_BLOCK
 from mrc_xarray.pixels.modes import PER_CODEC, Mode
@@ -18,7 +18,7 @@ from mrc_xarray.storage.base import Bytes
 
 __all__ = ["Located", "locate"]
 
-# the longest known are 8 MiB; a longer one needs the size of the file as evidence
+# the longest known are 8 MiB; a longer one is checked against the size of the file
 _LONGEST_EXTENDED_HEADER = 16 * 1024**2
 # small blocks are fetched together, by this many bytes
 _WALK_WINDOW = 4 * 1024**2
@@ -28,15 +28,7 @@ _LONGEST_ROW = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """Where the pixels are.
-
-    Attributes
-    ----------
-    sections : Sections
-        Those that the file contains.
-    problems : tuple of Problem
-        What was repaired.
-    """
+    """The sections that the file contains, and what was repaired."""
 
     sections: Sections
     problems: tuple[Problem, ...]
@@ -48,23 +40,10 @@ class Located:
 
 
 def locate(source: Bytes, head: bytes, header: Header, mode: Mode, *, truncated: str) -> Located:
-    """Find the sections that a file contains.
+    """Find the sections of a file that begins with `head`.
 
-    Parameters
-    ----------
-    source : Bytes
-    head : bytes
-        The first bytes of the file.
-    header : Header
-        With NX, NY and NZ of 1 or more.
-    mode : Mode
-    truncated : {"error", "trim"}
-        Whether missing sections are an error.
-
-    Raises
-    ------
-    MrcError
-        If sections are missing and `truncated` is ``"error"``, or if no section is complete.
+    Raises MrcError if sections are missing and `truncated` is "error" rather than "trim", or if no
+    section is complete.
     """
     shape = (header.nz, header.ny, header.nx, *mode.samples)
     promised = Sections(HEADER_SIZE, shape, mode, header.byteorder)
@@ -78,7 +57,7 @@ def _locate_rows(
 ) -> Located:
     size = source.size
     if size is None:
-        # decoding a stream takes too long for opening: its header is trusted until then
+        # decoding a stream takes too long for opening: the header is trusted until pixels are read
         size = _promised_size(source.name, header, promised.nbytes)
     extended_size, problems = _extended_size(head, header, promised.nbytes, size)
     offset = HEADER_SIZE + extended_size
@@ -130,23 +109,19 @@ def _size_of_mrcz(source: Bytes, header: Header, promised: Sections) -> int:
             "this is an MRCZ in a compressed stream, and finding its blocks would take decoding "
             "the complete stream. Decompress it: an MRCZ is compressed already"
         )
-        raise MrcError.of(
-            name, header_problem("stream", "MODE", str(header.mode), "no MRCZ", message), message
-        )
-    if not 0 <= header.nsymbt <= size - HEADER_SIZE:
-        accepted = f"0 to {size - HEADER_SIZE}, followed by the first block"
-        raise MrcError.of(name, _nsymbt(header, accepted, "The header is damaged."))
+        raise MrcError.of(name, header.problem("stream", "MODE", "no MRCZ", message), message)
     longest = max(_LONGEST_ROW, size)
-    accepted = ""
-    if promised.section_bytes > LARGEST_BLOCK:
+    code, fields = "dimensions", "NX, NY"
+    if not 0 <= header.nsymbt <= size - HEADER_SIZE:
+        code, fields = "nsymbt", "NSYMBT"
+        accepted = f"0 to {size - HEADER_SIZE}, followed by the first block"
+    elif promised.section_bytes > LARGEST_BLOCK:
         accepted = f"a section of up to {LARGEST_BLOCK} bytes, the most that a block can hold"
     elif max(header.nx, header.ny) > longest:
         accepted = f"up to {longest} in this file"
-    if accepted:
-        found, action = f"{header.nx}, {header.ny}", "The header is damaged."
-        problem = Problem("dimensions", "NX, NY", found, accepted, action, offset=0, nbytes=8)
-        raise MrcError.of(name, problem)
-    return size
+    else:
+        return size
+    raise MrcError.of(name, header.problem(code, fields, accepted, "The header is damaged."))
 
 
 def _walk(source: Bytes, size: int, start: int, promised: Sections) -> Walk:
@@ -202,7 +177,7 @@ def _extended_size(
         return nsymbt, []
     accepted = f"{max(left, 0)}, the length of the extended header in bytes"
     action = f"From the file size of {size} bytes it is taken as {max(left, 0)}."
-    return max(left, 0), [_nsymbt(header, accepted, action)]
+    return max(left, 0), [header.problem("nsymbt", "NSYMBT", accepted, action)]
 
 
 def _promised_size(name: str, header: Header, data_size: int) -> int:
@@ -211,25 +186,17 @@ def _promised_size(name: str, header: Header, data_size: int) -> int:
         return HEADER_SIZE + header.nsymbt + data_size
     accepted = f"0 to {_LONGEST_EXTENDED_HEADER} in a compressed stream"
     action = "Decompress the file: its size may show the right value."
-    raise MrcError.of(name, _nsymbt(header, accepted, action))
-
-
-def _nsymbt(header: Header, accepted: str, action: str) -> Problem:
-    return header_problem("nsymbt", "NSYMBT", str(header.nsymbt), accepted, action)
+    raise MrcError.of(name, header.problem("nsymbt", "NSYMBT", accepted, action))
 
 
 def _extra_bytes(name: str, header: Header, size: int, end: int) -> Problem:
-    return Problem(
-        "extra-bytes",
-        "NX, NY, NZ, MODE",
-        f"{header.nx}, {header.ny}, {header.nz}, {header.mode}",
-        f"values that fill the file of {size} bytes",
+    action = (
         f"The data end at byte {end}, and the {size - end} bytes after them are ignored. "
         f"If they are from an append that was killed, and none is running, "
-        f"os.truncate({name!r}, {end}) removes them.",
-        offset=0,
-        nbytes=16,
+        f"os.truncate({name!r}, {end}) removes them."
     )
+    accepted = f"values that fill the file of {size} bytes"
+    return header.problem("extra-bytes", "NX, NY, NZ, MODE", accepted, action)
 
 
 def _truncated(
@@ -241,7 +208,7 @@ def _truncated(
         action = (
             "They are opened, as truncated='trim' requests; of volumes and frames, complete ones."
         )
-        return header_problem("truncated", "NZ", str(header.nz), accepted, action)
+        return header.problem("truncated", "NZ", accepted, action)
     hint = "truncated='trim' opens the complete sections."
     if not n_complete:
         hint = "No section is complete."
@@ -249,5 +216,4 @@ def _truncated(
         f"the file is truncated: it has {size} bytes with {n_complete} complete sections, and its "
         f"header promises {promised}. {hint}"
     )
-    problem = header_problem("truncated", "NZ", str(header.nz), accepted, hint)
-    raise MrcError.of(name, problem, message)
+    raise MrcError.of(name, header.problem("truncated", "NZ", accepted, hint), message)

@@ -14,7 +14,6 @@ from mrc_xarray.mrc.layout import Layout
 from mrc_xarray.mrc.placing import locate
 from mrc_xarray.mrc.steps import (
     Arranged,
-    Gathered,
     Identity,
     Placed,
     arrange_sections,
@@ -33,19 +32,9 @@ __all__ = ["MrcFile", "inspect", "read"]
 
 @dataclass(frozen=True, kw_only=True)
 class MrcFile:
-    """The results of all steps of reading, and what was repaired or assumed.
-
-    Attributes
-    ----------
-    identity : Identity
-    gathered : Gathered
-    arranged : Arranged
-    placed : Placed
-    problems : tuple of Problem
-    """
+    """The results of all steps of reading, and what was repaired or assumed."""
 
     identity: Identity
-    gathered: Gathered
     arranged: Arranged
     placed: Placed
     problems: tuple[Problem, ...]
@@ -79,20 +68,10 @@ class MrcFile:
 def inspect(
     source: Bytes, head: bytes | None = None, options: OpenOptions | None = None
 ) -> MrcFile:
-    """Read everything about a file except its pixels.
+    """Read everything about a file except its pixels; `head` is the first bytes, if known.
 
-    Parameters
-    ----------
-    source : Bytes
-    head : bytes, optional
-        The first `FIRST_READ` bytes, if they have been read.
-    options : OpenOptions, optional
-
-    Raises
-    ------
-    MrcError
-        If the file is not MRC, is truncated, or has an unknown mode; with ``strict=True`` also
-        if something had to be repaired.
+    Raises MrcError if the file is not MRC, is truncated, or has an unknown mode, and with
+    strict=True also if something had to be repaired.
     """
     chosen = options or OpenOptions()
     first = source.read(0, min(FIRST_READ, source.size or FIRST_READ)) if head is None else head
@@ -101,28 +80,21 @@ def inspect(
     gathered = gather(source, first, identity, located, chosen)
     arranged = arrange_sections(identity, located, gathered, chosen)
     placed = place(source, identity, arranged, chosen)
-    steps = (identity, located, gathered, arranged, placed)
+    steps = (identity, located, arranged, placed)
     problems = tuple(problem for step in steps for problem in step.problems)
     if chosen.strict and (errors := [p.refusal(source.name) for p in problems if p.strict]):
         raise MrcError("\n".join(errors))
-    return MrcFile(
-        identity=identity,
-        gathered=gathered,
-        arranged=arranged,
-        placed=placed,
-        problems=problems,
-    )
+    return MrcFile(identity=identity, arranged=arranged, placed=placed, problems=problems)
 
 
 def read(
     source: Bytes, head: bytes | None = None, options: OpenOptions | None = None
 ) -> Recording:
-    """Read a file as `inspect` does, and return it in no format's words."""
+    """Read a file as `inspect` does, and return a result that does not depend on MRC."""
     file = inspect(source, head, options)
     arranged, placed = file.arranged, file.placed
-    metadata = dict(arranged.metadata.keys) or None
-    has_labels = metadata is not None and LABELS_KEY in metadata
-    others = {key: v for key, v in (metadata or {}).items() if key != LABELS_KEY}
+    metadata = dict(arranged.metadata.keys)
+    labels = metadata.pop(LABELS_KEY, None)
     is_users_layout = file.layout.rule.startswith("the argument")
     return Recording(
         name=file.name,
@@ -132,8 +104,8 @@ def read(
         has_section_numbers=file.layout.kind == "image_stack" and placed.labels_sections,
         columns=arranged.metadata.columns if placed.labels_sections else (),
         values=_header_values(file.header) | dict(arranged.metadata.values),
-        metadata=None if metadata is None or (has_labels and not others) else others,
-        stored_labels=None if is_users_layout else (metadata or {}).get(LABELS_KEY),
+        metadata=metadata or None,
+        stored_labels=None if is_users_layout else labels,
         attrs=_attrs(file),
         extended=(HEADER_SIZE, file.sections.offset - HEADER_SIZE),
         problems=file.problems,
@@ -153,7 +125,7 @@ def _header_values(header: Header) -> dict[str, Value]:
 
 
 def _attrs(file: MrcFile) -> dict[str, Any]:
-    """Return the attributes that say what an MRC file is."""
+    """Return the attributes that only MRC files have."""
     attrs: dict[str, Any] = {
         "mrc_layout": file.layout.kind,
         "mrc_layout_rule": file.layout.rule,

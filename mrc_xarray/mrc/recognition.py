@@ -15,14 +15,14 @@ from mrc_xarray.pixels.modes import MODES, PER_CODEC, ByteOrder, Mode
 
 __all__ = ["BYTE_ORDERS", "PLAUSIBLE_SIZE", "guess_byteorder", "looks_like_mrc", "refuse_foreign"]
 
-#: The byte orders by their names in arguments.
+#: Byte orders by the names that arguments use.
 BYTE_ORDERS: dict[str, ByteOrder] = {"little": "<", "big": ">"}
 #: Bytes that `looks_like_mrc` needs: everything up to the machine stamp.
 PLAUSIBLE_SIZE = 216
 
 _DELTAVISION_ID = -16224
 
-# what files of other kinds begin with
+# the first bytes of other kinds of file
 _FOREIGN = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with `git lfs pull`",
     b"<!doctype html": "an HTML page: a download that went wrong",
@@ -67,36 +67,28 @@ def _is_deltavision(head: bytes) -> bool:
 
 
 def refuse_foreign(name: str, head: bytes) -> None:
-    """Raise MrcError if a file of another kind begins with `head`: 1024 bytes, or all."""
-    if not head:
-        problem = _not_mrc("empty", "0 bytes", "It is not an MRC file.")
-        raise MrcError.of(name, problem, "the file is empty (0 bytes)")
+    """Raise MrcError if `head`, 1024 bytes or the complete file, is not the start of MRC."""
     kind = _foreign(head)
     if kind is None and len(head) >= HEADER_SIZE and _is_deltavision(head):
         kind = "a DeltaVision file (−16224 at bytes 96–97): open it with the package mrc"
-    if kind is not None:
-        raise MrcError.of(
-            name, _not_mrc("foreign", kind, "It is not an MRC file."), f"this is {kind}"
-        )
-    if len(head) < HEADER_SIZE:
-        problem = _not_mrc("short", f"{len(head)} bytes", "It is truncated, or not an MRC file.")
-        message = (
-            f"the file has {len(head)} bytes, and an MRC header alone has {HEADER_SIZE}; "
-            "it is truncated, or not an MRC file"
-        )
-        raise MrcError.of(name, problem, message)
-
-
-def _not_mrc(code: str, found: str, action: str) -> Problem:
-    return Problem(
-        code, "the file", found, f"{HEADER_SIZE} bytes of header, and pixels", action, offset=0
-    )
+    action = "It is not an MRC file."
+    if not head:
+        code, found, message = "empty", "0 bytes", "the file is empty (0 bytes)"
+    elif kind is not None:
+        code, found, message = "foreign", kind, f"this is {kind}"
+    elif len(head) < HEADER_SIZE:
+        code, found, action = "short", f"{len(head)} bytes", "It is truncated, or not an MRC file."
+        message = f"the file has {found}, and an MRC header alone has {HEADER_SIZE}. {action}"
+    else:
+        return
+    accepted = f"{HEADER_SIZE} bytes of header, and pixels"
+    raise MrcError.of(name, Problem(code, "the file", found, accepted, action, offset=0), message)
 
 
 def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> tuple[int, int]:
-    """Return how many of dimensions, mode and axis order make sense, and a section's bytes.
+    """Return how many of dimensions, mode and axis order make sense, and the bytes per section.
 
-    The latter is 0 if the dimensions or the mode make no sense.
+    These are 0 if the dimensions or the mode make no sense.
     """
     nx, ny, nz, number = struct.unpack_from(order + "4i", head, 0)
     axes = struct.unpack_from(order + "3i", head, PLACES["MAPC"][0])
@@ -110,7 +102,7 @@ def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> t
 
 
 def guess_byteorder(head: bytes, size: int | None, modes: Mapping[int, Mode]) -> ByteOrder:
-    """Return the byte order that makes most sense, fits the file's size, or is stamped."""
+    """Return the most plausible byte order, by header, size of the file and machine stamp."""
     stamp = stamped_byteorder(head[PLACES["MACHST"][0] :])
 
     def evidence(order: ByteOrder) -> tuple[int, bool, bool, bool]:

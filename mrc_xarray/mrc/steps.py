@@ -1,4 +1,4 @@
-"""The steps of reading an MRC file, each of which returns what it found.
+"""The steps of reading an MRC file; each returns its own result.
 
 1. identify: byte order, header and mode
 2. locate, in `mrc_xarray.mrc.placing`: where the sections are, and how many
@@ -25,11 +25,10 @@ from mrc_xarray.metadata.find import read_sidecar
 from mrc_xarray.mrc.checks import CHECKS, check
 from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.geometry import axis_names, geometry_of
-from mrc_xarray.mrc.header import Header, header_problem
+from mrc_xarray.mrc.header import Header
 from mrc_xarray.mrc.layout import Layout, arrange
 from mrc_xarray.mrc.placing import Located
 from mrc_xarray.mrc.recognition import BYTE_ORDERS, guess_byteorder, refuse_foreign
-from mrc_xarray.mrc.signedness import mode0_dtype
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.compression import CODECS
 from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, PER_CODEC, Mode
@@ -62,19 +61,15 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """What the extended header and a sidecar say, before the layout is known."""
+    """Metadata of the extended header and of a sidecar, before the layout is known."""
 
     records: Metadata
     sidecar: Metadata
-    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arranged:
-    """What the sections and their pixels are.
-
-    `mode0` is what decided on the sign of 8-bit data of MODE 0, else None.
-    """
+    """What the sections and their pixels are, and what decided on the sign of MODE 0."""
 
     layout: Layout
     sections: Sections
@@ -87,7 +82,7 @@ class Arranged:
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """The dimensions, and whether sections have labels, of which there may be too many."""
+    """The dimensions, and whether sections have labels: there may be too many sections."""
 
     dims: tuple[Dimension, ...]
     labels_sections: bool
@@ -100,17 +95,16 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identity:
     modes = EMAN2_MODES if options.convention == "eman2" else MODES
     order = BYTE_ORDERS.get(options.byteorder) or guess_byteorder(head, source.size, modes)
     header = Header.parse(head, order)
-    problems = [
+    is_overridden = options.byteorder != "auto" and header.stamped_byteorder is not None
+    problems = tuple(
         problem
         for problem in check(header, repaired=True)
-        if problem.code != "machine-stamp"
-        or options.byteorder == "auto"
-        or not header.stamped_byteorder
-    ]
+        if not (is_overridden and problem.code == "machine-stamp")
+    )
     mode = _mode(header, source.name, modes)
     if min(header.nx, header.ny, header.nz) < 1:
         raise MrcError.of(source.name, next(CHECKS["dimensions"](header)))
-    return Identity(name=source.name, header=header, mode=mode, problems=tuple(problems))
+    return Identity(name=source.name, header=header, mode=mode, problems=problems)
 
 
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
@@ -121,13 +115,13 @@ def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
     known = ", ".join(map(str, modes))
     accepted = f"{known}, and these with 1000 to {max(CODECS)}000 added in an MRCZ"
     action = "The file may be damaged or not an MRC file."
-    raise MrcError.of(name, header_problem("mode", "MODE", header.mode, accepted, action))
+    raise MrcError.of(name, header.problem("mode", "MODE", accepted, action))
 
 
 def gather(
     source: Bytes, head: bytes, identity: Identity, located: Located, options: OpenOptions
 ) -> Gathered:
-    """Read what the extended header and sidecars say about the sections."""
+    """Read the metadata in the extended header and in sidecars."""
     header, size, n_sections = identity.header, located.extended_size, located.sections.shape[0]
     records = kind_of(header, size).read_from(source, header, head, size, n_sections)
     sidecar = read_sidecar(
@@ -141,7 +135,7 @@ def gather(
 
 
 def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> SidecarChoice:
-    """Read the sidecar that the user names, if any is named."""
+    """Read the sidecar, if the user gives one."""
     if target is None or (isinstance(target, str) and target == "auto"):
         return target  # type: ignore[return-value]  # of the strings, only "auto" is left
     source, head = open_decoded(target, storage_options)
@@ -170,11 +164,14 @@ def arrange_sections(
     is_used = layout.kind == "image_stack" or not sidecar.only_for_stacks
     used = sidecar if is_used else Metadata()
     metadata = used.over(gathered.records)
-    mode, evidence = _signed(identity, options, metadata)
+    mode, evidence = identity.mode, None
+    if mode.sign_varies:
+        dtype, evidence = _mode0_dtype(header, options.mode0, metadata.mode0)
+        mode = mode.with_sign(dtype)
     frame_index = scan.frame_index if scan is not None else None
     shape = located.sections.shape
     if frame_index is None:
-        # the complete volumes or frames of a trimmed file
+        # a trimmed file may end within a volume or frame
         shape = (prod(n for _, n in layout.leading), *shape[1:])
     return Arranged(
         layout=layout,
@@ -191,20 +188,40 @@ def arrange_sections(
     )
 
 
-def _signed(
-    identity: Identity, options: OpenOptions, metadata: Metadata
-) -> tuple[Mode, str | None]:
-    """Return the mode with its sign, and the evidence for it if the sign varies."""
-    if not identity.mode.sign_varies:
-        return identity.mode, None
-    dtype, evidence = mode0_dtype(identity.header, options.mode0, metadata.mode0)
-    return identity.mode.with_sign(dtype), evidence
+def _mode0_dtype(header: Header, choice: str, sidecar: tuple[str, str] | None) -> tuple[str, str]:
+    """Return whether MODE 0 is "int8" or "uint8", and what decided.
+
+    See ``docs/reference/format.md#signedness``.
+    """
+    if choice != "auto":
+        return choice, "the argument mode0="
+    if sidecar is not None:
+        return sidecar
+    if header.has_imod_stamp and header.imod_flags & 1:
+        return "int8", "IMOD's flags say signed"
+    if header.has_imod_stamp:
+        return "uint8", "IMOD's flags say unsigned"
+    if header.is_direct_electron:
+        return "uint8", "a Direct Electron server wrote the file"
+    if header.has_statistics:
+        fits_int8 = header.dmin >= -128 and header.dmax <= 127
+        fits_uint8 = header.dmin >= 0 and header.dmax <= 255
+        if fits_int8 != fits_uint8:
+            evidence = f"DMIN is {header.dmin:g} and DMAX {header.dmax:g}"
+            return "int8" if fits_int8 else "uint8", evidence
+    if header.mrcz_version is not None:
+        return "int8", "mrcz wrote the file, and can't write unsigned bytes"
+    if header.has_valid_nversion:
+        return "int8", "NVERSION is valid, and MRC2014 is signed"
+    if not header.has_map_word:
+        return "uint8", "a header without MAP is from before 2000"
+    return "int8", "assumed: nothing in the header says"
 
 
 def place(source: Bytes, identity: Identity, arranged: Arranged, options: OpenOptions) -> Placed:
     """Find the positions along each dimension.
 
-    The step of a sidecar overrides the header's, and the header's overrides that of records.
+    The step of a sidecar overrides the step of the header, which overrides the step of records.
     """
     axes, shape = axis_names(identity.header), arranged.sections.shape
     metadata, leading = arranged.metadata, arranged.layout.leading

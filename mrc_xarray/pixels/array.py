@@ -46,10 +46,10 @@ _SCRATCH = 8 * _MiB
 # below this, starting threads costs more than they save
 _THREADED = 32 * _MiB
 _THREADED_DECODING = 4 * _MiB
-# of so many sections that are so small, reading all rows costs less than many requests
+# with so many small sections, reading all rows costs less than many requests
 _MANY = 4096
 _SMALL_SECTION = 64 * 1024
-# where less of a long row is selected, its pixels are read one by one
+# if less of a long row is selected, its pixels are read one by one
 _FEW_COLUMNS = 1 / 4
 
 
@@ -156,10 +156,10 @@ class StackArray(BackendArray):
     def _read_into(self, result: Array, numbers: Numbers, picks: list[Pick]) -> None:
         """Read the selected rows, columns and samples of sections into contiguous memory."""
         access = self.source.access
-        sections, numbers, picks = _finest(self.sections, numbers, picks, access.piece)
-        sizes = [length(pick, n) for pick, n in zip(picks, sections.shape[1:], strict=True)]
-        target = result.reshape(len(numbers), *sizes)
-        all_in_place = sections.is_native and all(map(is_complete, picks, sections.shape[1:]))
+        sections, chosen, parts = _finest(self.sections, numbers, picks, access.piece)
+        sizes = [length(part, n) for part, n in zip(parts, sections.shape[1:], strict=True)]
+        target = result.reshape(len(chosen), *sizes)
+        all_in_place = sections.is_native and all(map(is_complete, parts, sections.shape[1:]))
 
         def fill(batch: Batch) -> None:
             memory = target[batch.at]
@@ -169,17 +169,17 @@ class StackArray(BackendArray):
                 return
             raw = _scratch(batch.nbytes)
             self.source.read_into(batch.requests(raw))
-            pixels = sections.decode(raw, numbers[batch.at], memory if in_place else None)
+            pixels = sections.decode(raw, chosen[batch.at], memory if in_place else None)
             if pixels is not memory:
-                memory[...] = select(pixels, [batch.picked, *picks])
+                memory[...] = select(pixels, [batch.picked, *parts])
 
-        batches = sections.batches(numbers, access)
+        batches = sections.batches(chosen, access)
         threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
-        if len(numbers) * sections.section_bytes < threaded:
+        if len(chosen) * sections.section_bytes < threaded:
             for batch in batches:
                 fill(batch)
             return
-        # the pool exists for this call alone, so that a fork can't inherit it
+        # the pool exists only during this call, so that a fork can't inherit it
         with ThreadPoolExecutor(cores()) as pool:
             for _ in pool.map(fill, batches):
                 pass
@@ -188,8 +188,8 @@ class StackArray(BackendArray):
 class StackVariable(xr.Variable):
     """The lazy pixels of a file, whose dask tasks are named after the file as it was opened.
 
-    xarray names them after path, modification time and arguments, and for a URL after its text
-    alone. If a file was replaced between two openings, both would share their tasks, and one of
+    xarray names them after path, modification time and arguments, and for a URL only after its
+    text. If a file was replaced between two openings, both would share their tasks, and one of
     them would silently get the pixels of the other.
     """
 
@@ -202,7 +202,7 @@ class StackVariable(xr.Variable):
         from_array_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> xr.Variable:
-        """Return the variable as a dask array; the parameters are those of xarray."""
+        """Return the variable as a dask array; parameters are the same as xarray's."""
         from dask.base import tokenize
 
         named = dict(from_array_kwargs or {})
@@ -247,9 +247,9 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
 def _finest(
     sections: Sections, numbers: Numbers, picks: list[Pick], longest: int
 ) -> tuple[Sections, Numbers, list[Pick]]:
-    """Choose what is read: sections; or rows, if some are selected; or pixels of very long rows.
+    """Choose complete sections, or rows if some are selected, or pixels of very long rows.
 
-    Returns these as sections, the numbers of the selected ones, and what is selected of each.
+    These are returned as sections, with the numbers of the selected ones, and the picks in each.
     """
     _, n_rows, n_columns, *_ = sections.shape
     rows, columns, *samples = picks
@@ -257,12 +257,12 @@ def _finest(
     is_short = sections.section_bytes <= longest
     if sections.is_compressed or is_small or (is_short and is_complete(rows, n_rows)):
         return sections, numbers, picks
-    numbers = numbers_within(numbers, rows, n_rows)
+    numbers_of_rows = numbers_within(numbers, rows, n_rows)
     few = length(columns, n_columns) <= _FEW_COLUMNS * n_columns
     if sections.row_bytes <= longest or sections.mode.is_packed or not few:
-        return sections.by_row(), numbers, [slice(0, 1, 1), columns, *samples]
-    numbers = numbers_within(numbers, columns, n_columns)
-    return sections.by_pixel(), numbers, [slice(0, 1, 1), slice(0, 1, 1), *samples]
+        return sections.by_row(), numbers_of_rows, [slice(0, 1, 1), columns, *samples]
+    numbers_of_pixels = numbers_within(numbers_of_rows, columns, n_columns)
+    return sections.by_pixel(), numbers_of_pixels, [slice(0, 1, 1), slice(0, 1, 1), *samples]
 
 
 _reused = threading.local()

@@ -27,16 +27,8 @@ Array: TypeAlias = npt.NDArray[Any]
 class Blocks(Sections):
     """Sections that are compressed as one block each.
 
-    Attributes
-    ----------
-    edges : ndarray of int64, shape (n_sections + 1,)
-        First byte of each block, and the end of the last.
-    version : int
-        Chunk version of the first block: 2 or 5.
-    codec : str
-        The codec that MODE names.
-    name : str
-        The name of the file, for messages.
+    `edges` has the first byte of each block and the end of the last, `version` is the chunk
+    version of the first block, `codec` the codec that MODE names, and `name` the file.
     """
 
     edges: npt.NDArray[np.int64]
@@ -76,16 +68,9 @@ class Blocks(Sections):
 
 
 class Walk(NamedTuple):
-    """What a walk from block to block found.
+    """The blocks that a walk found; `edges` and `version` are as in `Blocks`.
 
-    Attributes
-    ----------
-    edges : ndarray of int64, shape (n_blocks + 1,)
-        First byte of each block, and the end of the last.
-    version : int
-        Chunk version of the first block; 0 if there is none.
-    fault : Fault or None
-        What is wrong with the header of the next block; None if the file ends before its end.
+    `fault` is what is wrong with the header of the next block; None if the file ends before that.
     """
 
     edges: npt.NDArray[np.int64]
@@ -104,16 +89,8 @@ def walk(
 ) -> Walk:
     """Follow up to `n_sections` block headers, until one is damaged or the file ends.
 
-    Parameters
-    ----------
-    fetch : callable
-        ``fetch(offset, nbytes)`` returns a buffer of the bytes in the file.
-    start, size : int
-        First byte of the first block, and length of the file.
-    n_sections, section_bytes : int
-        How many there are, and their decoded length, by the MRC header.
-    window : int
-        Bytes to fetch at once.
+    The first block begins at `start`, and `size` is the length of the file. ``fetch(offset,
+    nbytes)`` returns a buffer of bytes in the file, and is called for `window` bytes at once.
     """
     edges, version = array("q", [start]), 0
     position, base, buffer = start, start, b""

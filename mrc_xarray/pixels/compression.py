@@ -27,16 +27,11 @@ __all__ = [
 ]
 
 #: By MODE // 1000. It is a hint: the chunk header names the codec that is needed.
-CODECS: dict[int, str] = dict(
-    enumerate(
-        (
-            "none", "blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd",
-            # since mrcz 0.6; only blosc2 and its plug-ins have these
-            "ndlz", "zfp_acc", "zfp_prec", "zfp_rate", "openhtj2k", "grok", "openzl", "j2k",
-            "htj2k",
-        )
-    )
-)  # fmt: skip
+CODECS: dict[int, str] = dict(enumerate((
+    "none", "blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd",
+    # since mrcz 0.6; only blosc2 and its plug-ins have these
+    "ndlz", "zfp_acc", "zfp_prec", "zfp_rate", "openhtj2k", "grok", "openzl", "j2k", "htj2k",
+)))  # fmt: skip
 
 # bits 5–7 of the flags of a chunk
 _CHUNK_CODECS = ("blosclz", "lz4", "snappy", "zlib", "zstd")
@@ -44,7 +39,7 @@ _CHUNK_CODECS = ("blosclz", "lz4", "snappy", "zlib", "zstd")
 _COPIED = 2
 # the flags of shuffled bytes and shuffled bits; with both, the header is the long one of version 5
 _SHUFFLED = 5
-# bytes that are compressed together: zstd is faster and compresses better than with blosc's choice
+# bytes that are compressed together: with these, zstd is faster and better than by default
 _BLOCK_SIZE = 512 * 1024
 _TYPE_SIZES = (1, 2, 4, 8, 16)
 
@@ -69,13 +64,8 @@ class Fault(NamedTuple):
 class Chunk(NamedTuple):
     """The first 16 bytes of a blosc chunk; little-endian in every file.
 
-    Attributes
-    ----------
-    version : int
-        2 for blosc 1, 5 for blosc 2.
-    codec_version, flags, typesize : int
-    nbytes, blocksize, ctbytes : int
-        Decoded size; size of the parts that were compressed; size in the file with this header.
+    `version` is 2 for blosc 1 and 5 for blosc 2. `nbytes` is the decoded size, `blocksize` the
+    size of the parts that were compressed, and `ctbytes` the size in the file with this header.
     """
 
     version: int
@@ -122,7 +112,7 @@ class Chunk(NamedTuple):
         """Return what is wrong, given the decoded size of a section; None if nothing is."""
         if self.version not in (2, 5):
             return Fault("version", self.version, "2 or 5")
-        # it need not be the size of the stored type: mrcz uses the type before a cast
+        # mrcz writes the size of the type before a cast
         if self.typesize not in _TYPE_SIZES:
             return Fault("type size", self.typesize, "1, 2, 4, 8 or 16")
         if self.nbytes != section_bytes:
@@ -133,28 +123,13 @@ class Chunk(NamedTuple):
         return None
 
 
-class _DecodingError(Exception):
-    """Why a block can't be decoded, without its place."""
-
-
 def decode_block(
     raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], *, codec: str, where: str
 ) -> None:
-    """Decode one block.
+    """Decode one complete block to `out`, which is C-contiguous and has the expected size.
 
-    Parameters
-    ----------
-    raw : ndarray of uint8
-        The complete block.
-    out : ndarray, C-contiguous
-        Memory for the decoded bytes; its size is the expected one.
-    codec, where : str
-        The codec that MODE names; file, section and byte. Both are for messages.
-
-    Raises
-    ------
-    MrcError
-        If the block is damaged, or the package that decodes it is not installed.
+    `codec` is the codec that MODE names, and `where` is file, section and byte. Raises MrcError if
+    the block is damaged, or if the package that decodes it is not installed.
     """
     chunk = Chunk.parse(raw.data)
     reason: object = chunk.fault(out.nbytes)
@@ -169,10 +144,7 @@ def decode_block(
     if reason is not None:
         raise MrcError(f"{where}: the block is damaged: {reason}")
     decode = _decode_with_blosc if chunk.version == 2 else _decode_with_blosc2
-    try:
-        decode(chunk, raw, out, codec)
-    except _DecodingError as error:
-        raise MrcError(f"{where}: {error}") from error.__cause__
+    decode(chunk, raw, out, codec=codec, where=where)
 
 
 def encoder(compressor: str) -> int:
@@ -223,45 +195,47 @@ def encode_block(
 
 
 def _decode_with_blosc(
-    chunk: Chunk, raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], codec: str
+    chunk: Chunk, raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], *, codec: str, where: str
 ) -> None:
     blosc = _blosc()
     if chunk.codec not in blosc.cnames and not chunk.flags & _COPIED:
         name = chunk.codec or codec
-        raise _DecodingError(
-            f"the codec is {name}, which the installed blosc {blosc.__version__} can't decode: "
-            f"install a build of blosc that has {name}"
+        raise MrcError(
+            f"{where}: the codec is {name}, which the installed blosc {blosc.__version__} can't "
+            f"decode: install a build of blosc that has {name}"
         )
     try:
         n = blosc.decompress_ptr(raw, out.ctypes.data)
     except Exception as error:
         # the exception of blosc has no public name
-        raise _DecodingError(f"the block is damaged: {error}") from error
+        raise MrcError(f"{where}: the block is damaged: {error}") from error
     if n != out.nbytes:
-        raise _DecodingError(f"the block is damaged: it decodes to {n} bytes")
+        raise MrcError(f"{where}: the block is damaged: it decodes to {n} bytes")
 
 
 def _decode_with_blosc2(
-    chunk: Chunk, raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], codec: str
+    chunk: Chunk, raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], *, codec: str, where: str
 ) -> None:
     name = chunk.codec or codec
     blosc2 = _blosc2()
     if blosc2 is None:
-        raise _DecodingError(
-            f"the block is a chunk of version 5 ({name}), which requires blosc2: "
+        raise MrcError(
+            f"{where}: the block is a chunk of version 5 ({name}), which requires blosc2: "
             'pip install "mrc-xarray[blosc2]"'
         )
     if chunk.codec is None and codec in _CHUNK_CODECS:
         # for an unknown plug-in, blosc2 starts a process that searches for it
-        raise _DecodingError(f"the block is damaged: its codec is not {codec}, which MODE names")
+        raise MrcError(
+            f"{where}: the block is damaged: its codec is not {codec}, which MODE names"
+        )
     if chunk.is_hollow(raw):
-        raise _DecodingError("the block is damaged: its header says that it has no content")
+        raise MrcError(f"{where}: the block is damaged: its header says that it has no content")
     try:
         blosc2.decompress2(raw, dst=out.reshape(-1).view(np.uint8), nthreads=1)
     except Exception as error:
         # a plug-in that is not installed looks like a damaged block
         hint = "" if chunk.codec else f"; if it is not, pip install blosc2-{name.split('_')[0]}"
-        raise _DecodingError(f"the block ({name}) is damaged: {error}{hint}") from error
+        raise MrcError(f"{where}: the block ({name}) is damaged: {error}{hint}") from error
 
 
 def _blosc() -> Any:

@@ -72,11 +72,6 @@ class Mode:
         return self.sign_varies and np.dtype(self.stored).kind == "u"
 
     @property
-    def has_statistics(self) -> bool:
-        """Whether pixels have a minimum and a maximum: complex numbers have no order."""
-        return np.dtype(self.decoded).kind != "c"
-
-    @property
     def value_range(self) -> tuple[float, float]:
         """The least and the largest finite value, for complex values of each part."""
         return _range(np.dtype(self.decoded))
@@ -95,22 +90,15 @@ class Mode:
         return not self.is_packed and stored == np.dtype(self.decoded)
 
     def decode(self, raw: npt.NDArray[np.uint8], byteorder: ByteOrder, n_columns: int) -> Array:
-        """Return the pixels of complete rows, in the byte order of the file.
-
-        The result has the shape ``(n_rows, n_columns, *samples)``.
-        """
+        """Return pixels ``(n_rows, n_columns, *samples)``, in the byte order of the file."""
         stored = raw.view(np.dtype(self.stored).newbyteorder(byteorder))
         return stored.reshape(-1, n_columns, *self.samples)
 
     def cast(self, pixels: Array) -> Array:
         """Return pixels as values of this mode, of the native dtype `decoded`.
 
-        Floats are rounded to the nearest integer where the mode stores integers.
-
-        Raises
-        ------
-        MrcError
-            If a value is outside of `value_range`.
+        Floats are rounded to the nearest integer where the mode stores integers. Raises MrcError
+        if a value is outside of `value_range`.
         """
         decoded = np.dtype(self.decoded)
         if np.can_cast(pixels.dtype, decoded) and self.value_range == _range(decoded):
@@ -138,7 +126,7 @@ class Mode:
         return values.astype(decoded)
 
     def encode(self, values: Array, byteorder: ByteOrder) -> npt.NDArray[np.uint8]:
-        """Return the bytes of values that `cast` returned, of shape ``(..., n_rows, n_bytes)``.
+        """Return the bytes of values from `cast`, of shape ``(..., n_rows, n_bytes)``.
 
         The result is C-contiguous, and a view of `values` if possible.
         """
@@ -165,7 +153,7 @@ class ComplexIntegers(Mode):
 
 
 class Packed(Mode):
-    """Pixels that share bytes: the first in the lowest bits, and each row in bytes of its own."""
+    """Pixels that share bytes: the first in the lowest bits, and each row begins at a byte."""
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -225,7 +213,7 @@ _LOSSLESS = {
     "int32": 7, "uint32": 8, "float16": 12,
 }  # fmt: skip
 
-#: The numbers that mrcz calls EMAN2's. EMAN2 itself writes MRC files with the table above.
+#: The numbers that mrcz attributes to EMAN2. EMAN2 itself writes MRC files with the table above.
 EMAN2_MODES: dict[int, Mode] = {
     number: Mode(number, 8 * np.dtype(code).itemsize, code, code)
     for number, code in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "f4"), start=1)
@@ -233,42 +221,29 @@ EMAN2_MODES: dict[int, Mode] = {
 
 
 def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = False) -> Mode:
-    """Choose how pixels are stored.
+    """Return the requested mode, by default the one that stores `dtype` without loss.
 
-    Parameters
-    ----------
-    dtype : dtype
-    number : int, optional
-        The requested mode; by default the one that stores `dtype` without loss.
-    is_rgb : bool
-        Whether the last dimension is red, green and blue.
-
-    Raises
-    ------
-    MrcError
-        If no mode stores the dtype without loss, or the requested mode can't store it.
+    Raises MrcError if no mode stores the dtype without loss, or the requested mode can't store it.
     """
-    dtype = np.dtype(dtype)
-    if number is None:
-        number = 16 if is_rgb else _LOSSLESS.get(dtype.name)
-    if number is None:
-        hint = "mode=4" if dtype.kind == "c" else "mode=2 (float32) or another mode"
+    given = np.dtype(dtype)
+    lossless = 16 if is_rgb else _LOSSLESS.get(given.name)
+    chosen = lossless if number is None else number
+    if chosen is None:
+        hint = "mode=4" if given.kind == "c" else "mode=2 (float32) or another mode"
         raise MrcError(
-            f"no MODE of MRC holds {dtype} without loss; choose {hint}, or cast the data with "
+            f"no MODE of MRC holds {given} without loss; choose {hint}, or cast the data with "
             ".astype()"
         )
-    if number not in MODES:
+    if chosen not in MODES:
         known = ", ".join(map(str, MODES))
-        raise MrcError(f"mode is {number!r}; accepted: {known}")
-    mode = MODES[number]
-    numeric = dtype.kind in ("biufc" if mode.decoded == "c8" else "biuf")
-    if is_rgb != bool(mode.samples) or not numeric or (is_rgb and dtype.name != "uint8"):
+        raise MrcError(f"mode is {chosen!r}; accepted: {known}")
+    mode = MODES[chosen]
+    numeric = given.kind in ("biufc" if mode.decoded == "c8" else "biuf")
+    if is_rgb != bool(mode.samples) or not numeric or (is_rgb and given.name != "uint8"):
         raise MrcError(
-            f"mode {number} ({mode.decoded_name}) can't hold {dtype}{' RGB' * is_rgb} data"
+            f"mode {chosen} ({mode.decoded_name}) can't hold {given}{' RGB' * is_rgb} data"
         )
-    if mode.sign_varies and dtype.name == "uint8":
-        return mode.with_sign("u1")
-    return mode
+    return mode.with_sign("u1") if mode.sign_varies and given.name == "uint8" else mode
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:

@@ -26,15 +26,8 @@ Array: TypeAlias = npt.NDArray[Any]
 class Batch(NamedTuple):
     """Byte ranges to read at once, and what they contain.
 
-    Attributes
-    ----------
-    ranges : list of (int, int)
-        Offset and length of each range in bytes.
-    at : slice
-        Which of the selected sections are in the ranges.
-    picked : slice or ndarray of int
-        Where these are among the `n_sections` in the ranges.
-    n_sections : int
+    `ranges` are offsets and lengths in bytes. They contain `n_sections` sections, of which
+    `picked` are selected: those at `at` in the selection.
     """
 
     ranges: list[tuple[int, int]]
@@ -113,24 +106,16 @@ class Sections:
         return False
 
     def by_row(self) -> Sections:
-        """Return each row as a section of its own."""
+        """Return each row as one section."""
         n_sections, n_rows, *rest = self.shape
         return replace(self, shape=(n_sections * n_rows, 1, *rest))
 
     def by_pixel(self) -> Sections:
-        """Return each pixel as a section of its own; packed pixels have no place of their own."""
+        """Return each pixel as one section, which is impossible if pixels share bytes."""
         return replace(self, shape=(prod(self.shape[:3]), 1, 1, *self.shape[3:]))
 
     def batches(self, numbers: Numbers, access: Access) -> Iterator[Batch]:
-        """Yield the byte ranges of sections, as few as possible, in batches.
-
-        Parameters
-        ----------
-        numbers : range or ndarray of int
-            The selected sections.
-        access : Access
-            How the source is best read.
-        """
+        """Yield the byte ranges of the selected sections, as few as possible, in batches."""
         nbytes = self.section_bytes
         edges = spans(numbers, access.gap // nbytes, max(1, access.piece // nbytes))
         starts, stops = edges[:-1], edges[1:]
@@ -149,21 +134,11 @@ class Sections:
     def decode(
         self, raw: npt.NDArray[np.uint8], numbers: Numbers, out: Array | None = None
     ) -> Array:
-        """Return the pixels of complete sections.
+        """Return the pixels of complete sections, in the byte order of the file.
 
-        Parameters
-        ----------
-        raw : ndarray of uint8, shape (n_bytes,)
-            The ranges of a batch, one after the other.
-        numbers : range or ndarray of int
-            The selected sections of the batch.
-        out : ndarray, shape (n_sections, n_rows, n_columns, *samples), C-contiguous, optional
-            Memory for the decoded bytes, if these are the pixels.
-
-        Returns
-        -------
-        ndarray, shape (n_sections, n_rows, n_columns, *samples)
-            In the byte order of the file; `out` if its memory was used.
+        `raw` are the ranges of a batch, and `numbers` its selected sections. `out` is memory for
+        the decoded bytes, if these are the pixels; it is returned if it was used. The result has
+        the shape ``(n_sections, n_rows, n_columns, *samples)``.
         """
         del numbers, out  # all sections are decoded together, and `Blocks` needs these
         rows = self.mode.decode(raw, self.byteorder, self.shape[2])
@@ -185,22 +160,9 @@ def groups(lengths: Sequence[int], limit: int) -> Iterator[slice]:
 def runs(
     stored: npt.NDArray[np.uint8], shape: Sequence[int], start: Sequence[int]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Cut a block into runs that are contiguous in the complete array.
+    """Cut a block into runs that are contiguous in the complete array, with their first bytes.
 
-    Parameters
-    ----------
-    stored : ndarray of uint8, C-contiguous
-        The block.
-    shape : sequence of int
-        Of the complete array, in bytes along the last axis.
-    start : sequence of int
-        The first element of the block in it.
-
-    Yields
-    ------
-    offset : int
-        First byte of the run in the complete array.
-    run : ndarray of uint8, one-dimensional
+    The complete array has `shape`, in bytes along the last axis, and the block begins at `start`.
     """
     strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
     outer = len(shape) - 1

@@ -45,31 +45,30 @@ def is_complete(pick: Pick, n: int) -> bool:
 
 
 def select(array: Array, picks: Sequence[Pick]) -> Array:
-    """Index orthogonally: a view for slices, otherwise a copy of the selected elements alone."""
-    array = array[tuple(pick if isinstance(pick, slice) else slice(None) for pick in picks)]
-    n_arrays = sum(not isinstance(pick, slice) for pick in picks)
-    if n_arrays > 1:
-        # the slices are already applied: what they selected is a complete dimension now
-        along = [
-            np.arange(n) if isinstance(pick, slice) else pick
-            for pick, n in zip(picks, array.shape, strict=True)
-        ]
-        gathered: Array = array[np.ix_(*along)]
-        return gathered
-    if n_arrays:
-        return array[tuple(slice(None) if isinstance(pick, slice) else pick for pick in picks)]
-    return array
+    """Index orthogonally: a view for slices, otherwise a copy of only the selected elements."""
+    slices = tuple(pick if isinstance(pick, slice) else slice(None) for pick in picks)
+    sliced: Array = array[slices]
+    arrays = {axis: pick for axis, pick in enumerate(picks) if not isinstance(pick, slice)}
+    if not arrays:
+        return sliced
+    if len(arrays) == 1:
+        [(axis, pick)] = arrays.items()
+        # `take` would copy all of an array that is not contiguous
+        return sliced[(slice(None),) * axis + (pick,)]
+    along = [arrays.get(axis, np.arange(n)) for axis, n in enumerate(sliced.shape)]
+    gathered: Array = sliced[np.ix_(*along)]
+    return gathered
 
 
 def numbers_within(outer: Numbers, pick: Pick, n: int) -> Numbers:
     """Return numbers within numbered units of length `n`, such as rows within sections."""
-    if isinstance(outer, range) and is_complete(pick, n):
+    if not isinstance(outer, range):
+        return np.add.outer(outer * n, indices(pick, n)).reshape(-1)
+    if is_complete(pick, n):
         return range(outer.start * n, outer.stop * n)
-    if isinstance(outer, range):
-        if len(outer) == 1 and isinstance(pick, slice) and pick.step == 1:
-            return range(outer.start * n + pick.start, outer.start * n + pick.stop)
-        outer = np.arange(outer.start, outer.stop)
-    return np.add.outer(outer * n, indices(pick, n)).reshape(-1)
+    if len(outer) == 1 and isinstance(pick, slice) and pick.step == 1:
+        return range(outer.start * n + pick.start, outer.start * n + pick.stop)
+    return numbers_within(np.arange(outer.start, outer.stop), pick, n)
 
 
 def numbers_at(numbers: Numbers, positions: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

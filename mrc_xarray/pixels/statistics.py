@@ -1,4 +1,4 @@
-"""Minimum, maximum, mean and standard deviation of pixels, from one chunk after the other."""
+"""Minimum, maximum, mean and standard deviation of pixels, calculated chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 __all__ = ["UNDETERMINED", "Statistics"]
 
-# values per step: with fewer, threads mostly wait for each other between the calls
+# values per step; with fewer, threads mostly wait for each other
 _STEP = 1024**2
 
 
@@ -21,17 +21,9 @@ UNDETERMINED: dict[str, Any] = {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms":
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The statistics of some pixels, which can be joined with those of others.
+    """The statistics of pixels, which can be joined with the statistics of other pixels.
 
-    Attributes
-    ----------
-    n : int
-        Number of finite values.
-    least, most : float
-        Minimum and maximum.
-    mean : float
-    squares : float
-        Sum of the squared deviations from the mean.
+    `n` is the number of finite values, and `squares` the sum of squared deviations from the mean.
     """
 
     n: int = 0
@@ -54,10 +46,8 @@ class Statistics:
     def _of_step(cls, values: npt.NDArray[Any], scratch: npt.NDArray[np.float64]) -> Self:
         least, most = float(values.min()), float(values.max())
         if not (math.isfinite(least) and math.isfinite(most)):
-            values = values[np.isfinite(values)]
-            if not values.size:
-                return cls()
-            least, most = float(values.min()), float(values.max())
+            finite = values[np.isfinite(values)]
+            return cls._of_step(finite, scratch) if finite.size else cls()
         deviations = scratch[: values.size]
         deviations[:] = values
         mean = float(deviations.mean())

@@ -32,7 +32,7 @@ def coord(data: Any, dtype: Any = "float64", **other: Any) -> dict[str, Any]:
     return {"coords": {"c": {"dims": ["q"], "data": data, "dtype": dtype, "attrs": {}} | other}}
 
 
-LYING: dict[str, dict[str, Any]] = {
+FALSE: dict[str, dict[str, Any]] = {
     "deep values": coord(nested(150)),
     "deep texts": coord([nested(150), nested(150)], "str"),
     "ragged": coord([[1], [2, 3]]),
@@ -60,15 +60,15 @@ LYING: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", LYING)
-def test_labels_that_lie_are_left_out(case: str) -> None:
+@pytest.mark.parametrize("case", FALSE)
+def test_false_labels_are_left_out(case: str) -> None:
     stored = {"dims": ["q", "y", "x"], "shape": [2, 4, 4], "attrs": {}, "coords": {}}
-    ds = opened(json.dumps({"mrc_xarray": stored | LYING[case]}).encode())
+    ds = opened(json.dumps({"mrc_xarray": stored | FALSE[case]}).encode())
     assert ds.data.dims == ("z", "y", "x")
     np.testing.assert_array_equal(ds.data, PIXELS)
 
 
-def test_labels_that_do_not() -> None:
+def test_labels_that_fit() -> None:
     stored = {"dims": ["q", "y", "x"], "shape": [2, 4, 4], "attrs": {"a": nested(150)}}
     ds = opened(json.dumps({"mrc_xarray": stored | coord([1, 2])}).encode())
     assert ds.c.dims == ("q",)

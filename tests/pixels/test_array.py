@@ -95,7 +95,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def lazy_and_eager(files: dict[str, Any], kind: str) -> tuple[xr.Variable, xr.Variable]:
-    """Return the pixels as the engine has them, and as numpy has them, without coordinates."""
+    """Return the pixels of the engine and of NumPy, without coordinates."""
     target = files[kind]
     ds = xr.open_dataset(
         io.BytesIO(target) if isinstance(target, bytes) else target,
@@ -182,7 +182,7 @@ def opened(path: Path, raw: bytes, **options: Any) -> xr.Dataset:
 
 
 class Counting:
-    """Another source, which adds up what is asked of it."""
+    """A source that records the byte ranges that it reads."""
 
     def __init__(self, inner: LocalSource) -> None:
         self.inner, self.ranges = inner, list[tuple[int, int]]()
@@ -199,17 +199,23 @@ class Counting:
         self.inner.read_into(requests)
 
 
+def counting(ds: xr.Dataset) -> tuple[xr.Variable, Counting]:
+    """Return the pixels of a file with a counting source, and that source."""
+    array = ds.data.variable._data
+    while not isinstance(array, StackArray):
+        array = array.array
+    source = Counting(array.source)
+    array = StackArray(source, array.sections, array.leading)
+    return xr.Variable(ds.data.dims, indexing.LazilyIndexedArray(array)), source
+
+
 @pytest.fixture
 def counted(tmp_path: Path) -> Iterator[tuple[xr.Variable, Array, Counting]]:
     """A lazy float32 variable of (20, 30, 40), its pixels, and its counting source."""
     data = noise((20, 30, 40), "f4")
     with opened(tmp_path / "file.mrc", by_hand.mrc(data), cache=False) as ds:
-        array = ds.data.variable._data
-        while not isinstance(array, StackArray):
-            array = array.array
-        source = Counting(array.source)
-        array = StackArray(source, array.sections, array.leading)
-        yield xr.Variable(("z", "y", "x"), indexing.LazilyIndexedArray(array)), data, source
+        lazy, source = counting(ds)
+        yield lazy, data, source
 
 
 SECTION, ROW = 30 * 40 * 4, 40 * 4
@@ -316,36 +322,29 @@ def test_pickling(files: dict[str, Any], kind: str) -> None:
     same(pickle.loads(pickle.dumps(lazy[..., 1:]))[..., ::-1], eager[..., 1:][..., ::-1])
 
 
-def test_tokens(tmp_path: Path) -> None:
-    raw = plain()[0]
-    names = []
-    for name in ("a.mrc", "a.mrc", "b.mrc"):
-        if not (tmp_path / name).exists():
-            (tmp_path / name).write_bytes(raw)
-        ds = xr.open_dataset(tmp_path / name, engine="mrc", chunks={})
-        names.append((tokenize(ds), ds.data.data.name))
-    assert names[0] == names[1]
-    assert names[0][0] != names[2][0]
-    assert names[0][1] != names[2][1]
+@pytest.mark.parametrize(
+    ("name", "options", "is_changed"),
+    [
+        ("a.mrc", {"mmap": True}, False),
+        ("a.mrc", {"mode0": "uint8"}, False),
+        ("a.mrc", {"scan_shape": (2, 3)}, False),
+        ("a.mrc", {}, True),
+        ("b.mrc", {}, False),
+    ],
+)
+def test_tokens(tmp_path: Path, name: str, options: dict[str, Any], is_changed: bool) -> None:
+    def tokens(name: str, **options: Any) -> tuple[str, str]:
+        ds = xr.open_dataset(tmp_path / name, engine="mrc", chunks={}, **options)
+        return tokenize(ds), ds.data.data.name
 
-
-@pytest.mark.parametrize("options", [{"mmap": True}, {"mode0": "uint8"}, {"scan_shape": (2, 3)}])
-def test_token_depends_on_the_arguments(tmp_path: Path, options: dict[str, Any]) -> None:
-    path = tmp_path / "file.mrc"
-    path.write_bytes(plain("i1")[0])
-    names = {
-        xr.open_dataset(path, engine="mrc", chunks={}, **opts).data.data.name
-        for opts in ({}, options)
-    }
-    assert len(names) == 2
-
-
-def test_token_changes_with_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "file.mrc"
-    path.write_bytes(plain()[0])
-    before = xr.open_dataset(path, engine="mrc", chunks={}).data.data.name
-    touch(path)
-    assert xr.open_dataset(path, engine="mrc", chunks={}).data.data.name != before
+    for each in ("a.mrc", "b.mrc"):
+        (tmp_path / each).write_bytes(plain("i1")[0])
+    before = tokens("a.mrc")
+    assert tokens("a.mrc") == before
+    if is_changed:
+        os.utime(tmp_path / name, ns=(1, 1))
+    after = tokens(name, **options)
+    assert all(new != old for new, old in zip(after, before, strict=True))
 
 
 @pytest.mark.slow
@@ -360,65 +359,49 @@ def test_load_in_threads(tmp_path: Path, shape: tuple[int, int, int], byteorder:
         np.testing.assert_array_equal(ds.data[::-1, 1:, :-1], data[::-1, 1:, :-1])
 
 
-def touch(path: Path) -> None:
-    os.utime(path, ns=(1, 1))
+def sparse(folder: Path, shape: tuple[int, int, int], mode: int, itemsize: float = 1) -> Path:
+    size = 1024 + int(np.prod(shape) * itemsize)
+    return by_hand.sparse(folder / "sparse.mrc", by_hand.header(shape, mode), size)
 
 
-def sparse(path: Path, shape: tuple[int, int, int], mode: int, itemsize: int) -> Path:
-    with path.open("wb") as file:
-        file.write(by_hand.header(shape, mode))
-        file.truncate(1024 + int(np.prod(shape) * itemsize))
-    return path
-
-
-# shape, mode, item size, mmap → preferred chunks
-PREFERRED = {
-    "as many as fit": ((1000, 1024, 1024), 2, 4, False, {"z": 4}),
-    "as many as fit, rounded down": ((1000, 1000, 1000), 2, 4, False, {"z": 4}),
-    "all that there are": ((3, 10, 10), 2, 4, False, {"z": 3}),
-    "one above 16 MiB": ((10, 3000, 3000), 2, 4, False, {"z": 1}),
-    "decoded size counts": ((100, 2048, 2048), 101, 0.5, False, {"z": 4}),
-    "samples count": ((100, 1024, 1024), 16, 3, False, {"z": 5}),
-    "tiny sections": ((16_384, 128, 128), 6, 2, False, {"z": 512}),
-    "64 MiB of a map": ((1000, 1024, 1024), 2, 4, True, {"z": 16}),
-    "bands of a montage": ((3, 8000, 8000), 2, 4, False, {"z": 1, "y": 524}),
-    "bands of a mapped montage": ((3, 8000, 8000), 2, 4, True, {"z": 1, "y": 2097}),
-    "no bands at 128 MiB": ((3, 8192, 4096), 2, 4, False, {"z": 1}),
+# shape, mode, item size, arguments → preferred chunks
+PREFERRED: dict[
+    str, tuple[tuple[int, int, int], int, float, dict[str, Any], dict[str, int]]
+] = {
+    "as many as fit": ((1000, 1024, 1024), 2, 4, {}, {"z": 4}),
+    "as many as fit, rounded down": ((1000, 1000, 1000), 2, 4, {}, {"z": 4}),
+    "all that there are": ((3, 10, 10), 2, 4, {}, {"z": 3}),
+    "one above 16 MiB": ((10, 3000, 3000), 2, 4, {}, {"z": 1}),
+    "decoded size counts": ((100, 2048, 2048), 101, 0.5, {}, {"z": 4}),
+    "samples count": ((100, 1024, 1024), 16, 3, {}, {"z": 5}),
+    "tiny sections": ((16_384, 128, 128), 6, 2, {}, {"z": 512}),
+    "64 MiB of a map": ((1000, 1024, 1024), 2, 4, {"mmap": True}, {"z": 16}),
+    "bands of a montage": ((3, 8000, 8000), 2, 4, {}, {"z": 1, "y": 524}),
+    "bands of a mapped montage": ((3, 8000, 8000), 2, 4, {"mmap": True}, {"z": 1, "y": 2097}),
+    "no bands at 128 MiB": ((3, 8192, 4096), 2, 4, {}, {"z": 1}),
+    "scan": ((40_000, 64, 64), 6, 2, {"scan_shape": (200, 200)}, {"scan_y": 10, "scan_x": 200}),
+    "scan with long rows": (
+        (40_000, 64, 64), 6, 2, {"scan_shape": (2, 20_000)}, {"scan_y": 1, "scan_x": 2048},
+    ),
+    "image": ((1, 100, 100), 2, 4, {"layout": "image"}, {}),
+    "bands of one image": ((1, 8000, 8000), 2, 4, {"layout": "image"}, {"y": 524}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", PREFERRED)
 def test_preferred_chunks(tmp_path: Path, case: str) -> None:
-    shape, mode, itemsize, mapped, chunks = PREFERRED[case]
-    path = sparse(tmp_path / "sparse.mrc", shape, mode, itemsize)
-    with xr.open_dataset(path, engine="mrc", chunks={}, mmap=mapped) as ds:
+    shape, mode, itemsize, options, chunks = PREFERRED[case]
+    path = sparse(tmp_path, shape, mode, itemsize)
+    with xr.open_dataset(path, engine="mrc", chunks={}, **options) as ds:
         assert ds.data.encoding["preferred_chunks"] == chunks
         for dim, n in ds.data.sizes.items():
             assert ds.data.chunksizes[dim][0] == chunks.get(dim, n)
         assert dask.is_dask_collection(ds.data)
 
 
-def test_preferred_chunks_of_a_scan(tmp_path: Path) -> None:
-    path = sparse(tmp_path / "scan.mrc", (40_000, 64, 64), 6, 2)
-    with xr.open_dataset(path, engine="mrc", scan_shape=(200, 200), chunks={}) as ds:
-        assert ds.data.encoding["preferred_chunks"] == {"scan_y": 10, "scan_x": 200}
-    with xr.open_dataset(path, engine="mrc", scan_shape=(2, 20_000), chunks={}) as ds:
-        assert ds.data.encoding["preferred_chunks"] == {"scan_y": 1, "scan_x": 2048}
-
-
-def test_preferred_chunks_of_an_image(tmp_path: Path) -> None:
-    path = sparse(tmp_path / "image.mrc", (1, 100, 100), 2, 4)
-    with xr.open_dataset(path, engine="mrc", layout="image", chunks={}) as ds:
-        assert ds.data.encoding["preferred_chunks"] == {}
-        assert ds.data.chunks == ((100,), (100,))
-    path = sparse(tmp_path / "montage.mrc", (1, 8000, 8000), 2, 4)
-    with xr.open_dataset(path, engine="mrc", layout="image", chunks={}) as ds:
-        assert ds.data.encoding["preferred_chunks"] == {"y": 524}
-
-
 @pytest.mark.parametrize("chunks", [{"x": 100, "y": 7}, {"z": 3}, 512])
 def test_own_chunks_are_silent(tmp_path: Path, chunks: Any) -> None:
-    path = sparse(tmp_path / "sparse.mrc", (12, 4096, 4096), 0, 1)
+    path = sparse(tmp_path, (12, 4096, 4096), 0)
     with xr.open_dataset(path, engine="mrc", chunks=chunks) as ds:
         wanted = chunks if isinstance(chunks, dict) else {"y": chunks}
         assert {dim: ds.data.chunksizes[dim][0] for dim in wanted} == wanted
@@ -441,7 +424,7 @@ def test_preferred_chunks_are_few(shape: tuple[int, int, int], dtype: str) -> No
 
 
 def test_auto_chunks_are_complete_sections(tmp_path: Path) -> None:
-    path = sparse(tmp_path / "sparse.mrc", (1000, 4096, 4096), 0, 1)
+    path = sparse(tmp_path, (1000, 4096, 4096), 0)
     with xr.open_dataset(path, engine="mrc", chunks="auto") as ds:
         assert ds.data.chunksizes["y"] == ds.data.chunksizes["x"] == (4096,)
         assert ds.data.chunksizes["z"][0] < 20
@@ -453,11 +436,7 @@ WIDE = (64, 256, 4096)
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sparse float32 file of 256 MiB."""
-    path = tmp_path_factory.mktemp("wide") / "wide.mrc"
-    with path.open("wb") as file:
-        file.write(by_hand.header(WIDE, 2))
-        file.truncate(1024 + 4 * int(np.prod(WIDE)))
-    return path
+    return sparse(tmp_path_factory.mktemp("wide"), WIDE, 2, 4)
 
 
 @pytest.mark.slow
@@ -481,7 +460,7 @@ def test_sparse_selection_takes_little_memory(wide: Path, selection: Any, mmap: 
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # a batch of rows for each of the threads, at the most
+    # at most one batch of rows per thread
     assert peak < 3 * nbytes + 8 * 2**20 * (os.cpu_count() or 1) + 2**20
 
 
@@ -511,7 +490,7 @@ COLUMNS: dict[str, tuple[Any, ...]] = {
     ("mode", "byteorder"), [("f4", "<"), ("f4", ">"), ("i2 pairs", ">"), ("rgb", "<")]
 )
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_of_very_long_rows_the_selected_pixels_are_read(
+def test_very_long_rows_are_read_by_pixel(
     tmp_path: Path, columns: str, mode: str, byteorder: str
 ) -> None:
     rng = np.random.default_rng(3)
@@ -527,17 +506,9 @@ def test_of_very_long_rows_the_selected_pixels_are_read(
         raw, nbytes = by_hand.mrc(pairs, 3, shape=(2, 3, n), byteorder=byteorder), 4
         data = pairs[..., 0] + 1j * pairs[..., 1]
     with opened(path, raw, cache=False) as ds:
-        lazy = ds.data
-        array = lazy.variable._data
-        while not isinstance(array, StackArray):
-            array = array.array
-        source = Counting(array.source)
+        lazy, source = counting(ds)
         source.access = Access(gap=0, skip=1024, piece=4096, batch=65536)
-        variable = xr.Variable(
-            lazy.dims,
-            indexing.LazilyIndexedArray(StackArray(source, array.sections, array.leading)),
-        )
-        found = variable[COLUMNS[columns]].values
+        found = lazy[COLUMNS[columns]].values
     oracle = xr.Variable(lazy.dims, data)[COLUMNS[columns]].values
     np.testing.assert_array_equal(found, oracle)
     if columns in ("pixel", "gathered", "reversed", "every hundredth"):

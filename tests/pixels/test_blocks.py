@@ -28,7 +28,6 @@ from mrcz_by_hand import (
     block_places,
     chunks,
     file,
-    needs_blosc2,
     positions,
     put,
     start_of,
@@ -42,7 +41,7 @@ MiB = 1024**2
 
 
 class Opened(NamedTuple):
-    """The warnings of a file that could be opened, and each section or its error."""
+    """The warnings of an opened file, and each section or its error."""
 
     warnings: list[str]
     sections: list[Array | MrcError]
@@ -51,7 +50,7 @@ class Opened(NamedTuple):
         return [k for k, section in enumerate(self.sections) if isinstance(section, MrcError)]
 
     def assert_right(self, but: int | None = None) -> None:
-        """Compare all sections, except that `but` may be an error."""
+        """Compare all sections; section `but` may be an error."""
         assert set(self.damaged()) <= {but}
         for k, section in enumerate(self.sections):
             if not isinstance(section, MrcError):
@@ -84,10 +83,8 @@ def test_intact_file_has_no_warning(version: int) -> None:
 
 # field, value, and what is accepted instead
 DAMAGE = [
-    ("version", 0, "2 or 5"),
     ("version", 6, "2 or 5"),
     ("typesize", 0, "1, 2, 4, 8 or 16"),
-    ("nbytes", NY * NX * 2 - 1, f"{NY * NX * 2} bytes"),
     ("nbytes", 2**32 - 1, f"{NY * NX * 2} bytes"),
     ("ctbytes", 0, "bytes or more"),
     ("ctbytes", 19, "bytes or more"),
@@ -111,26 +108,20 @@ def test_damaged_header_ends_what_can_be_read(
         with pytest.raises(MrcError, match=place):
             opened(raw, truncated="trim")
         return
-    assert f"Sections 0 to {k - 1} can be read" in str(caught.value)
+    readable = f"Sections 0 to {k - 1}" if k > 1 else "Section 0"
+    assert f"{readable} can be read, and none after the damage" in str(caught.value)
     assert "truncated='trim' opens them" in str(caught.value)
     found = opened(raw, truncated="trim")
     (warning,) = found.warnings
     assert re.search(place, warning)
-    assert f"Sections 0 to {k - 1} can be read" in warning
+    assert f"{readable} can be read" in warning
     assert len(found.sections) == k
     found.assert_right()
 
 
-def test_one_section_before_the_damage() -> None:
-    blocks = chunks()
-    put(blocks[1], "version", 9)
-    with pytest.raises(MrcError, match="Section 0 can be read, and none after the damage"):
-        opened(file(blocks))
-
-
-@pytest.mark.parametrize("error", [-100, -1, 1, 20, 2**20, 2**31 - 2000])
+@pytest.mark.parametrize("error", [-100, 1, 2**31 - 2000])
 @pytest.mark.parametrize("k", [0, 4])
-def test_wrong_size_of_a_block_hides_those_after_it(k: int, error: int) -> None:
+def test_wrong_size_of_a_block_hides_the_next_blocks(k: int, error: int) -> None:
     blocks = chunks()
     put(blocks[k], "ctbytes", len(blocks[k]) + error)
     with pytest.raises(MrcError, match=rf"truncated|of block {k + 1} \(bytes"):
@@ -182,9 +173,9 @@ def by_blosc(block: bytearray) -> Array | None:
 
 
 def assert_as_blosc_has_it(blocks: list[bytearray], k: int, *, may_refuse: bool) -> None:
-    """Compare a file whose block `k` is an error, or decodes to what blosc makes of it.
+    """Check that block `k` is an error, or decodes to what blosc decodes.
 
-    A block may be refused although blosc decodes it, if its header makes no sense.
+    With `may_refuse`, a block that blosc decodes may be refused, as its header makes no sense.
     """
     found = opened(file(blocks))
     assert found.warnings == []
@@ -205,7 +196,7 @@ def assert_as_blosc_has_it(blocks: list[bytearray], k: int, *, may_refuse: bool)
      ("blocksize", 2**31 - 1), ("blocksize", 2**32 - 1), ("flags", 0), ("flags", 0x20),
      ("flags", 0x60), ("flags", 0xFF)],
 )  # fmt: skip
-def test_field_that_the_decoder_judges(version: int, field: str, value: int) -> None:
+def test_field_that_the_decoder_checks(version: int, field: str, value: int) -> None:
     blocks = chunks(version)
     put(blocks[4], field, value)
     assert_as_blosc_has_it(blocks, 4, may_refuse=True)
@@ -224,7 +215,7 @@ def test_flipped_bits(version: int, k: int) -> None:
 
 @versions
 @positions
-def test_damaged_content_costs_its_own_section(version: int, k: int) -> None:
+def test_damaged_content_is_an_error_of_its_section_alone(version: int, k: int) -> None:
     blocks = chunks(version)
     blocks[k][32:] = bytes(len(blocks[k]) - 32)
     found = opened(file(blocks))
@@ -235,7 +226,7 @@ def test_damaged_content_costs_its_own_section(version: int, k: int) -> None:
 
 
 @versions
-def test_block_that_is_a_header_alone_is_an_error(version: int) -> None:
+def test_block_without_content_is_an_error(version: int) -> None:
     blocks = chunks()
     blocks[4] = blocks[4][:32]
     put(blocks[4], "version", version)
@@ -243,14 +234,11 @@ def test_block_that_is_a_header_alone_is_an_error(version: int) -> None:
     found = opened(file(blocks))
     assert found.damaged() == [4]
     found.assert_right(but=4)
-
-
-@needs_blosc2
-def test_block_that_leaves_memory_as_it_was_is_an_error() -> None:
-    """A chunk of version 5 can say that its content was never set: bits 4 to 6 of byte 31."""
-    blocks = chunks(5)
-    blocks[4][31] = 4 << 4
-    assert opened(file(blocks)).damaged() == [4]
+    if version == 5:
+        # the content can also be marked as never set: bits 4 to 6 of byte 31
+        blocks = chunks(5)
+        blocks[4][31] = 4 << 4
+        assert opened(file(blocks)).damaged() == [4]
 
 
 @pytest.mark.parametrize("options", [{"chunks": {}}, {"chunks": None}], ids=["dask", "numpy"])
@@ -277,7 +265,7 @@ def test_error_of_a_damaged_block_comes_from_processes(tmp_path: Path, client: C
 
 
 @versions
-@pytest.mark.parametrize("n_left", [0, 1, 15, 16, 17, 300])
+@pytest.mark.parametrize("n_left", [0, 15, 16, 300])
 def test_truncated_file(version: int, n_left: int) -> None:
     blocks = chunks(version)
     raw = file(blocks)[: start_of(blocks, 7) + n_left]
@@ -291,13 +279,14 @@ def test_truncated_file(version: int, n_left: int) -> None:
     found.assert_right()
 
 
-@pytest.mark.parametrize("n_left", [0, 1, 15])
-def test_file_without_a_block_is_an_error(n_left: int) -> None:
-    with pytest.raises(MrcError, match="No section is complete"):
-        opened(file(chunks())[: 1024 + n_left])
+def test_file_without_a_block_is_an_error() -> None:
+    raw = file(chunks())
+    for without in (raw[:1024], raw[:1039], file(chunks(), nsymbt=len(raw) - 1024)):
+        with pytest.raises(MrcError, match="No section is complete"):
+            opened(without)
 
 
-@pytest.mark.parametrize("size", [1, 16, 5000])
+@pytest.mark.parametrize("size", [1, 5000])
 def test_bytes_after_the_blocks_are_a_warning(size: int) -> None:
     found = opened(file([*chunks(), bytearray(b"\x07" * size)]))
     (warning,) = found.warnings
@@ -305,31 +294,24 @@ def test_bytes_after_the_blocks_are_a_warning(size: int) -> None:
     found.assert_right()
 
 
-@pytest.mark.parametrize("nsymbt", [-1, 2**31 - 1, 10**6])
-def test_impossible_nsymbt_is_an_error(nsymbt: int) -> None:
-    with pytest.raises(MrcError, match=re.escape(f"NSYMBT (bytes 92–95) is {nsymbt}")):
-        opened(file(chunks(), nsymbt=nsymbt))
-
-
-@pytest.mark.parametrize("nsymbt", [0, len(METADATA) - 1, len(METADATA) + 5])
-def test_first_block_that_is_not_where_nsymbt_says(nsymbt: int) -> None:
-    with pytest.raises(MrcError, match=rf"of block 0 \(bytes {1024 + nsymbt}–.*No section"):
-        opened(file(chunks(), METADATA, nsymbt=nsymbt))
-
-
-def test_nsymbt_that_leaves_no_block_is_an_error() -> None:
-    with pytest.raises(MrcError, match="No section is complete"):
-        opened(file(chunks(), nsymbt=len(file(chunks())) - 1024))
-
-
-@pytest.mark.parametrize("nz", [N + 1, 2**31 - 1])
-def test_nz_that_is_too_large_is_truncation(nz: int) -> None:
-    raw = file(chunks(), nz=nz)
-    with pytest.raises(MrcError, match=f"{N} complete sections, and its header promises {nz}"):
-        opened(raw)
-    found = opened(raw, truncated="trim")
-    assert len(found.sections) == N
-    found.assert_right()
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"nsymbt": -1}, r"NSYMBT \(bytes 92–95\) is -1; accepted: 0 to"),
+        ({"nsymbt": 2**31 - 1}, r"NSYMBT \(bytes 92–95\) is 2147483647; accepted: 0 to"),
+        ({"nsymbt": 0}, r"of block 0 \(bytes 1024–.*No section"),
+        ({"nsymbt": 26}, r"of block 0 \(bytes 1050–.*No section"),
+        ({"nx": 2**31 - 1}, "the most that a block can hold"),
+        ({"nx": 2**16, "ny": 2**15}, "the most that a block can hold"),
+        ({"nx": 2**21, "ny": 1}, "NX, NY .* are 2097152, 1; accepted: up to 1048576 in this"),
+        ({"nx": NX - 1}, f"decoded size of block 0 .* accepted: {(NX - 1) * NY * 2} bytes"),
+        ({"nz": N + 1}, f"{N} complete sections, and its header promises {N + 1}"),
+        ({"nz": 2**31 - 1}, f"{N} complete sections, and its header promises 2147483647"),
+    ],
+)
+def test_damaged_main_header(fields: dict[str, int], message: str) -> None:
+    with pytest.raises(MrcError, match=message):
+        opened(file(chunks(), METADATA, **fields))
 
 
 def test_nz_that_is_too_small_is_a_warning() -> None:
@@ -340,20 +322,6 @@ def test_nz_that_is_too_small_is_a_warning() -> None:
     assert "bytes after them are ignored" in warning
     assert len(found.sections) == 4
     found.assert_right()
-
-
-@pytest.mark.parametrize(
-    ("nx", "ny", "message"),
-    [
-        (2**31 - 1, NY, "the most that a block can hold"),
-        (2**16, 2**15, "the most that a block can hold"),
-        (2**21, 1, "NX, NY .* are 2097152, 1; accepted: up to 1048576 in this file"),
-        (NX - 1, NY, f"decoded size of block 0 .* accepted: {(NX - 1) * NY * 2} bytes"),
-    ],
-)
-def test_section_that_no_block_holds_is_an_error(nx: int, ny: int, message: str) -> None:
-    with pytest.raises(MrcError, match=message):
-        opened(file(chunks(), nx=nx, ny=ny))
 
 
 # laziness ---------------------------------------------------------------------------------------
@@ -406,6 +374,7 @@ def test_reads_the_blocks_of_its_sections_alone(
 
 def test_each_chunk_is_decoded_once(stack: Path, asked: Any) -> None:
     ds = xr.open_dataset(stack, engine="mrc", chunks={})
+    assert ds.data.encoding["preferred_chunks"] == {"image": N, "y": NY, "x": NX}
     asked.clear()
     np.testing.assert_array_equal(ds.data.compute(scheduler="threads"), PIXELS)
     assert sorted(asked) == block_places(stack.read_bytes(), N)
@@ -417,18 +386,6 @@ def test_many_sections_are_decoded_in_threads(tmp_path: Path) -> None:
     mrcz.writeMRC(pixels, tmp_path / "movie.mrc", compressor="lz4", endian="be")
     with xr.open_dataset(tmp_path / "movie.mrc", engine="mrc") as ds:
         np.testing.assert_array_equal(ds.data, pixels)
-
-
-@pytest.mark.parametrize(
-    ("shape", "n_image"),
-    [((5, 1024, 2048), 4), ((2, 4096, 4096), 1), ((1000, 16, 16), 1000)],
-)
-def test_dask_chunks_are_complete_sections(tmp_path: Path, shape: Any, n_image: int) -> None:
-    mrcz.writeMRC(np.zeros(shape, "i2"), tmp_path / "movie.mrc", compressor="lz4")
-    ds = xr.open_dataset(tmp_path / "movie.mrc", engine="mrc", chunks={})
-    assert ds.data.data.chunksize == (n_image, *shape[1:])
-    preferred = dict(zip(ds.data.dims, ds.data.data.chunksize, strict=True))
-    assert ds.data.encoding["preferred_chunks"] == preferred
 
 
 def test_chunks_that_cut_blocks_are_a_warning(stack: Path) -> None:
@@ -448,7 +405,7 @@ def many_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
-def test_edges_are_once_in_a_graph_and_not_in_the_attributes(many_blocks: Path) -> None:
+def test_a_graph_contains_the_edges_once(many_blocks: Path) -> None:
     ds = xr.open_dataset(many_blocks, engine="mrc", chunks={"image": 64})
     assert len(json.dumps(ds.data.attrs)) < 16 * 1024
     graph = dict(ds.data.data.dask)
@@ -462,7 +419,7 @@ def test_edges_are_once_in_a_graph_and_not_in_the_attributes(many_blocks: Path) 
 
 
 @pytest.mark.slow
-def test_requests_grow_with_bytes_and_not_with_blocks(tmp_path: Path) -> None:
+def test_small_blocks_are_requested_together(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(-128, 128, (1000, 100, 100), "i1")
     path = tmp_path / "many.mrcz"
     mrcz.writeMRC(pixels, path, compressor="lz4")
@@ -476,7 +433,7 @@ def test_requests_grow_with_bytes_and_not_with_blocks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_walk_over_large_blocks_reads_their_headers_alone(tmp_path: Path) -> None:
+def test_only_the_headers_of_large_blocks_are_read(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(-128, 128, (6, 1500, 1000), "i1")
     path = tmp_path / "large.mrcz"
     mrcz.writeMRC(pixels, path, compressor="lz4")

@@ -1,11 +1,9 @@
-"""Chunks of blosc in every codec, type and byte order that mrcz writes, and those that can't be
-decoded here; the settings that blosc has for the complete process."""
+"""Chunks of blosc as mrcz writes them, chunks that can't be decoded, and settings of blosc."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import pickle
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,34 +12,19 @@ from typing import Any
 
 import blosc
 import by_hand
-import fsspec
 import mrcz
 import numpy as np
 import pytest
-import servers
 import xarray as xr
-from distributed import Client
-from mrcz_by_hand import PIXELS, N, block_places, chunk, needs_blosc2, put
+from mrcz_by_hand import PIXELS, Array, N, block_places, chunk, counts, needs_blosc2, put
 
 from mrc_xarray import MrcError
 from mrc_xarray.cli import main
 from mrc_xarray.pixels import compression
 
-Array = np.ndarray[Any, Any]
-
 backends = pytest.mark.parametrize(
     "backend", ["blosc1", pytest.param("blosc2", marks=needs_blosc2)]
 )
-
-
-def counts(shape: tuple[int, ...], dtype: str = "i2") -> Array:
-    """Return the image of a counting camera, with negative and imaginary parts where possible."""
-    pixels = np.random.default_rng(5).poisson(2, shape).astype(dtype)
-    if pixels.dtype.kind in "ifc":
-        pixels[..., ::3] *= -1
-    if pixels.dtype.kind == "c":
-        pixels[..., ::2] *= 1j
-    return pixels
 
 
 def write(path: Path, data: Any, **options: Any) -> Path:
@@ -96,14 +79,6 @@ def test_noise_and_constants(path: Path, backend: str) -> None:
         assert_as_written(path, np.full((3, 48, 64), value, "i2"), "zstd", backend, "le")
 
 
-@pytest.mark.parametrize("endian", ["le", "be"])
-def test_uncompressed(path: Path, endian: str) -> None:
-    pixels = counts((3, 5, 7))
-    write(path, pixels, endian=endian, meta={"a": 1})
-    np.testing.assert_array_equal(opened(path).data, pixels)
-    assert "mrcz_codec" not in opened(path).data.attrs
-
-
 @needs_blosc2
 @pytest.mark.parametrize("dtype", ["i2", "f4", "c8"])
 @pytest.mark.parametrize("shape", [(2, 5, 7), (2, 17, 23), (2, 63, 65)])
@@ -111,13 +86,13 @@ def test_uncompressed(path: Path, endian: str) -> None:
 def test_small_frames_by_blosc2_are_right_or_an_error(
     path: Path, dtype: str, shape: tuple[int, ...], n_threads: int
 ) -> None:
-    """Of small frames mrcz may cut pixels apart, and blosc2 then decodes to other values."""
+    """mrcz may cut the pixels of small frames apart, and blosc2 then decodes other values."""
     pixels = counts(shape, dtype)
     write(path, pixels, compressor="zstd", backend="blosc2", n_threads=n_threads)
     ds = opened(path)
     for k, (start, _) in enumerate(block_places(path.read_bytes(), len(pixels))):
         flags, typesize, _, blocksize = struct.unpack_from("<BBII", path.read_bytes(), start + 2)
-        # what is copied as it is can be cut anywhere
+        # uncompressed chunks can be cut anywhere
         if blocksize % typesize and not flags & 2:
             with pytest.raises(MrcError, match=f"section {k}, at byte {start}: "):
                 ds.data[k].load()
@@ -131,14 +106,6 @@ def test_codec_that_only_blosc2_has(path: Path) -> None:
     write(path, pixels, compressor="zfp_acc")
     np.testing.assert_array_equal(opened(path).data, mrcz.readMRC(path)[0])
     assert opened(path).data.attrs["mrcz_codec"] == "zfp_acc"
-
-
-@pytest.mark.parametrize(("given", "stored"), [("f8", "f4"), ("c16", "c8")])
-def test_types_that_mrcz_narrows(path: Path, given: str, stored: str) -> None:
-    pixels = counts((2, 48, 64), given)
-    ds = opened(write(path, pixels, compressor="lz4"))
-    assert ds.data.dtype == np.dtype(stored)
-    np.testing.assert_array_equal(ds.data, pixels.astype(stored))
 
 
 def test_type_that_is_cast_while_writing(path: Path) -> None:
@@ -168,15 +135,6 @@ def test_one_image(path: Path, compressor: str | None) -> None:
     np.testing.assert_array_equal(ds.data, pixels)
 
 
-@backends
-def test_list_of_images(path: Path, backend: str) -> None:
-    images = [*counts((3, 48, 64))]
-    ds = opened(write(path, images, compressor="lz4", backend=backend))
-    assert ds.mrc.header.mz == 1
-    assert ds.data.dims == ("image", "y", "x")
-    np.testing.assert_array_equal(ds.data, images)
-
-
 @pytest.mark.parametrize("endian", ["le", "be"])
 def test_list_of_stacks_has_channels(path: Path, endian: str) -> None:
     frames = [*counts((3, 2, 48, 64))]
@@ -202,7 +160,7 @@ def test_pixel_size(path: Path, units: str) -> None:
     assert set(opened(path).mrc.voxel_size) == {"y", "x"}
 
 
-def test_pixel_size_of_channels_is_that_of_an_image(path: Path) -> None:
+def test_pixel_size_of_channels(path: Path) -> None:
     write(path, [*counts((3, 2, 5, 7))], compressor="lz4", pixelsize=2.0)
     ds = opened(path, units="nm")
     assert ds.mrc.voxel_size == pytest.approx({"y": 2, "x": 2})
@@ -240,13 +198,6 @@ def test_info(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(path, frames[0])
     assert main(["info", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)[0]["compression"] is None
-
-
-@pytest.mark.parametrize(("name", "endian"), [("movie.mrc", "be"), ("movie.mrcz", "le")])
-def test_is_found_without_naming_the_engine(tmp_path: Path, name: str, endian: str) -> None:
-    pixels = counts((3, 5, 7))
-    path = write(tmp_path / name, pixels, compressor="zstd", endian=endian)
-    np.testing.assert_array_equal(xr.open_dataset(path).data, pixels)
 
 
 # what can't be decoded here ---------------------------------------------------------------------
@@ -307,7 +258,7 @@ def test_blosc2_is_not_needed_for_version_2(path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", [2, pytest.param(5, marks=needs_blosc2)])
-def test_decoders_write_all_of_the_section_and_nothing_else(version: int) -> None:
+def test_decoders_write_the_complete_section_and_nothing_else(version: int) -> None:
     """Blocks with random bytes decode, or are an MrcError, in the middle of a larger array."""
     rng, guard, n = np.random.default_rng(0), 4096, PIXELS[0].nbytes
     n_decoded = 0
@@ -343,7 +294,7 @@ def mrcz_threads() -> Iterator[Callable[[int], None]]:
     mrcz.setDefaultThreads(before)
 
 
-def test_blosc_may_be_set_otherwise(path: Path, mrcz_threads: Any) -> None:
+def test_settings_of_other_libraries_do_not_matter(path: Path, mrcz_threads: Any) -> None:
     pixels = counts((4, 48, 64))
     ds = opened(write(path, pixels, compressor="zstd"), cache=False)
     for release_gil in (False, True):
@@ -366,47 +317,3 @@ def test_mrcz_reads_at_the_same_time(path: Path, mrcz_threads: Any) -> None:
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda read: read(), readers):
             np.testing.assert_array_equal(found, pixels)
-
-
-# stores and schedulers --------------------------------------------------------------------------
-
-FRAMES = counts((4, 2, 48, 64), "u2")
-Opened = tuple[str, dict[str, Any]]
-
-
-def memory(path: Path) -> Iterator[Opened]:
-    fs = fsspec.filesystem("memory")
-    fs.pipe(f"/mrcz/{path.name}", path.read_bytes())
-    yield f"memory://mrcz/{path.name}", {}
-    fs.rm("/mrcz", recursive=True)
-
-
-def http(path: Path) -> Iterator[Opened]:
-    with servers.http_server(path.parent) as server:
-        yield server.url(path.name), {}
-
-
-def s3(path: Path) -> Iterator[Opened]:
-    with servers.s3_server() as bucket:
-        yield bucket.put(path.name, path.read_bytes()), {"storage_options": bucket.storage_options}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
-@backends
-@pytest.mark.parametrize("store", [memory, http, s3])
-def test_stores_and_processes(tmp_path: Path, store: Any, backend: str, client: Client) -> None:
-    path = write(
-        tmp_path / "frames.mrcz", [*FRAMES], compressor="zstd", backend=backend, meta={"a": [1]}
-    )
-    with contextlib.contextmanager(store)(path) as (target, options):
-        ds = xr.open_dataset(target, engine="mrc", **options)
-        np.testing.assert_array_equal(ds.data[2, 1], FRAMES[2, 1])
-        np.testing.assert_array_equal(ds.data[::-2, :, 3:9], FRAMES[::-2, :, 3:9])
-        np.testing.assert_array_equal(pickle.loads(pickle.dumps(ds)).data, FRAMES)
-        assert ds.mrc.metadata == {"a": [1]}
-        chunked = xr.open_dataset(target, engine="mrc", chunks={"image": 1}, **options).data
-        np.testing.assert_array_equal(chunked.compute(scheduler="threads"), FRAMES)
-        # each process has a memory of its own
-        if store is not memory:
-            np.testing.assert_array_equal(client.compute(chunked).result(), FRAMES)

@@ -1,4 +1,4 @@
-"""From numbers of sections to byte ranges: as few as possible, and none too long."""
+"""From section numbers to byte ranges: as few as possible, and none too long."""
 
 from __future__ import annotations
 
