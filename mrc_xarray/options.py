@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 if TYPE_CHECKING:
     from mrc_xarray.storage import Target
@@ -85,10 +85,10 @@ class OpenOptions:
                 listed = ", ".join(map(repr, accepted))
                 raise ValueError(f"{field.name} is {value!r}; accepted: {listed}")
         per_frame = self.sections_per_frame
-        if per_frame is not None and operator.index(per_frame) < 1:
-            raise ValueError(f"sections_per_frame is {per_frame}; accepted: 1 or more")
+        if per_frame is not None and not _is_size(per_frame):
+            raise ValueError(f"sections_per_frame is {per_frame!r}; accepted: 1, 2, 3, …")
         if self.scan_shape is not None:
-            object.__setattr__(self, "scan_shape", _two_integers(self.scan_shape))
+            object.__setattr__(self, "scan_shape", _two_sizes(self.scan_shape))
             if self.layout != "auto" or (per_frame or 1) > 1:
                 raise ValueError(
                     "scan_shape= can be combined with neither layout= nor sections_per_frame="
@@ -121,11 +121,14 @@ class OpenOptions:
         return self.layout != "auto" or arranged != (None, None)
 
 
-def _two_integers(scan_shape: Any) -> tuple[int, int]:
-    try:
-        scan_y, scan_x = (operator.index(n) for n in scan_shape)
-    except (TypeError, ValueError):
+def _is_size(value: Any) -> bool:
+    return isinstance(value, SupportsIndex) and operator.index(value) > 0
+
+
+def _two_sizes(scan_shape: Any) -> tuple[int, int]:
+    if not isinstance(scan_shape, Collection) or [*map(_is_size, scan_shape)] != [True, True]:
         raise ValueError(
-            f"scan_shape is {scan_shape!r}; accepted: two integers, (scan_y, scan_x)"
-        ) from None
+            f"scan_shape is {scan_shape!r}; accepted: two positive integers, (scan_y, scan_x)"
+        )
+    scan_y, scan_x = map(operator.index, scan_shape)
     return scan_y, scan_x

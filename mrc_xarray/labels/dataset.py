@@ -69,8 +69,8 @@ def _names(dimensions: Sequence[Dimension], dims: Sequence[str] | None) -> tuple
     own = tuple(dimension.name for dimension in dimensions)
     if dims is None:
         return own
-    is_list = isinstance(dims, list | tuple)
-    if not is_list or len(dims) != len(own) or len(set(dims)) != len(dims):
+    are_names = isinstance(dims, list | tuple) and all(isinstance(dim, str) for dim in dims)
+    if not are_names or len(dims) != len(own) or len(set(dims)) != len(dims):
         raise ValueError(
             f"dims is {dims!r}; accepted: {len(own)} different names, for {', '.join(own)}"
         )

@@ -124,4 +124,9 @@ def values_from_json(data: Any, dtype: str) -> np.ndarray[Any, Any]:
             longest = max((len(str(text)) for text in texts.reshape(-1)), default=0)
             if longest * texts.size > _MOST_CHARACTERS:
                 raise ValueError(f"{texts.size} texts of up to {longest} characters")
+        if wanted.kind in "iu":
+            # NumPy 1 only warns of integers that are out of range
+            limits, integers = np.iinfo(wanted), np.array(data, object).reshape(-1).tolist()
+            if not all(limits.min <= integer <= limits.max for integer in integers):
+                raise ValueError(f"integers out of the range of {wanted}")
         return np.array(data, wanted)
