@@ -223,7 +223,7 @@ def test_mrcz_before_0_5_wrote_the_shape_to_mz(tmp_path: Path) -> None:
         ({"layout": "image"}, MrcError, r"file\.mrc: layout='image' needs one section.* 6"),
         ({"layout": "scan"}, ValueError, "layout is 'scan'; accepted: 'auto', 'image'"),
         ({"scan_shape": (2, 2)}, MrcError, r"file\.mrc: scan_shape \(2, 2\) has 4.* 6 frames"),
-        ({"scan_shape": (-2, -3)}, ValueError, r"scan_shape \(-2, -3\)"),
+        ({"scan_shape": (-2, -3)}, ValueError, r"scan_shape is \(-2, -3\)"),
         ({"scan_shape": 6}, ValueError, "scan_shape is 6; accepted: two positive integers"),
         ({"scan_shape": (1, 2, 3)}, ValueError, r"scan_shape is \(1, 2, 3\); accepted: two"),
         ({"scan_shape": (2, 3), "layout": "volume"}, ValueError, "scan_shape= can be combined"),
