@@ -39,10 +39,6 @@ def kind_of(header: Header, extended_size: int) -> ExtendedHeader:
     return next((kind for kind in candidates if kind.is_kind(header, extended_size)), UNKNOWN)
 
 
-def _nothing(header: Header, raw: bytes, sections: Sections) -> Metadata:
-    return Metadata()
-
-
 def _not_decoded(header: Header, raw: bytes, sections: Sections) -> Metadata:
     known = ", ".join(kind.name for kind in EXTENDED if kind.name == (kind.exttyp or kind.name))
     problem = header_problem(
@@ -55,7 +51,5 @@ def _not_decoded(header: Header, raw: bytes, sections: Sections) -> Metadata:
     return Metadata(problems=(problem,))
 
 
-NONE = ExtendedHeader(
-    name="", is_kind=lambda header, size: size <= 0, decode=_nothing, is_carried=False
-)
+NONE = ExtendedHeader(name="", is_kind=lambda header, size: size <= 0, is_carried=False)
 UNKNOWN = ExtendedHeader(name="", is_kind=lambda header, size: size > 0, decode=_not_decoded)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
-from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded
+from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["SERI", "has_flags"]
@@ -76,9 +76,9 @@ def _matches(header: Header, raw: bytes) -> bool:
     """
     size = _record_size(header, raw)
     end = size * header.nz
-    if not is_for_all(header, size) or not is_blank(raw[end:]):
+    if not size or not is_blank(raw[end:]):
         return False
-    table = take(header, raw[:end], _dtype(header), None).table
+    table = take_all(header, raw[:end], _dtype(header))
     columns = {column.name: column.values for column in _columns(header, table)}
     magnification, angles = columns.get("magnification"), columns.get("tilt_angle")
     if magnification is not None and len(table) > 1:
@@ -92,10 +92,11 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     if _record_size(header, raw):
         records = take(header, raw, _dtype(header), sections)
         return records.metadata(_columns(header, records.table))
+    if is_blank(raw):
+        return Metadata()
     found = f"of SerialEM's kind, with NINT {header.nint} and NREAL {header.nreal}"
     accepted = "the bytes per section in NINT, and the flags of their contents in NREAL"
-    no_flags = problem(len(raw), found, accepted, "Its bytes are at ds.mrc.extended_header.")
-    return Metadata(problems=() if is_blank(raw) else (no_flags,))
+    return not_decoded(len(raw), found, accepted)
 
 
 def _numbers(header: Header) -> Iterator[_Number]:
@@ -124,9 +125,7 @@ def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
             values = values.astype(np.int64)
         else:
             # the nearest float to the true quotient
-            values = values.astype(np.float64)
-            values *= number.scale.numerator
-            values /= number.scale.denominator
+            values = values * float(number.scale.numerator) / number.scale.denominator
         yield Column(number.name, values, number.units)
 
 
