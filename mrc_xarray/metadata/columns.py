@@ -111,10 +111,12 @@ class Metadata:
         varying, values = [], {}
         for column in columns:
             is_per_section = column.name in PER_SECTION or column.values.dtype.kind == "M"
-            if is_per_section or not _is_constant(column.values):
+            first = column.values[:1]
+            # a missing value does not equal itself
+            if is_per_section or not len(first) or not (column.values == first).all():
                 varying.append(column)
             else:
-                values[column.name] = Value(column.values[0].item(), column.units)
+                values[column.name] = Value(first[0].item(), column.units)
         return cls(columns=tuple(varying), values=values, problems=tuple(problems))
 
     def over(self, other: Metadata) -> Metadata:
@@ -141,16 +143,11 @@ class Metadata:
 def with_gaps(
     values: np.ndarray[Any, Any], present: np.ndarray[Any, Any] | np.bool_
 ) -> np.ndarray[Any, Any]:
-    """Return a copy of `values` with a missing value wherever `present` is False.
+    """Return a copy of `values` with NaN, NaT or ``""`` wherever `present` is False.
 
-    A missing value is NaN, which makes float64 of integers and bools, NaT, or ``""``.
+    NaN makes float64 of integers and bools.
     """
     if values.dtype.kind in "iub" and not present.all():
         values = values.astype(np.float64)
     missing: Any = {"f": np.nan, "M": np.datetime64("NaT", "us"), "U": ""}.get(values.dtype.kind)
     return values.copy() if missing is None else np.where(present, values, missing)
-
-
-def _is_constant(values: np.ndarray[Any, Any]) -> bool:
-    """Return whether there are values, and all are equal and none is missing."""
-    return len(values) > 0 and bool((values == values[0]).all())

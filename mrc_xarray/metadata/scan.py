@@ -43,10 +43,9 @@ class Scan:
 
     @classmethod
     def raster(cls, sizes: Sequence[int]) -> Scan:
-        """Return a scan whose frames are in order.
+        """Return a scan whose frames are in order, without the dimensions of size 1.
 
-        `sizes` are the repeats of the scan, rows, columns, and repeats of each point. Dimensions
-        of size 1 are left out.
+        `sizes` are the repeats of the scan, rows, columns, and repeats of each point.
         """
         names = ("repeat", "scan_y", "scan_x", "point_repeat")
         return cls(tuple((n, size) for n, size in zip(names, sizes, strict=True) if size != 1))
@@ -73,16 +72,10 @@ class Positions:
         return n_y, n_x
 
     def arrange(self, sizes: tuple[int, int], n_frames: int) -> tuple[Scan | None, list[Problem]]:
-        """Return the scan of a movie of `n_frames`, and problems.
+        """Return the scan of a movie of `n_frames`, and problems; `sizes` are rows and columns.
 
         The first frame at a position is at repeat 0, the second one at repeat 1. There is no scan
         if there is not one position for each frame, or if it is too large.
-
-        Parameters
-        ----------
-        sizes : tuple of int
-            Rows and columns of the scan.
-        n_frames : int
         """
         if len(self.xy) != n_frames:
             accepted = f"the number of frames in the movie, {n_frames}"

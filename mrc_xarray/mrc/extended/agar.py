@@ -30,7 +30,6 @@ _MOST_NUMBERS = 256
 _FULL_TURN = 360.0  # degree
 _LARGEST_PIXEL = 1e-3  # m
 
-
 _FEI = {
     "tilt_angle": "degree",
     "tilt_beta": "degree",
