@@ -5,6 +5,7 @@ See ``docs/reference/format.md#direct-electron``.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Sequence
@@ -112,7 +113,9 @@ def _visits(places: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int64]]
 # lines of two integers whose digits fit into 64 bits, and blank lines
 _POSITIONS = re.compile(rb"(?:[ \t]*[0-9]{1,18}[ \t]*,[ \t]*[0-9]{1,18}[ \t]*\r?\n|[ \t\r]*\n)*+")
 _NAME = rb"[^,\n]{0,80}(?:\b|_)%s[^,\n]{0,80}"
-_TITLE = re.compile(_NAME % b"x" + b"," + _NAME % b"y" + rb"(?:,[^\n]*)?\n", re.IGNORECASE)
+_TITLE = re.compile(
+    rb"(?:[ \t\r]*\n)*+" + _NAME % b"x" + b"," + _NAME % b"y" + rb"(?:,[^\n]*)?\n", re.IGNORECASE
+)
 
 
 def read_positions(file: TextFile) -> tuple[Positions | None, list[Problem]]:
@@ -120,11 +123,11 @@ def read_positions(file: TextFile) -> tuple[Positions | None, list[Problem]]:
 
     There are no positions if a line can't be read: all later frames would be misplaced.
     """
-    body = file.raw.removeprefix(b"\xef\xbb\xbf") + b"\n"
-    end = _end_of_positions(body, 0)
-    title = _TITLE.match(body, end) if not body[:end].strip() else None
+    body = file.raw.removeprefix(codecs.BOM_UTF8) + b"\n"
+    title = _TITLE.match(body)
     start = title.end() if title else 0
-    end = _end_of_positions(body, start)
+    positions = _POSITIONS.match(body, start)
+    end = positions.end() if positions else start
     if body[start:].strip() and end == len(body):
         numbers = np.fromstring(body[start:].replace(b",", b" "), dtype=np.int64, sep=" ")
         return Positions(file, numbers.reshape(-1, 2)), []
@@ -135,9 +138,3 @@ def read_positions(file: TextFile) -> tuple[Positions | None, list[Problem]]:
     accepted = "x,y as two integers from 0, one line per frame"
     action = "The frames stay a plain stack."
     return None, [file.problem("the position", text, accepted, action, line=line, code="scan")]
-
-
-def _end_of_positions(body: bytes, start: int) -> int:
-    """Return the start of the first line that is not a position, or the length of `body`."""
-    match = _POSITIONS.match(body, start)
-    return match.end() if match else start

@@ -18,18 +18,9 @@ EXTENDED = (mrcz.JSON, agar.LEGACY_FEI, seri.SERI, agar.AGAR, fei.FEI1, fei.FEI2
 
 
 def kind_of(header: Header, extended_size: int) -> ExtendedHeader:
-    """Return the kind of an extended header.
+    """Return the kind of an extended header of which `extended_size` bytes are in the file.
 
-    Parameters
-    ----------
-    header : Header
-    extended_size : int
-        Bytes of the extended header that are in the file.
-
-    Returns
-    -------
-    ExtendedHeader
-        `NONE` if there is no extended header, and a kind without a name if it is not known.
+    `NONE` if there is no extended header, and a kind without a name if it is not known.
     """
     if extended_size <= 0:
         return NONE

@@ -46,12 +46,8 @@ _FEI = {
     "magnification": "",
     "voltage": "V",
 }
-# all are in µm instead of m if one of them is larger than 1
-_LENGTHS = {
-    "stage": ("stage_x", "stage_y", "stage_z"),
-    "shift": ("shift_x", "shift_y"),
-    "defocus": ("defocus",),
-}
+# beginnings of names; all numbers of one are in µm instead of m if one of them is larger than 1
+_LENGTHS = frozenset({"stage", "shift", "defocus"})
 # 0 was never written
 _POSITIVE = ("pixel_size", "magnification", "voltage")
 # no microscope has so few volts, or so many kilovolts
@@ -124,14 +120,11 @@ def _decode_fei(header: Header, raw: bytes, sections: Sections) -> Metadata:
     table = records.table
     if bad := _bad_angles(table["tilt_angle"], len(raw)):
         return bad
-    in_um = [
-        length
-        for length, names in _LENGTHS.items()
-        if any((np.abs(table[name]) > 1).any() for name in names)
-    ]
+    in_um = {name.partition("_")[0] for name in _FEI if (np.abs(table[name]) > 1).any()}
+    in_um &= _LENGTHS
     found = f"of FEI, with values over 1 m for {', '.join(sorted(in_um))}"
     assumed = problem(len(raw), found, "lengths in m", "They are taken as µm.")
-    units = dict.fromkeys((name for length in in_um for name in _LENGTHS[length]), "um")
+    units = {name: "um" for name in _FEI if name.partition("_")[0] in in_um}
     return records.metadata(_fei_columns(table, _FEI | units), (assumed,) if in_um else ())
 
 

@@ -75,13 +75,7 @@ class ExtendedHeader:
     def read(self, header: Header, raw: bytes, sections: Sections = None) -> Metadata:
         """Decode an extended header. Whatever the bytes are, nothing is raised.
 
-        Parameters
-        ----------
-        header : Header
-        raw : bytes
-            The extended header from its beginning, at least up to the last record wanted.
-        sections : ndarray of int, shape (n_sections,), optional
-            Numbers of sections in the file; all NZ by default.
+        `raw` is the extended header, at least up to the last record of `sections`.
         """
         # garbage is full of infinities and NaNs
         with np.errstate(all="ignore"):
@@ -113,19 +107,8 @@ class ExtendedHeader:
     ) -> Metadata:
         """Read the extended header when a file is opened.
 
-        Parameters
-        ----------
-        source : Bytes
-        header : Header
-        head : bytes
-            The first bytes of the file, which are not read again.
-        extended_size, n_sections : int
-            Bytes of the extended header, and sections, that are in the file.
-
-        Raises
-        ------
-        MrcError
-            If the JSON of an MRCZ is too long or too deep.
+        `extended_size` bytes of it and `n_sections` are in the file. `head` is the beginning of
+        the file, which is not read again. `MrcError` is raised for JSON that is too long or deep.
         """
         if self.read_text is not None:
             return self.read_text(source, header, head, extended_size, n_sections)
