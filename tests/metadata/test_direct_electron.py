@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -151,19 +151,18 @@ def same(lazy: xr.Variable, eager: xr.Variable) -> None:
     np.testing.assert_array_equal(found, eager.values)
 
 
-def lazy_of(path: Path, **options: Any) -> xr.Variable:
-    return opened(path, cache=False, **options).data.variable
+def lazy_of(path: Path) -> xr.Variable:
+    return opened(path, cache=False).data.variable
 
 
-@pytest.mark.parametrize("transform", VECTORISED)
-def test_vectorised(scanned: tuple[Path, xr.Variable], transform: str) -> None:
+def test_vectorised(scanned: tuple[Path, xr.Variable]) -> None:
     path, eager = scanned
     names = {"z": "scan_x", "y": "ky", "x": "kx"}
-    key = {names[d]: xr.Variable(*k) if isinstance(k, tuple) else k
-           for d, k in VECTORISED[transform].items()}  # fmt: skip
-    if isinstance(along := key.get("scan_x"), xr.Variable):
-        key["scan_x"] = along % 4
-    same(lazy_of(path).isel(key), eager.isel(key))
+    for keys in VECTORISED.values():
+        key = {names[d]: xr.Variable(*k) if isinstance(k, tuple) else k for d, k in keys.items()}
+        if isinstance(along := key.get("scan_x"), xr.Variable):
+            key["scan_x"] = along % 4
+        same(lazy_of(path).isel(key), eager.isel(key))
 
 
 @settings(deadline=None, max_examples=40)
@@ -211,11 +210,7 @@ def test_a_selection_reads_its_frames_alone(custom: Path, reads: Ranges, selecti
 
 
 @any_chunks
-@pytest.mark.parametrize(
-    "chunks",
-    [{"scan_y": 2, "scan_x": 3}, {"repeat": 2, "ky": 2}],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("chunks", [{"scan_y": 2, "scan_x": 3}, {"repeat": 2, "ky": 2}], ids=str)
 def test_a_task_reads_the_frames_of_its_positions_alone(
     custom: Path, reads: Ranges, chunks: dict[str, int]
 ) -> None:
@@ -326,34 +321,22 @@ def test_counted_movie_is_unsigned(custom: Path) -> None:
         assert opened(custom, mode0="int8").data.dtype == np.int8
 
 
-def test_scan_shape_wins(custom: Path) -> None:
-    ds = opened(custom, scan_shape=(4, 2))
-    assert ds.data.sizes == {"scan_y": 4, "scan_x": 2, "ky": 5, "kx": 9}
-    assert "frame_index" not in ds.coords
-    np.testing.assert_array_equal(ds.data, de.frames(N).reshape(4, 2, 5, 9))
-    with pytest.raises(MrcError, match=r"scan_shape \(3, 2\) has 6 .* 8 frames"):
-        opened(custom, scan_shape=(3, 2))
-
-
-@pytest.mark.parametrize(
-    ("options", "leading"),
-    [
-        ({"scan_shape": (1, 11)}, ("scan_y", "scan_x")),
+def test_arguments_win(tmp_path: Path) -> None:
+    """Without a warning about the positions, which do not fit."""
+    path = de.write(tmp_path, de.frames(12), de.XY_FILE, de.POSITIONS)
+    for options, leading in (
+        ({"scan_shape": (4, 3)}, ("scan_y", "scan_x")),
         ({"layout": "image_stack"}, ("image",)),
-        ({"sections_per_frame": 11}, ("image", "channel")),
-    ],
-    ids=str,
-)
-def test_arguments_win_without_the_scans_warnings(
-    tmp_path: Path, options: dict[str, Any], leading: tuple[str, ...]
-) -> None:
-    path = de.write(tmp_path, de.frames(11), de.XY_FILE, de.POSITIONS)
-    ds = opened(path, **options)
-    assert ds.data.dims[: len(leading)] == leading
-    assert ds.data.ndim == len(leading) + 2
-    np.testing.assert_array_equal(ds.data.values.reshape(11, 5, 9), de.frames(11))
-    # the other metadata of the sidecar are still used
-    assert ds.data.attrs["voltage_kV"] == 200
+        ({"sections_per_frame": 12}, ("image", "channel")),
+    ):
+        ds = opened(path, **options)
+        assert ds.data.dims == (*leading, "ky", "kx")
+        assert "frame_index" not in ds.coords
+        np.testing.assert_array_equal(ds.data.values.reshape(12, 5, 9), de.frames(12))
+        # the other metadata of the sidecar are still used
+        assert ds.data.attrs["voltage_kV"] == 200
+    with pytest.raises(MrcError, match=r"scan_shape \(3, 2\) has 6 .* 12 frames"):
+        opened(path, scan_shape=(3, 2))
 
 
 def test_own_names_of_dimensions(custom: Path) -> None:
@@ -411,17 +394,12 @@ def test_no_scan_file(custom: Path) -> None:
     assert ds.data.dims == ("image", "ky", "kx")
 
 
-def test_metadata_file_by_name(custom: Path, tmp_path: Path) -> None:
+def test_sidecars_by_name(custom: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.mrc"
     other.write_bytes(custom.read_bytes())
     assert opened(other).data.dims == ("image", "y", "x")
-    files = {"metadata_file": custom.parent / INFO, "scan_file": custom.parent / CSV}
-    xr.testing.assert_equal(opened(other, **files), opened(custom))
-    with (custom.parent / INFO).open("rb") as info, (custom.parent / CSV).open("rb") as csv:
-        ds = opened(other, metadata_file=info, scan_file=csv)
-        xr.testing.assert_equal(ds, opened(custom))
-    content = {"metadata_file": io.BytesIO(de.info(de.XY_FILE)), "scan_file": io.BytesIO(de.csv())}
-    xr.testing.assert_equal(opened(other, **content), opened(custom))
+    ds = opened(other, metadata_file=custom.parent / INFO, scan_file=custom.parent / CSV)
+    xr.testing.assert_equal(ds, opened(custom))
 
 
 def test_trimmed_movie(custom: Path) -> None:
@@ -438,23 +416,18 @@ def files_of(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.parent.iterdir()}
 
 
-@pytest.fixture
-def memory(custom: Path) -> Iterator[str]:
+def test_memory(custom: Path) -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe({f"/scans/{name}": raw for name, raw in files_of(custom).items()})
-    yield f"memory://scans/{MOVIE}"
-    fs.rm("/scans", recursive=True)
-
-
-def test_memory(memory: str, custom: Path) -> None:
-    xr.testing.assert_equal(opened(memory), opened(custom))
-    xr.testing.assert_equal(opened(f"simplecache::{memory}"), opened(custom))
+    url, expected = f"memory://scans/{MOVIE}", opened(custom)
+    xr.testing.assert_equal(opened(url), expected)
+    xr.testing.assert_equal(opened(f"simplecache::{url}"), expected)
     # named from one store for a file in another
-    folder = memory.rpartition("/")[0]
-    other = custom.with_name("other.mrc")
-    other.write_bytes(custom.read_bytes())
+    other = custom.rename(custom.with_name("other.mrc"))
+    folder = "memory://scans"
     ds = opened(other, metadata_file=f"{folder}/{INFO}", scan_file=f"{folder}/{CSV}")
-    xr.testing.assert_equal(ds, opened(custom))
+    xr.testing.assert_equal(ds, expected)
+    fs.rm("/scans", recursive=True)
 
 
 @pytest.mark.slow
@@ -481,17 +454,9 @@ def test_http(custom: Path) -> None:
         xr.testing.assert_equal(ds, opened(custom))
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[servers.S3]:
-    with servers.s3_server() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3_calls(s3: servers.S3, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What S3 was asked: the method, and what the key ends in."""
-    import s3fs
-
+@pytest.mark.slow
+def test_s3(monkeypatch: pytest.MonkeyPatch, custom: Path) -> None:
+    s3fs = pytest.importorskip("s3fs")
     calls = []
     real = s3fs.S3FileSystem._call_s3
 
@@ -500,27 +465,20 @@ def s3_calls(s3: servers.S3, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
         return await real(self, method, *args, **kwargs)
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call)
-    return calls
+    with servers.s3_server() as s3:
+        for name, raw in files_of(custom).items():
+            s3.put(name, raw)
+        ds = opened(s3.url(MOVIE), storage_options=s3.storage_options)
+        assert calls[:2] == [("head_object", "_movie.mrc"), ("get_object", "_movie.mrc")]
+        got = [key for method, key in calls[2:] if method == "get_object"]
+        assert got == ["_info.txt", "_scan_coordinates.csv"]
+        assert len(calls) <= 6
+        xr.testing.assert_equal(ds, opened(custom))
 
-
-@pytest.mark.slow
-def test_s3(s3: servers.S3, s3_calls: list[tuple[str, str]], custom: Path) -> None:
-    options = {"storage_options": s3.storage_options}
-    for name, raw in files_of(custom).items():
-        s3.put(name, raw)
-    s3_calls.clear()
-    ds = opened(s3.url(MOVIE), **options)
-    assert s3_calls[:2] == [("head_object", "_movie.mrc"), ("get_object", "_movie.mrc")]
-    got = [key for method, key in s3_calls[2:] if method == "get_object"]
-    assert got == ["_info.txt", "_scan_coordinates.csv"]
-    assert len(s3_calls) <= 6
-    xr.testing.assert_equal(ds, opened(custom))
-    np.testing.assert_array_equal(ds.data.isel(repeat=1), de.dense(de.frames(N))[1])
-
-    s3.put("plain.mrc", custom.read_bytes())
-    s3_calls.clear()
-    opened(s3.url("plain.mrc"), **options)
-    assert [method for method, _ in s3_calls] == ["head_object", "get_object"]
+        s3.put("plain.mrc", custom.read_bytes())
+        calls.clear()
+        opened(s3.url("plain.mrc"), storage_options=s3.storage_options)
+        assert [method for method, _ in calls] == ["head_object", "get_object"]
 
 
 def rosettasciio(path: Path, **options: Any) -> Array:

@@ -7,16 +7,14 @@ import json
 import struct
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import by_hand
-import fsspec
 import mrcfile
 import numpy as np
 import pytest
-import servers
 import xarray as xr
 from records_by_hand import FEI1, FEI2, bits
 
@@ -384,33 +382,6 @@ def test_metadata_file_by_path_and_object(with_mdoc: Path) -> None:
         opened(with_mdoc, metadata_file=sidecar)
     with pytest.raises(TypeError):
         opened(with_mdoc, metadata_file=3)
-
-
-@pytest.fixture
-def memory(with_mdoc: Path) -> Iterator[str]:
-    fs = fsspec.filesystem("memory")
-    fs.pipe({f"/meta/{file.name}": file.read_bytes() for file in with_mdoc.parent.iterdir()})
-    yield "memory://meta/series.st"
-    fs.rm("/meta", recursive=True)
-
-
-@pytest.mark.slow
-def test_metadata_file_by_url(with_mdoc: Path, memory: str) -> None:
-    expected = opened(with_mdoc)
-    xr.testing.assert_equal(opened(memory, metadata_file=f"{memory}.mdoc"), expected)
-    xr.testing.assert_equal(opened(with_mdoc, metadata_file=f"{memory}.mdoc"), expected)
-    # a store is not asked for what is seldom there
-    assert sorted(opened(memory).coords) == ["section", "x", "y"]
-    with servers.http_server(with_mdoc.parent) as server:
-        url = server.url("series.st")
-        assert "tilt_angle" not in opened(url).coords
-        assert server.methods() == ["HEAD", "GET"]
-        server.requests.clear()
-        ds = opened(url, metadata_file=f"{url}.mdoc")
-        assert sorted(server.methods()) == ["GET", "GET", "HEAD", "HEAD"]
-        xr.testing.assert_equal(ds, expected)
-        query = opened(url, metadata_file=with_mdoc.with_name("series.st.mdoc"))
-        xr.testing.assert_equal(query, expected)
 
 
 def test_extended_fields_follow_the_sections(tmp_path: Path) -> None:
