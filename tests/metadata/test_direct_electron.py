@@ -468,6 +468,7 @@ def test_s3(monkeypatch: pytest.MonkeyPatch, custom: Path) -> None:
     with servers.s3_server() as s3:
         for name, raw in files_of(custom).items():
             s3.put(name, raw)
+        calls.clear()
         ds = opened(s3.url(MOVIE), storage_options=s3.storage_options)
         assert calls[:2] == [("head_object", "_movie.mrc"), ("get_object", "_movie.mrc")]
         got = [key for method, key in calls[2:] if method == "get_object"]

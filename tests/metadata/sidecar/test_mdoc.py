@@ -6,6 +6,7 @@ import calendar
 import datetime
 import re
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_mdoc() -> None:
     np.testing.assert_array_equal(by_name["time"].values, np.array(times, "M8[us]"))
     assert by_name["time"].values.dtype == "M8[us]"
     assert by_name.keys() == expected.keys() | {"time"}
-    # keys without a name here, as they stand there
+    # keys without a known meaning, as in the file
     assert found.keys == {
         "PixelSpacing": "5.4",
         "Voltage": "300",
@@ -111,7 +112,7 @@ def test_mdoc() -> None:
     assert found.values["tilt_axis_angle"] == (-85.3, "degree")
     values = plain(found)
     assert str(values["titles"]).startswith("SerialEM: Titan, somewhere")
-    # equal in all sections, and no section's by nature
+    # equal in all sections
     assert values["magnification"] == 53000
     assert values.keys() == {
         "pixel_spacing", "voltage", "titles", "tilt_axis_angle", "magnification",
@@ -211,30 +212,28 @@ def test_exposure_among_several() -> None:
             "tilt_angle",
             [0.25, np.nan],
         ),
+        (
+            ("NavigatorLabel = 7=a", "\n[ZValue = 1]\nTiltAngle = 9"),
+            "ZValue is '1'; accepted: each section once. The last one is used",
+            "tilt_angle",
+            [0.25, 9],
+        ),
+        (
+            ("26-Nov-21  12:39:50", "31-Feb-21  12:39:50"),
+            "line 21: DateTime is '31-Feb-21  12:39:50'",
+            "time",
+            np.array(["2021-11-26T12:38:50", "NaT"], "M8[us]"),
+        ),
     ],
 )
 def test_mdoc_with_a_line_that_cannot_be_read(
-    change: tuple[str, str], message: str, name: str, values: list[float]
+    change: tuple[str, str], message: str, name: str, values: Any
 ) -> None:
     """The rest of the file is read."""
     found = read(MDOC.replace(*change), 2)
     assert any(message in problem.message("TS_01.mrc") for problem in found.problems)
     np.testing.assert_array_equal(columns(found)[name].values, values)
     assert columns(found)["exposure_time"].values[0] == 0.75
-
-
-def test_mdoc_with_an_impossible_date() -> None:
-    found = read(MDOC.replace("26-Nov-21  12:39:50", "31-Feb-21  12:39:50"), 2)
-    assert "line 21: DateTime is '31-Feb-21  12:39:50'" in only(found.problems)
-    assert np.isnat(columns(found)["time"].values[1])
-
-
-def test_mdoc_with_a_section_twice() -> None:
-    found = read(MDOC + "\n[ZValue = 1]\nTiltAngle = 9\n", 2)
-    assert "ZValue is '1'; accepted: each section once. The last one is used" in only(
-        found.problems
-    )
-    assert columns(found)["tilt_angle"].values[1] == 9
 
 
 def test_mdoc_with_fewer_sections() -> None:

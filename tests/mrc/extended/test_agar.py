@@ -145,7 +145,7 @@ def test_legacy_fei_has_1024_records_for_more_sections() -> None:
     assert "6 of 1030 sections" in metadata.problems[0].message("x.mrc")
 
 
-def test_legacy_fei_in_um_is_told() -> None:
+def test_legacy_fei_in_um_is_reported() -> None:
     raw = fei(2, stage_x=120.0, stage_y=-0.5, defocus=-3.0)
     metadata = read(header(b"", raw, 2, nint=0, nreal=32), raw)
     (problem,) = metadata.problems
