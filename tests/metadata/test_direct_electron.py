@@ -36,7 +36,7 @@ N = len(de.POSITIONS)
 FRAME = 5 * 9 * 2
 REPEATS = ("repeat", "scan_y", "scan_x", "ky", "kx")
 
-# chunks smaller than what is offered are meant here
+# these tests ask for chunks that are smaller than the preferred ones
 any_chunks = pytest.mark.filterwarnings("ignore:The specified chunks separate the stored chunks")
 
 
@@ -124,13 +124,10 @@ def test_custom(tmp_path: Path, dtype: str, mmap: bool) -> None:
     assert index.attrs.keys() == {"long_name"}
 
 
-def test_custom_along_a_line_and_at_a_point(tmp_path: Path) -> None:
-    pixels = de.frames(2)
-    ds = opened(de.write(tmp_path, pixels, de.XY_FILE | {"Scan - Size Y": 1}, [(2, 0), (0, 0)]))
-    assert ds.data.dims == ("scan_x", "ky", "kx")
-    np.testing.assert_array_equal(ds.frame_index, [1, -1, 0, -1])
+def test_custom_at_one_point(tmp_path: Path) -> None:
+    pixels = de.frames(1)
     changed = de.XY_FILE | {"Scan - Size Y": 1, "Scan - Size X": 1}
-    ds = opened(de.write(tmp_path, pixels[:1], changed, [(0, 0)]))
+    ds = opened(de.write(tmp_path, pixels, changed, [(0, 0)]))
     assert ds.data.dims == ("ky", "kx")
     assert ds.frame_index == 0
     np.testing.assert_array_equal(ds.data[1:3, ::-2], pixels[0, 1:3, ::-2])
@@ -356,22 +353,20 @@ def test_no_sidecar(custom: Path) -> None:
     assert "voltage_kV" not in ds.data.attrs
     assert ds.mrc.metadata == {}
     np.testing.assert_array_equal(ds.data, de.frames(N))
-    for name in (CSV, INFO):
-        (custom.parent / name).unlink()
-        other = opened(custom, metadata_file=None if name == CSV else "auto")
-        assert other.data.dims == ds.data.dims
+    with pytest.warns(MrcWarning, match="Scan - Type is 'XY File'.*scan_file= names"):
+        ds = opened(custom, scan_file=None)
+    assert ds.data.dims == ("image", "ky", "kx")
 
 
 def test_scan_file_alone(custom: Path) -> None:
     """Without an info file, the scan is as large as its coordinates."""
     expected = de.dense(de.frames(N), de.FRAME_INDEX[:, :2])
-    for scan_file in (custom.parent / CSV, str(custom.parent / CSV), io.BytesIO(de.csv())):
-        ds = opened(custom, metadata_file=None, scan_file=scan_file)
-        assert ds.data.dims == ("repeat", "scan_y", "scan_x", "y", "x")
-        np.testing.assert_array_equal(ds.data, expected)
     plain = custom.with_name("any name.mrc")
     plain.write_bytes(by_hand.mrc(de.frames(N)))
-    np.testing.assert_array_equal(opened(plain, scan_file=custom.parent / CSV).data, expected)
+    for scan_file in (custom.parent / CSV, str(custom.parent / CSV), io.BytesIO(de.csv())):
+        ds = opened(plain, scan_file=scan_file)
+        assert ds.data.dims == ("repeat", "scan_y", "scan_x", "y", "x")
+        np.testing.assert_array_equal(ds.data, expected)
     with pytest.warns(MrcWarning, match="the number of positions is 1"):
         assert opened(plain, scan_file=io.BytesIO(b"0,0")).data.dims == ("z", "y", "x")
 
@@ -388,12 +383,6 @@ def test_scan_file_goes_before_the_sidecars(custom: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(ds.frame_index, np.arange(12).reshape(4, 3).T)
 
 
-def test_no_scan_file(custom: Path) -> None:
-    with pytest.warns(MrcWarning, match="Scan - Type is 'XY File'.*scan_file= names"):
-        ds = opened(custom, scan_file=None)
-    assert ds.data.dims == ("image", "ky", "kx")
-
-
 def test_sidecars_by_name(custom: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.mrc"
     other.write_bytes(custom.read_bytes())
@@ -404,12 +393,13 @@ def test_sidecars_by_name(custom: Path, tmp_path: Path) -> None:
 
 def test_trimmed_movie(custom: Path) -> None:
     custom.write_bytes(custom.read_bytes()[:-3])
-    with pytest.warns(MrcWarning) as caught:
+    with (
+        pytest.warns(MrcWarning, match=r"NZ \(bytes 8–11\) is 8"),
+        pytest.warns(MrcWarning, match=r"the number of positions is 8; .* 7"),
+    ):
         ds = opened(custom, truncated="trim")
-    assert any("NZ (bytes 8–11) is 8" in str(one.message) for one in caught)
-    found = ds.data.values.reshape(-1, 5, 9)
-    # however they are placed, all of them and no others are there
-    assert {int(frame[0, 0]) for frame in found} - {0} == {1 + 45 * n for n in range(N - 1)}
+    assert ds.data.dims == ("image", "ky", "kx")
+    np.testing.assert_array_equal(ds.data, de.frames(N - 1))
 
 
 def files_of(path: Path) -> dict[str, bytes]:

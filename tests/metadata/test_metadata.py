@@ -289,7 +289,7 @@ def test_volume_takes_no_list_of_tilts(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["FEI2", "mdoc", "rawtlt"])
 def test_trimmed_file(tmp_path: Path, kind: str) -> None:
-    """NZ sections were promised and have metadata; two of them are in the file."""
+    """All NZ sections have metadata; two of them are in the file."""
     path = written(tmp_path, kind)
     path.write_bytes(path.read_bytes()[: -2 * 15 * 2 + 7])
     with warnings.catch_warnings():
@@ -316,7 +316,7 @@ def test_netcdf_and_zarr(tmp_path: Path, kind: str) -> None:
             assert again.data.attrs == ds.data.attrs
             assert set(again.coords) == set(ds.coords)
             assert again.tilt_angle.attrs["units"] == "degree"
-            # which neither has; see test_provenance
+            # neither format stores it; see test_provenance
             if ds.mrc.extended_header:
                 with pytest.raises(MrcError, match="is not stored with the data"):
                     _ = again.mrc.extended_header
@@ -334,10 +334,6 @@ def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
     np.testing.assert_allclose(ds.dose, 2)
     np.testing.assert_allclose(ds.mrc.extended_fields.tilt_angle, TILTS)
     assert opened(path, metadata_file=None).tilt_angle.values.tolist() == TILTS
-
-    path.with_name("series.st.mdoc").unlink()
-    path.with_name("series.rawtlt").write_text("5\n6\n7\n8\n")
-    assert opened(path).tilt_angle.values.tolist() == [5, 6, 7, 8]
 
 
 def test_keys_of_an_mdoc(with_mdoc: Path) -> None:
