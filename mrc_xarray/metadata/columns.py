@@ -39,7 +39,7 @@ class Column:
     units : str
         As in the file, such as ``"m"``, ``"degree"`` or ``"e/m^2"``; empty without units.
     long_name : str
-        A description, where the name does not say enough.
+        A description, if the name is not clear enough.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Metadata:
-    """Everything that a sidecar or an extended header says about an image.
+    """The content of a sidecar or an extended header.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Metadata:
         return cls(columns=tuple(varying), values=values, problems=tuple(problems))
 
     def over(self, other: Metadata) -> Metadata:
-        """Return this metadata, completed by `other` where this says nothing.
+        """Return this metadata, completed by `other`.
 
         `keys` are those of `other` if it has any, since a sidecar does not replace the JSON in a
         file. The result is no longer `only_for_stacks`.

@@ -46,8 +46,12 @@ def read_sidecar(
     is_used = metadata.scan is not None or any(p.code == "scan" for p in metadata.problems)
     if is_used or not isinstance(scan_file, TextFile):
         return metadata
-    scan = _read_scan_file(scan_file, n_sections)
-    return scan if metadata.only_for_stacks else metadata.over(scan)
+    scan = None
+    positions, problems = read_positions(scan_file)
+    if positions is not None:
+        scan, problems = positions.arrange(positions.sizes, n_sections)
+    scanned = Metadata(scan=scan, problems=tuple(problems))
+    return scanned if metadata.only_for_stacks else metadata.over(scanned)
 
 
 def image_name(source: Bytes) -> str:
@@ -98,12 +102,3 @@ def _read(sidecar: Sidecar, file: TextFile, image: ImageFile) -> Metadata:
     found, accepted = f"{len(file.raw)} bytes long", f"up to {_LONGEST_WITH_KEYS} bytes"
     problem = file.problem("the file", found, accepted, "Its keys are left out of the metadata.")
     return replace(metadata, keys={}, problems=(*metadata.problems, problem))
-
-
-def _read_scan_file(scan_file: TextFile, n_frames: int) -> Metadata:
-    """Return a scan as large as its coordinates."""
-    positions, problems = read_positions(scan_file)
-    if positions is None:
-        return Metadata(problems=tuple(problems))
-    scan, problems = positions.arrange(positions.sizes, n_frames)
-    return Metadata(scan=scan, problems=tuple(problems))

@@ -209,7 +209,7 @@ def _raster(info: Info, n_frames: int) -> tuple[Scan | None, list[Problem]]:
 
 
 def _place(info: Info, positions: Positions, n_frames: int) -> tuple[Scan | None, list[Problem]]:
-    """Return a scan as large as the info file says, but with all positions."""
+    """Return a scan of the size in the info file, or larger if the positions need it."""
     if merged := _merged_points(info):
         return None, merged
     sizes, problems = [], []

@@ -55,7 +55,7 @@ _BETWEEN_KV_AND_V = 5000.0
 
 
 def _is_kind(header: Header, extended_size: int) -> bool:
-    """Return whether the header says so; old files have only NINT and NREAL."""
+    """Return whether EXTTYP names this kind or, in old files without it, NINT and NREAL fit."""
     exttyp = header.exttyp.strip()
     if exttyp:
         return exttyp == "AGAR" or (exttyp == "SERI" and header.nint >= 0 <= header.nreal)
@@ -63,7 +63,7 @@ def _is_kind(header: Header, extended_size: int) -> bool:
 
 
 def _is_legacy_fei(header: Header, extended_size: int) -> bool:
-    """Return whether these are the records of FEI's software from before it wrote EXTTYP."""
+    """Return whether these are records of FEI's older software, which did not write EXTTYP."""
     if header.exttyp.strip() not in ("", "AGAR"):
         return False
     is_labelled = header.label[0].startswith("Fei ")

@@ -143,7 +143,7 @@ _LONG_NAMES = {
 
 
 def _record_size(header: Header, raw: bytes) -> int:
-    """Return the size of a block in bytes, as its first word says; 0 if that makes no sense."""
+    """Return the size of a block in bytes, from its first word; 0 if that makes no sense."""
     return _size_and_order(raw)[0]
 
 

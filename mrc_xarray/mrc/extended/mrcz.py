@@ -80,7 +80,7 @@ def _parse(name: str, raw: bytes, n_sections: int) -> Metadata:
 
 
 def _no_object(nbytes: int, found: str) -> Metadata:
-    accepted, action = "a JSON object, as EXTTYP says", "The metadata are left out."
+    accepted, action = "a JSON object, because of EXTTYP", "The metadata are left out."
     return Metadata(problems=(problem(nbytes, found, accepted, action),))
 
 

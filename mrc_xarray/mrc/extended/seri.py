@@ -20,40 +20,33 @@ __all__ = ["SERI", "has_flags"]
 
 
 class _Number(NamedTuple):
-    """A number of a record: how it is stored, and its scale."""
+    """A number of a record: the bit of its flag, how it is stored, and its scale."""
 
+    bit: int
     name: str
     code: str
     scale: Fraction | None = None  # None: as it is stored
     units: str = ""
 
 
-# by flag, from bit 0; numbers without a name are reserved
-_FLAGGED: tuple[tuple[_Number, ...], ...] = (
-    (_Number("tilt_angle", "i2", Fraction(1, 100), "degree"),),
-    (
-        _Number("piece_x", "u2", None, "pixel"),
-        _Number("piece_y", "u2", None, "pixel"),
-        _Number("piece_z", "i2"),
-    ),
-    (
-        _Number("stage_x", "i2", Fraction(1, 25), "um"),
-        _Number("stage_y", "i2", Fraction(1, 25), "um"),
-    ),
-    (_Number("magnification", "i2", Fraction(100)),),
-    (_Number("intensity", "i2", Fraction(1, 25000)),),
-    (_Number("dose", "(2,)i2", None, "e/angstrom^2"),),
-    (_Number("", "V2"),),
-    (_Number("", "V4"),),
-    (_Number("", "V2"),),
-    (_Number("", "V4"),),
-    (_Number("", "V2"),),
+_N_FLAGS = 11
+_NUMBERS = (
+    _Number(0, "tilt_angle", "i2", Fraction(1, 100), "degree"),
+    _Number(1, "piece_x", "u2", None, "pixel"),
+    _Number(1, "piece_y", "u2", None, "pixel"),
+    _Number(1, "piece_z", "i2"),
+    _Number(2, "stage_x", "i2", Fraction(1, 25), "um"),
+    _Number(2, "stage_y", "i2", Fraction(1, 25), "um"),
+    _Number(3, "magnification", "i2", Fraction(100)),
+    _Number(4, "intensity", "i2", Fraction(1, 25000)),
+    _Number(5, "dose", "(2,)i2", None, "e/angstrom^2"),
+    *(_Number(bit, f"reserved_{bit}", "V4" if bit % 2 else "V2") for bit in range(6, _N_FLAGS)),
 )
 
 
 def has_flags(header: Header) -> bool:
     """Return whether NINT and NREAL are SerialEM's, and not counts of integers and floats."""
-    return 0 <= header.nreal < 2 ** len(_FLAGGED) and _dtype(header).itemsize == header.nint
+    return 0 <= header.nreal < 2**_N_FLAGS and _dtype(header).itemsize == header.nint
 
 
 def _is_kind(header: Header, extended_size: int) -> bool:
@@ -99,24 +92,18 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     return not_decoded(len(raw), found, accepted)
 
 
-def _numbers(header: Header) -> Iterator[_Number]:
-    for bit, numbers in enumerate(_FLAGGED):
-        if header.nreal >> bit & 1:
-            yield from numbers
+def _numbers(header: Header) -> list[_Number]:
+    return [number for number in _NUMBERS if header.nreal >> number.bit & 1]
 
 
 def _dtype(header: Header) -> np.dtype[Any]:
-    return np.dtype(
-        [
-            (number.name or f"reserved_{place}", np.dtype(number.code))
-            for place, number in enumerate(_numbers(header))
-        ]
-    ).newbyteorder(header.byteorder)
+    fields = [(number.name, np.dtype(number.code)) for number in _numbers(header)]
+    return np.dtype(fields).newbyteorder(header.byteorder)
 
 
 def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
     for number in _numbers(header):
-        if not number.name:
+        if number.code.startswith("V"):
             continue
         values = table[number.name]
         if number.name == "dose":
