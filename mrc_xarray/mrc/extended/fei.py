@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -153,14 +153,13 @@ def _matches(header: Header, raw: bytes) -> bool:
     Blocks that were reserved but never written are zero.
     """
     size, byteorder = _size_and_order(raw)
-    order: Literal["little", "big"] = "little" if byteorder == "<" else "big"
-    if not size or int.from_bytes(raw[4:8], order) not in _VERSIONS:
+    if not size:
         return False
     # in a truncated file, even the first block may be incomplete
     n_blocks = min(max(header.nz, 1), -(-len(raw) // size))
     blocks = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
     table = np.frombuffer(blocks, _dtype(size, byteorder))
-    if not np.isin(table["size"], (0, size)).all():
+    if table["version"][0] not in _VERSIONS or not np.isin(table["size"], (0, size)).all():
         return False
     fields = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
     return all(
@@ -194,22 +193,15 @@ def _size_and_order(raw: bytes) -> tuple[int, ByteOrder]:
 
 def _dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:
     """Return a block of `size` bytes: the fields outside of it are left out."""
-    names, formats, offsets = ["size"], [np.dtype(byteorder + "i4")], [0]
-    offset = 8
-    for number, fields in enumerate(_MASKED):
+    fields = [("size", byteorder + "i4"), ("version", byteorder + "i4")]
+    for number, masked in enumerate(_MASKED):
         # the masks are little-endian even where all else is big-endian
-        for code, name in [
-            ("<u4", _mask(number)),
-            *((byteorder + f.code, f.name) for f in fields),
-        ]:
-            # a byte that is neither 0 nor 1 is no bool to NumPy
-            stored = np.dtype(code.replace("?", "u1"))
-            if offset + stored.itemsize <= size:
-                names.append(name)
-                formats.append(stored)
-                offsets.append(offset)
-            offset += stored.itemsize
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+        fields.append((_mask(number), "<u4"))
+        # a byte that is neither 0 nor 1 is no bool to NumPy
+        fields += [(field.name, byteorder + field.code.replace("?", "u1")) for field in masked]
+    ends = np.cumsum([np.dtype(code).itemsize for _, code in fields])
+    n_inside = int(np.count_nonzero(ends <= size))
+    return np.dtype([*fields[:n_inside], ("rest", f"V{size - ends[n_inside - 1]}")])
 
 
 def _mask(number: int) -> str:
