@@ -216,22 +216,6 @@ def test_scan_file_of_the_user_is_used_without_a_scan() -> None:
     assert found.problems == ()
 
 
-def test_real_custom(real_file: Callable[[str], Path]) -> None:
-    path = real_file("direct_electron/Custom_info.txt")
-    rows = path.with_name("Custom_scan_coordinates.csv").read_bytes()
-    positions, _ = read_positions(text_file(rows, "Custom_scan_coordinates.csv"))
-    scan, problems = arrange(Info.parse(text_file(path.read_bytes(), path.name)), positions, 30)
-    assert problems == []
-    assert scan is not None
-    assert scan.dims == (("repeat", 2), ("scan_y", 5), ("scan_x", 5))
-    assert scan.frame_index is not None
-    # every second column, downwards, twice
-    np.testing.assert_array_equal(scan.frame_index[:, :, 1::2], -1)
-    np.testing.assert_array_equal(
-        scan.frame_index[:, :, ::2].transpose(0, 2, 1), np.arange(30).reshape(2, 3, 5)
-    )
-
-
 def test_real_sizes_that_do_not_fit(real_file: Callable[[str], Path]) -> None:
     """The file gives 16,384 points, and 32 × 8 of them."""
     path = real_file("direct_electron/info.txt")
