@@ -77,23 +77,21 @@ def test_unlabelled_records_of_feis_size(exttyp: bytes) -> None:
     assert not kind(parsed, raw).looks_like(parsed, pixels)
 
 
+# name → value and units
 FEI_FLOATS = {
-    "tilt_angle": -60.0, "tilt_beta": 0.5, "stage_x": 1e-4, "stage_y": -2e-4, "stage_z": 3e-5,
-    "shift_x": 1e-7, "shift_y": -1e-7, "defocus": -3e-6, "exposure_time": 1.5,
-    "mean_intensity": 812.0, "tilt_axis_angle": 84.5, "pixel_size": 4e-10,
-    "magnification": 29000.0, "voltage": 300000.0,
+    "tilt_angle": (-60.0, "degree"), "tilt_beta": (0.5, "degree"), "stage_x": (1e-4, "m"),
+    "stage_y": (-2e-4, "m"), "stage_z": (3e-5, "m"), "shift_x": (1e-7, "m"),
+    "shift_y": (-1e-7, "m"), "defocus": (-3e-6, "m"), "exposure_time": (1.5, "s"),
+    "mean_intensity": (812.0, ""), "tilt_axis_angle": (84.5, "degree"), "pixel_size": (4e-10, "m"),
+    "magnification": (29000.0, ""), "voltage": (300000.0, "V"),
 }  # fmt: skip
-FEI_UNITS = {
-    "tilt_angle": "degree", "tilt_beta": "degree", "stage_x": "m", "stage_y": "m", "stage_z": "m",
-    "shift_x": "m", "shift_y": "m", "defocus": "m", "exposure_time": "s", "mean_intensity": "",
-    "tilt_axis_angle": "degree", "pixel_size": "m", "magnification": "", "voltage": "V",
-}  # fmt: skip
+FEI_UNITS = {name: units for name, (_, units) in FEI_FLOATS.items()}
 
 
 def fei(n: int, n_records: int = 1024, byteorder: str = "<", **floats: float) -> bytes:
     raw = b""
     for i in range(n):
-        values = FEI_FLOATS | floats
+        values = {name: value for name, (value, _) in FEI_FLOATS.items()} | floats
         values["tilt_angle"] += 2 * i
         raw += struct.pack(byteorder + "14f", *values.values()).ljust(128, b"\0")
     return raw.ljust(n_records * 128, b"\0")
@@ -127,7 +125,7 @@ def test_legacy_fei(case: str, exttyp: bytes, byteorder: str) -> None:
     found = all_of(metadata, 5)
     assert found.keys() == FEI_FLOATS.keys()
     assert found["tilt_angle"].tolist() == [-60, -58, -56, -54, -52]
-    for name, value in FEI_FLOATS.items():
+    for name, (value, _) in FEI_FLOATS.items():
         assert found[name][0] == np.float32(value)
     assert units_of(metadata) == FEI_UNITS
     x = float(np.float32(4e-10))
