@@ -21,6 +21,8 @@ Sections: TypeAlias = "np.ndarray[Any, Any] | None"
 
 # an extended header without records is read completely up to here: thousands of symmetry operators
 _LONGEST_TEXT = 1024**2
+# bytes that are read at a time
+_PIECE = 4 * 1024**2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -119,7 +121,7 @@ class ExtendedHeader:
         if is_too_much:
             # the first record contains the pixel size
             wanted = size
-        raw = raw[:wanted] if len(raw) >= wanted else source.read(HEADER_SIZE, wanted)
+        raw = raw[:wanted] if len(raw) >= wanted else _read(source, wanted)
         if is_too_much:
             metadata = Metadata(problems=(self._too_much(size, n_sections),))
         else:
@@ -147,3 +149,11 @@ def not_decoded(size: int, found: str, accepted: str) -> Metadata:
     """Return the metadata of an extended header that is not of the kind that it seemed to be."""
     action = "It is not decoded; its bytes are at ds.mrc.extended_header."
     return Metadata(problems=(problem(size, found, accepted, action),))
+
+
+def _read(source: Bytes, nbytes: int) -> bytes:
+    """Read in pieces: while it reads, a source may need twice the memory of what it returns."""
+    raw = bytearray(nbytes)
+    for at in range(0, nbytes, _PIECE):
+        raw[at : at + _PIECE] = source.read(HEADER_SIZE + at, min(_PIECE, nbytes - at))
+    return raw  # type: ignore[return-value]  # callers use only what bytes and bytearray share
