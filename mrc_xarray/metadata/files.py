@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -49,8 +51,8 @@ class TextFile:
         offset = None
         if line:
             byte_order_mark = len(codecs.BOM_UTF8) * self.raw.startswith(codecs.BOM_UTF8)
-            lines = self.raw.splitlines(keepends=True)
-            offset = sum(map(len, lines[: line - 1])) or byte_order_mark
+            ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", self.raw), line - 1)
+            offset = max((end.end() for end in ends), default=byte_order_mark)
         words = field, found, accepted, action
         return Problem(code, *words, offset=offset, file=self.name, line=line)
 
