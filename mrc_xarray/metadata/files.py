@@ -30,7 +30,7 @@ class TextFile:
         try:
             text = self.raw.decode("utf-8-sig")
         except UnicodeDecodeError:
-            # in which any bytes are text
+            # any bytes are valid Latin-1
             text = self.raw.decode("latin-1")
         # str.splitlines would also split at form feeds and Latin-1 controls
         for count, line in enumerate(io.StringIO(text, newline=None), start=1):

@@ -224,7 +224,7 @@ def test_a_task_reads_the_frames_of_its_positions_alone(
 
 
 def test_neighbours_in_the_file_are_read_together(tmp_path: Path, reads: Ranges) -> None:
-    """Wherever in the scan they are: here the scan goes column by column, from right to left."""
+    """Their places in the scan do not matter: this one goes by columns, from right to left."""
     positions = [(x, y) for x in (3, 2, 1, 0) for y in (2, 1, 0)]
     data = opened(de.write(tmp_path, de.frames(12), de.XY_FILE, positions)).data
     reads.clear()
@@ -371,7 +371,7 @@ def test_scan_file_alone(custom: Path) -> None:
         assert opened(plain, scan_file=io.BytesIO(b"0,0")).data.dims == ("z", "y", "x")
 
 
-def test_scan_file_goes_before_the_sidecars(custom: Path, tmp_path: Path) -> None:
+def test_scan_file_overrides_the_sidecars(custom: Path, tmp_path: Path) -> None:
     other = io.BytesIO(de.csv([(x, y) for y in (0, 1) for x in range(4)]))
     ds = opened(custom, scan_file=other)
     assert ds.data.sizes == {"scan_y": 3, "scan_x": 4, "ky": 5, "kx": 9}
@@ -507,7 +507,7 @@ def test_real_custom_as_rosettasciio_reads_it(real_file: Callable[[str], Path]) 
         scan_file=str(path.with_name("Custom_scan_coordinates.csv")),
     )
     assert oracle.size == ds.data.size
-    # wherever it puts repeats, every frame is at the same position
+    # the order of its dimensions may differ
     repeats = int(np.argmax(np.array(oracle.shape[:3]) == 2))
     np.testing.assert_array_equal(ds.data.values, np.moveaxis(oracle, repeats, 0))
     assert sorted(ds.coords) == ["frame_index"]
@@ -518,7 +518,7 @@ def test_real_custom_as_rosettasciio_reads_it(real_file: Callable[[str], Path]) 
         np.testing.assert_array_equal(ds.data[frame // 15, y, x], raw[frame])
 
 
-def test_detector_with_the_name_in_the_info_file(tmp_path: Path) -> None:
+def test_name_of_a_detector_in_the_info_file(tmp_path: Path) -> None:
     path = de.write(tmp_path, de.frames(12), {"Scan - Virtual Detector 1 Name": "inner_left"})
     image = by_hand.mrc(np.ones((1, 3, 4), "f4"), ispg=0, mz=1)
     (tmp_path / f"{de.STEM}_1_inner_left_sum.mrc").write_bytes(image)

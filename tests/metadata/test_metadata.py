@@ -224,7 +224,7 @@ def test_pixel_size_of_the_block() -> None:
         assert ds[dim].attrs["units"] == "nm"
         assert ds[dim].attrs["spacing"] == pytest.approx(step)
     assert ds.mrc.voxel_size == pytest.approx({"x": 2.5, "y": 4})
-    # the cell goes before the block, axis by axis
+    # the cell overrides the block, axis by axis
     assert of_bytes(fei_file(table)).mrc.voxel_size == {"x": 2, "y": 3}
     ds = of_bytes(fei_file(table, cella=(10, 0, 0)))
     assert ds.mrc.voxel_size == pytest.approx({"x": 2, "y": 4})
@@ -270,8 +270,8 @@ def test_values_of_sections_in_any_layout() -> None:
         assert ds.data.isel({dims[0]: -1, dims[-1]: -1}).tilt_angle == TILTS[-1]
 
 
-def test_volume_takes_no_list_of_tilts(path: Path) -> None:
-    """A reconstruction of `series` is no series."""
+def test_volume_ignores_a_list_of_tilts(path: Path) -> None:
+    """A reconstruction has no tilt angles."""
     path.with_name("series.rawtlt").write_text("\n".join(map(str, TILTS)))
     for name in ("series.rec", "series.mrc"):
         path.with_name(name).write_bytes(by_hand.mrc(PIXELS))
@@ -314,7 +314,7 @@ def test_netcdf_and_zarr(tmp_path: Path) -> None:
                 _ = again.mrc.extended_header
 
 
-def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
+def test_sidecar_overrides_the_records(tmp_path: Path) -> None:
     path = written(tmp_path, "FEI2")
     tilts = {"TiltAngle": lambda i: i, "Defocus": lambda i: -3 - i}
     path.with_name("series.st.mdoc").write_text(mdoc(keys=tilts, head="Voltage = 120\n"))

@@ -64,7 +64,7 @@ def read(file: TextFile, image: ImageFile) -> Metadata:
 
 
 def _exposure_of(exposures: list[Entry], image: ImageFile) -> Entry | None:
-    """Return the exposure that the image has the frames of: the only one, or the one it names."""
+    """Return the exposure whose frames are in the image: the only one, or the one of its name."""
     stem = _stem(image.name)
     same = [e for e in exposures if stem and _stem(e.values.get("SubFramePath", "")) == stem]
     return next((group[0] for group in (same, exposures) if len(group) == 1), None)

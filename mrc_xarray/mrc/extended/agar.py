@@ -1,4 +1,4 @@
-"""AGAR: integers and floats for each section, and FEI's floats from the time before FEI1.
+"""AGAR: integers and floats for each section, and the older records of FEI, which have only floats.
 
 See ``docs/reference/format.md#agar``. NINT and NREAL are the numbers of integers and floats per
 section.
@@ -22,7 +22,7 @@ __all__ = ["AGAR", "LEGACY_FEI"]
 # FEI reserved this many records of 32 floats, whatever NZ was
 _FEI_FLOATS = 32
 _FEI_SIZES = (1024 * 4 * _FEI_FLOATS, 8192 * 4 * _FEI_FLOATS)
-# FEI wrote the bytes of a record to the number of integers
+# FEI wrote the size of a record in bytes as the number of integers
 _FEI_NINT_BUG = 4 * _FEI_FLOATS
 
 # IMOD's and FEI's records have up to some tens of numbers; with more, NINT and NREAL are garbage
@@ -48,7 +48,7 @@ _FEI = {
 }
 # beginnings of names; all numbers of one are in µm instead of m if one of them is larger than 1
 _LENGTHS = frozenset({"stage", "shift", "defocus"})
-# 0 was never written
+# 0 means that the value is unknown
 _POSITIVE = ("pixel_size", "magnification", "voltage")
 # no microscope has so few volts, or so many kilovolts
 _BETWEEN_KV_AND_V = 5000.0

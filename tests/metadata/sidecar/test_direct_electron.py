@@ -1,4 +1,4 @@
-"""Direct Electron's info files: keys and values, and what they say about the frames."""
+"""Direct Electron's info files: keys, values, and the kind of the frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sizes(info: Info, dims: tuple[str, str]) -> tuple[float | None, ...]:
 
 
 # the file → whether scanned, whether diffraction, specimen's and pattern's pixel size (y, x)
-SAID = {
+IN_FILES = {
     "20241021_00405_info.txt": (True, True, (0.2, 0.1), (0.1, 0.1)),
     "3DSTEM_scan_info.txt": (False, True, (10, 10), (None, None)),
     "3DTEMDiffracting_scan_info.txt": (False, True, (10, 10), (None, None)),
@@ -31,7 +31,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", IN_FILES)
 def test_info_as_rosettasciio_reads_it(real_file: Callable[[str], Path], name: str) -> None:
     """Its keys, its values, and whether it calls the frames diffraction."""
     rsciio = pytest.importorskip("rsciio.mrc._api", reason="RosettaSciIO is not installed")
@@ -48,11 +48,11 @@ def test_info_as_rosettasciio_reads_it(real_file: Callable[[str], Path], name: s
         assert tuple(size for _, size in scan.dims) == shape[::-1]
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_what_an_info_file_says(real_file: Callable[[str], Path], name: str) -> None:
+@pytest.mark.parametrize("name", IN_FILES)
+def test_scan_frames_and_pixel_sizes(real_file: Callable[[str], Path], name: str) -> None:
     info = parse(real_file(f"direct_electron/{name}").read_bytes(), name)
     specimen = ("scan_y", "scan_x") if info.is_scan else ("y", "x")
-    assert SAID[name] == (
+    assert IN_FILES[name] == (
         info.is_scan,
         info.is_diffraction,
         sizes(info, specimen),

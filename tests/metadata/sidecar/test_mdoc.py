@@ -258,7 +258,7 @@ def test_first_line_that_cannot_be_read() -> None:
     assert found.problems[0].offset == 0
 
 
-def test_keys_with_the_names_of_others() -> None:
+def test_keys_with_the_names_of_columns() -> None:
     found = read("[ZValue = 0]\nDose = 3\nExposureDose = 2\ndose = 4\n", 1)
     assert columns(found)["dose"].values == [2]
     assert plain(found) == {}

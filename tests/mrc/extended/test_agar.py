@@ -1,4 +1,4 @@
-"""AGAR, and FEI's records from the time before FEI1, by hand."""
+"""AGAR, and FEI's older records, by hand."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_legacy_fei_in_um_is_reported() -> None:
     assert units["shift_x"] == "m"
 
 
-def test_legacy_fei_leaves_out_what_nobody_wrote() -> None:
+def test_legacy_fei_leaves_out_values_that_were_not_written() -> None:
     raw = fei(2, pixel_size=0.0, magnification=0.0, voltage=0.0)
     parsed = header(b"", raw, 2, nint=0, nreal=32)
     found = all_of(read(parsed, raw), 2)

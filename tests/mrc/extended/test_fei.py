@@ -77,7 +77,7 @@ def fields_of(table: Array) -> dict[str, Array]:
     return all_of(decoded(table), len(table))
 
 
-def as_mrcfile_has_it(field: str, name: str, oracle: Array) -> list[Any]:
+def values_by_mrcfile(field: str, name: str, oracle: Array) -> list[Any]:
     if field == "Unused range":
         order = ">" if oracle.dtype["HT"].byteorder == ">" else "<"
         padded = [value.ljust(48, b"\0") for value in oracle[field].tolist()]
@@ -113,7 +113,7 @@ def check_with_mrcfile(path: Path, exttyp: str) -> Metadata:
             continue
         assert (masks >> bit & 1).all()
         valid.add(name)
-        assert ours[name].tolist() == as_mrcfile_has_it(field, name, oracle), name
+        assert ours[name].tolist() == values_by_mrcfile(field, name, oracle), name
     assert ours.keys() == valid
     return metadata
 
@@ -199,7 +199,7 @@ def test_a_field_that_is_valid_in_one_block(name: str, missing: Any) -> None:
     assert name not in found
     table[f"Bitmask {number}"][1] += 1 << bit
     values = fields_of(table)[name]
-    (expected,) = as_mrcfile_has_it(field, name, table[1:2])
+    (expected,) = values_by_mrcfile(field, name, table[1:2])
     assert values.tolist()[1] == expected
     np.testing.assert_array_equal(values[[0, 2]], [missing] * 2)
 
