@@ -1,4 +1,4 @@
-"""AGAR: integers and floats for each section, and the older records of FEI, which have only floats.
+"""AGAR: integers and floats for each section, and the older records of FEI, which are floats.
 
 See ``docs/reference/format.md#agar``. NINT and NREAL are the numbers of integers and floats per
 section.
