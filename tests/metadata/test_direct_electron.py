@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from indexings import VECTORISED, indices
 
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray.storage import LocalSource
 
 Array = np.ndarray[Any, Any]
 Ranges = list[tuple[int, int]]
@@ -48,20 +47,6 @@ def opened(path: Any, **options: Any) -> xr.Dataset:
 def custom(tmp_path: Path) -> Path:
     """A custom scan of uint16: (repeat, scan_y, scan_x) of (3, 3, 4), with 8 frames of 36."""
     return de.write(tmp_path, de.frames(N), de.XY_FILE, de.POSITIONS)
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Ranges:
-    """First byte and number of bytes of each read of a local file."""
-    ranges: Ranges = []
-    real = LocalSource.read_into
-
-    def read_into(self: LocalSource, requests: Any) -> None:
-        ranges.extend((offset, len(buffer)) for offset, buffer in requests)
-        real(self, requests)
-
-    monkeypatch.setattr(LocalSource, "read_into", read_into)
-    return ranges
 
 
 def frames_in(ranges: Ranges) -> list[int]:

@@ -19,7 +19,6 @@ import xarray as xr
 from records_by_hand import FEI1, FEI2, bits
 
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray.storage import LocalSource
 
 Array = np.ndarray[Any, Any]
 N = 4
@@ -406,19 +405,6 @@ def test_file_that_changed(tmp_path: Path) -> None:
         _ = ds.mrc.extended_fields
     # the coordinates that were read at opening are still there
     assert ds.tilt_angle.values.tolist() == TILTS
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    asked = []
-    real = LocalSource.read
-
-    def read(self: LocalSource, offset: int, nbytes: int) -> bytes:
-        asked.append((offset, nbytes))
-        return real(self, offset, nbytes)
-
-    monkeypatch.setattr(LocalSource, "read", read)
-    return asked
 
 
 HEAD = (0, 64 * 1024)
