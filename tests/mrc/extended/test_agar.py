@@ -61,22 +61,6 @@ def test_agar_that_is_something_else(angle: float) -> None:
     assert "ds.mrc.extended_header" in metadata.problems[0].message("x")
 
 
-@pytest.mark.parametrize("exttyp", [b"", b"AGAR"])
-def test_unlabelled_records_of_feis_size(exttyp: bytes) -> None:
-    """No EXTTYP, no label, and fewer records than FEI reserved."""
-    raw = fei(5, 5)
-    parsed = header(exttyp, raw, 5, nint=0, nreal=32)
-    assert kind(parsed, raw).name == "FEI"
-    metadata = read(parsed, raw)
-    assert units_of(metadata) == FEI_UNITS
-    assert all_of(metadata, 5)["tilt_angle"].tolist() == [-60, -58, -56, -54, -52]
-    assert metadata.values["voltage"] == (300000.0, "V")
-    # by their contents as well
-    assert kind(parsed, raw).looks_like(parsed, raw)
-    pixels = np.linspace(-1e3, 1e3, len(raw) // 4).astype("<f4").tobytes()
-    assert not kind(parsed, raw).looks_like(parsed, pixels)
-
-
 # name → value and units
 FEI_FLOATS = {
     "tilt_angle": (-60.0, "degree"), "tilt_beta": (0.5, "degree"), "stage_x": (1e-4, "m"),
@@ -107,6 +91,7 @@ LEGACY: dict[str, tuple[int, int, tuple[bytes, ...], int]] = {
     "nint bug, labelled": (128, 32, LABEL, 1024),
     "nint bug, labelled, other size": (128, 32, LABEL, 7),
     "by label and size": (0, 0, LABEL, 1024),
+    "one record per section": (0, 32, (), 5),
 }
 
 
@@ -119,6 +104,9 @@ def test_legacy_fei(case: str, exttyp: bytes, byteorder: str) -> None:
         exttyp, raw, 5, byteorder=byteorder, nint=nint, nreal=nreal, labels=labels
     )  # fmt: skip
     assert kind(parsed, raw).name == "FEI"
+    assert kind(parsed, raw).looks_like(parsed, raw)
+    pixels = np.linspace(-1e3, 1e3, len(raw) // 4).astype(byteorder + "f4").tobytes()
+    assert not kind(parsed, raw).looks_like(parsed, pixels)
     assert record_size(parsed, raw) == 128
     metadata = read(parsed, raw)
     assert metadata.problems == ()
