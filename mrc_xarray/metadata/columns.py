@@ -140,9 +140,7 @@ class Metadata:
         )
 
 
-def with_gaps(
-    values: np.ndarray[Any, Any], present: np.ndarray[Any, Any] | np.bool_
-) -> np.ndarray[Any, Any]:
+def with_gaps(values: np.ndarray[Any, Any], present: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return a copy of `values` with NaN, NaT or ``""`` wherever `present` is False.
 
     NaN makes float64 of integers and bools.
