@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import by_hand
 import numpy as np
+from mrcfile.dtypes import fei1_dtype_big_endian, fei2_dtype_big_endian
 
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.mrc.extended import ExtendedHeader, kind_of
 from mrc_xarray.mrc.header import Header
 
 Array = np.ndarray[Any, Any]
+FEI1, FEI2 = fei1_dtype_big_endian.newbyteorder("<"), fei2_dtype_big_endian.newbyteorder("<")
+# mrcfile's spelling of what has another name here; the other names follow from mrcfile's
+NAMES = {
+    "Timestamp": "time", "D-Number": "d_number", "HT": "voltage", "Alpha tilt": "tilt_angle",
+    "Beta tilt": "tilt_beta", "X-Stage": "stage_x", "Y-Stage": "stage_y", "Z-Stage": "stage_z",
+    "Acceleration voltage offset": "voltage_offset", "Integration time": "exposure_time",
+    "Readout area left": "readout_left", "Readout area top": "readout_top",
+    "Readout area right": "readout_right", "Readout area bottom": "readout_bottom",
+    "Direct detector electron counting": "electron_counting",
+    "Direct detector align frames": "frames_aligned", "STEM Detector name": "stem_detector",
+    "Gain": "stem_gain", "Offset": "stem_offset", "Full scan FOV X": "scan_fov_x",
+    "Full scan FOV Y": "scan_fov_y", "Scan size left": "scan_left", "Scan size top": "scan_top",
+    "Scan size right": "scan_right", "Scan size bottom": "scan_bottom",
+    "Input stack filename": "input_stack", "Alpha tilt min": "tilt_angle_min",
+    "Alpha tilt max": "tilt_angle_max", "Diffraction pattern rotation": "diffraction_rotation",
+    "Scan mode enumeration": "scan_mode", "Acquisition time stamp": "acquisition_time",
+    "Detector commercial name": "detector_name", "Start tilt angle": "tilt_angle_start",
+    "End tilt angle": "tilt_angle_end", "Beam center X pixel": "beam_center_x",
+    "Beam center Y pixel": "beam_center_y", "CFEG flash timestamp": "cfeg_flash_time",
+    "Phase plate position index": "phase_plate_index",
+    "Objective aperture name": "objective_aperture",
+}  # fmt: skip
+NOT_DATA = {"Metadata size", "Metadata version"} | {f"Bitmask {n}" for n in (1, 2, 3, 4)}
 
 
 def header(
@@ -57,3 +82,25 @@ def units_of(metadata: Metadata) -> dict[str, str]:
 
 def is_empty(metadata: Metadata) -> bool:
     return (metadata.columns, metadata.values) == ((), {})
+
+
+def our_names(field: str) -> list[str]:
+    """Return what a field of mrcfile's is called here."""
+    if field == "Unused range":
+        return [f"unused_{n}" for n in range(6)]
+    name = NAMES.get(field, field.lower().replace(" ", "_"))
+    return [re.sub("^(camera|stem)_param_", r"\1_", name)]
+
+
+def bits(dtype: np.dtype[Any]) -> list[tuple[str, str, int, int]]:
+    """Return (mrcfile's field, our name, number of the mask, bit), by the order of the fields."""
+    found: list[tuple[str, str, int, int]] = []
+    for field in dtype.names or ():
+        if field.startswith("Bitmask"):
+            number, before = int(field[-1]), len(found)
+        elif field not in NOT_DATA:
+            found += [
+                (field, name, number, len(found) - before + n)
+                for n, name in enumerate(our_names(field))
+            ]
+    return found

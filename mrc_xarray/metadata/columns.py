@@ -39,7 +39,7 @@ class Column:
     units : str
         As in the file, such as ``"m"``, ``"degree"`` or ``"e/m^2"``; empty without units.
     long_name : str
-        A description, where the name does not say enough.
+        A description, if the name is not clear enough.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Metadata:
-    """Everything that a sidecar or an extended header says about an image.
+    """The content of a sidecar or an extended header.
 
     Attributes
     ----------
@@ -111,14 +111,16 @@ class Metadata:
         varying, values = [], {}
         for column in columns:
             is_per_section = column.name in PER_SECTION or column.values.dtype.kind == "M"
-            if is_per_section or not _is_constant(column.values):
+            first = column.values[:1]
+            # a missing value does not equal itself
+            if is_per_section or not len(first) or not (column.values == first).all():
                 varying.append(column)
             else:
-                values[column.name] = Value(column.values[0].item(), column.units)
+                values[column.name] = Value(first[0].item(), column.units)
         return cls(columns=tuple(varying), values=values, problems=tuple(problems))
 
     def over(self, other: Metadata) -> Metadata:
-        """Return this metadata, completed by `other` where this says nothing.
+        """Return this metadata, completed by `other`.
 
         `keys` are those of `other` if it has any, since a sidecar does not replace the JSON in a
         file. The result is no longer `only_for_stacks`.
@@ -138,19 +140,12 @@ class Metadata:
         )
 
 
-def with_gaps(
-    values: np.ndarray[Any, Any], present: np.ndarray[Any, Any] | np.bool_
-) -> np.ndarray[Any, Any]:
-    """Return a copy of `values` with a missing value wherever `present` is False.
+def with_gaps(values: np.ndarray[Any, Any], present: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a copy of `values` with NaN, NaT or ``""`` wherever `present` is False.
 
-    A missing value is NaN, which makes float64 of integers and bools, NaT, or ``""``.
+    NaN makes float64 of integers and bools.
     """
     if values.dtype.kind in "iub" and not present.all():
         values = values.astype(np.float64)
     missing: Any = {"f": np.nan, "M": np.datetime64("NaT", "us"), "U": ""}.get(values.dtype.kind)
     return values.copy() if missing is None else np.where(present, values, missing)
-
-
-def _is_constant(values: np.ndarray[Any, Any]) -> bool:
-    """Return whether there are values, and all are equal and none is missing."""
-    return len(values) > 0 and bool((values == values[0]).all())

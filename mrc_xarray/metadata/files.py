@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import itertools
 import math
 import re
@@ -15,7 +16,6 @@ from mrc_xarray.errors import Problem
 __all__ = ["Companion", "ImageFile", "SidecarChoice", "TextFile", "clip", "more", "number"]
 
 _LONGEST_QUOTE = 60
-_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class TextFile:
         try:
             text = self.raw.decode("utf-8-sig")
         except UnicodeDecodeError:
-            # in which any bytes are text
+            # any bytes are valid Latin-1
             text = self.raw.decode("latin-1")
         # str.splitlines would also split at form feeds and Latin-1 controls
-        for count, line in enumerate(_LINE_END.split(text), start=1):
+        for count, line in enumerate(io.StringIO(text, newline=None), start=1):
             if stripped := line.strip():
                 yield count, stripped
 
@@ -50,20 +50,15 @@ class TextFile:
         """Return a problem of this file; `line` 0 stands for the complete file."""
         offset = None
         if line:
-            ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", self.raw), line - 1)
             byte_order_mark = len(codecs.BOM_UTF8) * self.raw.startswith(codecs.BOM_UTF8)
+            ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", self.raw), line - 1)
             offset = max((end.end() for end in ends), default=byte_order_mark)
-        return Problem(
-            code, field, found, accepted, action, offset=offset, file=self.name, line=line
-        )
+        words = field, found, accepted, action
+        return Problem(code, *words, offset=offset, file=self.name, line=line)
 
 
 #: Look for a sidecar next to the image, use this one, or use none.
 SidecarChoice: TypeAlias = "Literal['auto'] | TextFile | None"
-
-
-def _nothing(name: str) -> None:
-    """Read a file next to an image that has no files next to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +83,7 @@ class ImageFile:
     n_sections: int
     n_promised: int
     scan_file: SidecarChoice = "auto"
-    read_next_to: Callable[[str], bytes | None] = _nothing
+    read_next_to: Callable[[str], bytes | None] = lambda name: None
 
     def find(
         self, names: Iterable[str], *, code: str = "sidecar"
@@ -104,8 +99,8 @@ class ImageFile:
                 # some stores also raise for a file that does not exist
                 found, accepted = f"unreadable: {error}", "a text file"
                 action = "It is ignored; metadata_file=None does not look for it."
-                file = TextFile(name, b"")
-                return None, [file.problem("the file", found, accepted, action, code=code)]
+                words = "the file", found, accepted, action
+                return None, [TextFile(name, b"").problem(*words, code=code)]
             if raw is not None:
                 return TextFile(name, raw), []
         return None, []

@@ -32,18 +32,8 @@ def read_sidecar(
 ) -> Metadata:
     """Read the sidecar that the user names, or else one that is next to the file.
 
-    Parameters
-    ----------
-    source : Bytes
-    metadata_file, scan_file : "auto", TextFile or None
-        The sidecar, and the coordinates of a Direct Electron scan.
-    n_sections, n_promised : int
-        Sections in the file, and according to its header.
-
-    Returns
-    -------
-    Metadata
-        If `only_for_stacks` is set, discard it for any other layout.
+    The arguments are described in `ImageFile`. If `only_for_stacks` is set in the result, discard
+    it for any other layout.
     """
     image = ImageFile(
         name=image_name(source),
@@ -53,13 +43,15 @@ def read_sidecar(
         read_next_to=source.read_sibling,
     )
     metadata = _read_sidecar(image, metadata_file)
-    if not isinstance(scan_file, TextFile):
+    is_used = metadata.scan is not None or any(p.code == "scan" for p in metadata.problems)
+    if is_used or not isinstance(scan_file, TextFile):
         return metadata
-    if metadata.scan is not None or any(p.code == "scan" for p in metadata.problems):
-        # the sidecar used the scan file
-        return metadata
-    scan = _read_scan_file(scan_file, n_sections)
-    return scan if metadata.only_for_stacks else metadata.over(scan)
+    scan = None
+    positions, problems = read_positions(scan_file)
+    if positions is not None:
+        scan, problems = positions.arrange(positions.sizes, n_sections)
+    scanned = Metadata(scan=scan, problems=tuple(problems))
+    return scanned if metadata.only_for_stacks else metadata.over(scanned)
 
 
 def image_name(source: Bytes) -> str:
@@ -90,35 +82,23 @@ def evidence_next_to(path: str) -> str:
 
 def _read_sidecar(image: ImageFile, choice: SidecarChoice) -> Metadata:
     if isinstance(choice, TextFile):
-        sidecar = sidecar_of(choice)
-        return replace(_read(sidecar, choice, image), evidence=sidecar.evidence)
+        return _read(sidecar_of(choice), choice, image)
     for sidecar in SIDECARS if choice == "auto" else ():
+        only_for_stacks = sidecar.only_for_stacks
         file, problems = image.find(sidecar.names(image.name))
-        if file is None and not problems:
-            continue
-        metadata = Metadata(problems=tuple(problems))
+        if problems:
+            return Metadata(problems=tuple(problems), only_for_stacks=only_for_stacks)
         if file is not None:
-            metadata = replace(_read(sidecar, file, image), evidence=sidecar.evidence)
-        if sidecar.only_for_stacks:
-            return replace(metadata, only_for_stacks=True, evidence="")
-        return metadata
+            metadata = _read(sidecar, file, image)
+            evidence = "" if only_for_stacks else sidecar.evidence
+            return replace(metadata, only_for_stacks=only_for_stacks, evidence=evidence)
     return Metadata()
 
 
 def _read(sidecar: Sidecar, file: TextFile, image: ImageFile) -> Metadata:
-    metadata = sidecar.read(file, image)
+    metadata = replace(sidecar.read(file, image), evidence=sidecar.evidence)
     if len(file.raw) <= _LONGEST_WITH_KEYS or not metadata.keys:
         return metadata
     found, accepted = f"{len(file.raw)} bytes long", f"up to {_LONGEST_WITH_KEYS} bytes"
-    action = "Its keys are left out of the metadata."
-    problem = file.problem("the file", found, accepted, action)
+    problem = file.problem("the file", found, accepted, "Its keys are left out of the metadata.")
     return replace(metadata, keys={}, problems=(*metadata.problems, problem))
-
-
-def _read_scan_file(scan_file: TextFile, n_frames: int) -> Metadata:
-    """Return a scan as large as its coordinates."""
-    positions, problems = read_positions(scan_file)
-    if positions is None:
-        return Metadata(problems=tuple(problems))
-    scan, problems = positions.arrange(positions.sizes, n_frames)
-    return Metadata(scan=scan, problems=tuple(problems))

@@ -31,8 +31,7 @@ def is_worth_a_column(n_values: int, n_sections: int) -> bool:
 def too_long(sizes: Mapping[str, int], in_file: Collection[str]) -> frozenset[str]:
     """Return the dimensions that are too long for a coordinate.
 
-    `sizes` are the lengths of the dimensions that would have a coordinate, and `in_file` those for
-    which the file is known to be long enough.
+    The file is known to be long enough for those `in_file`.
     """
     long = set()
     left = _MOST_PROMISED

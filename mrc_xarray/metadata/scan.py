@@ -5,6 +5,7 @@ See ``docs/reference/format.md#direct-electron``.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Sequence
@@ -43,10 +44,9 @@ class Scan:
 
     @classmethod
     def raster(cls, sizes: Sequence[int]) -> Scan:
-        """Return a scan whose frames are in order.
+        """Return a scan whose frames are in order, without the dimensions of size 1.
 
-        `sizes` are the repeats of the scan, rows, columns, and repeats of each point. Dimensions
-        of size 1 are left out.
+        `sizes` are the repeats of the scan, rows, columns, and repeats of each point.
         """
         names = ("repeat", "scan_y", "scan_x", "point_repeat")
         return cls(tuple((n, size) for n, size in zip(names, sizes, strict=True) if size != 1))
@@ -73,16 +73,10 @@ class Positions:
         return n_y, n_x
 
     def arrange(self, sizes: tuple[int, int], n_frames: int) -> tuple[Scan | None, list[Problem]]:
-        """Return the scan of a movie of `n_frames`, and problems.
+        """Return the scan of a movie of `n_frames`, and problems; `sizes` are rows and columns.
 
         The first frame at a position is at repeat 0, the second one at repeat 1. There is no scan
         if there is not one position for each frame, or if it is too large.
-
-        Parameters
-        ----------
-        sizes : tuple of int
-            Rows and columns of the scan.
-        n_frames : int
         """
         if len(self.xy) != n_frames:
             accepted = f"the number of frames in the movie, {n_frames}"
@@ -119,7 +113,9 @@ def _visits(places: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int64]]
 # lines of two integers whose digits fit into 64 bits, and blank lines
 _POSITIONS = re.compile(rb"(?:[ \t]*[0-9]{1,18}[ \t]*,[ \t]*[0-9]{1,18}[ \t]*\r?\n|[ \t\r]*\n)*+")
 _NAME = rb"[^,\n]{0,80}(?:\b|_)%s[^,\n]{0,80}"
-_TITLE = re.compile(_NAME % b"x" + b"," + _NAME % b"y" + rb"(?:,[^\n]*)?\n", re.IGNORECASE)
+_TITLE = re.compile(
+    rb"(?:[ \t\r]*\n)*+" + _NAME % b"x" + b"," + _NAME % b"y" + rb"(?:,[^\n]*)?\n", re.IGNORECASE
+)
 
 
 def read_positions(file: TextFile) -> tuple[Positions | None, list[Problem]]:
@@ -127,11 +123,11 @@ def read_positions(file: TextFile) -> tuple[Positions | None, list[Problem]]:
 
     There are no positions if a line can't be read: all later frames would be misplaced.
     """
-    body = file.raw.removeprefix(b"\xef\xbb\xbf") + b"\n"
-    end = _end_of_positions(body, 0)
-    title = _TITLE.match(body, end) if not body[:end].strip() else None
+    body = file.raw.removeprefix(codecs.BOM_UTF8) + b"\n"
+    title = _TITLE.match(body)
     start = title.end() if title else 0
-    end = _end_of_positions(body, start)
+    positions = _POSITIONS.match(body, start)
+    end = positions.end() if positions else start
     if body[start:].strip() and end == len(body):
         numbers = np.fromstring(body[start:].replace(b",", b" "), dtype=np.int64, sep=" ")
         return Positions(file, numbers.reshape(-1, 2)), []
@@ -142,9 +138,3 @@ def read_positions(file: TextFile) -> tuple[Positions | None, list[Problem]]:
     accepted = "x,y as two integers from 0, one line per frame"
     action = "The frames stay a plain stack."
     return None, [file.problem("the position", text, accepted, action, line=line, code="scan")]
-
-
-def _end_of_positions(body: bytes, start: int) -> int:
-    """Return the start of the first line that is not a position, or the length of `body`."""
-    match = _POSITIONS.match(body, start)
-    return match.end() if match else start

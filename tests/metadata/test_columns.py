@@ -78,8 +78,5 @@ def test_over() -> None:
     assert both.keys == {"A": "1"}
     # a column replaces a value of the same name, and the reverse
     assert Metadata(values={"dose": Value(1)}).over(records).columns == records.columns[:1]
-
-
-def test_the_json_of_a_file_is_not_replaced() -> None:
-    sidecar, json = Metadata(keys={"a": 1}), Metadata(keys={"b": 2})
-    assert sidecar.over(json).keys == {"b": 2}
+    # a sidecar does not replace the JSON in a file
+    assert sidecar.over(Metadata(keys={"b": 2})).keys == {"b": 2}

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import struct
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import by_hand
-import fsspec
 import mrcfile
 import numpy as np
 import pytest
-import servers
 import xarray as xr
-from mrcfile.dtypes import fei1_dtype_big_endian, fei2_dtype_big_endian
+from records_by_hand import FEI1, FEI2, bits
 
-import mrc_xarray
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray.storage import LocalSource
 
 Array = np.ndarray[Any, Any]
-FEI1, FEI2 = (d.newbyteorder("<") for d in (fei1_dtype_big_endian, fei2_dtype_big_endian))
-
 N = 4
 PIXELS = np.arange(N * 3 * 5, dtype="i2").reshape(N, 3, 5)
 STACK = {"ispg": 0, "mz": 1, "cella": (10, 9, 0)}
@@ -46,10 +39,7 @@ def of_bytes(raw: bytes, **options: Any) -> xr.Dataset:
 
 
 def fei(dtype: np.dtype[Any] = FEI2, n: int = N, **fields: Any) -> Array:
-    """Return blocks with some valid fields, and what `fields` give: Pixel_size_X for Pixel size X.
-
-    Names of mrcfile's, with _ for the blank.
-    """
+    """Return blocks with some valid fields, and `fields` with mrcfile's names: Pixel_size_X."""
     table = np.zeros(n, dtype)
     table["Metadata size"] = dtype.itemsize
     table["Metadata version"] = 2 if dtype == FEI2 else 0
@@ -60,55 +50,34 @@ def fei(dtype: np.dtype[Any] = FEI2, n: int = N, **fields: Any) -> Array:
         "Magnification": 29000.0, "Integration time": 0.25, "Camera name": b"BM-Falcon",
     }  # fmt: skip
     values |= {name.replace("_", " "): value for name, value in fields.items()}
-    names = [n for n in table.dtype.names or () if not n.startswith("Metadata")]
-    bit, mask = 0, ""
-    for name in names:
-        if name.startswith("Bitmask"):
-            bit, mask = 0, name
-            continue
-        if name in values:
-            table[name] = values[name]
-            table[mask] |= np.uint32(1 << bit)
-        bit += 6 if name == "Unused range" else 1
+    for field, _, number, bit in bits(dtype):
+        if field in values:
+            table[field] = values[field]
+            table[f"Bitmask {number}"] |= np.uint32(1 << bit)
     return table
 
 
-def fei_file(table: Array, pixels: Array = PIXELS, padding: int = 0, **fields: Any) -> bytes:
-    exttyp = b"FEI2" if table.dtype.itemsize == 888 else b"FEI1"
-    extended = table.tobytes() + bytes(padding)
-    return by_hand.mrc(pixels, extended=extended, **(STACK | {"exttyp": exttyp} | fields))
+def fei_file(table: Array, pixels: Array = PIXELS, **fields: Any) -> bytes:
+    exttyp = b"FEI2" if table.dtype == FEI2 else b"FEI1"
+    return by_hand.mrc(pixels, extended=table.tobytes(), **(STACK | {"exttyp": exttyp} | fields))
 
 
-def seri(n: int = N) -> bytes:
-    """Tilt, piece, stage, magnification, intensity: flags 31."""
-    return b"".join(
-        struct.pack(
-            "<h3h2h2h", int(100 * TILTS[i % 4]), i, 2 * i, 0, 25 * (i % 4), -50, 290, 12500
-        )
-        for i in range(n)
-    )
-
-
-def legacy(n: int = N) -> bytes:
-    floats = (0.5, 1e-6, 2e-6, 3e-6, 0, 0, -1.5e-6, 0.25, 800, 84.5, 4e-10, 29000, 200000)
-    records = (struct.pack("<14f", TILTS[i % 4], *floats).ljust(128, b"\0") for i in range(n))
-    return b"".join(records).ljust(1024 * 128, b"\0")
-
-
-SYMMETRY = b"X,Y,Z".ljust(80) + b"-X,Y+1/2,-Z".ljust(80)
+FLOATS = (0.5, 1e-6, 2e-6, 3e-6, 0, 0, -1.5e-6, 0.25, 800, 84.5, 4e-10, 29000, 200000)
 # kind → extended header, and fields of the main header
 KINDS: dict[str, tuple[bytes, dict[str, Any]]] = {
-    "FEI1": (fei(FEI1).tobytes(), {"exttyp": b"FEI1"}),
     "FEI2": (fei(FEI2).tobytes(), {"exttyp": b"FEI2"}),
-    "FEI2, padded": (fei(FEI2).tobytes() + bytes(5000), {"exttyp": b"FEI2"}),
-    "SERI": (seri(), {"exttyp": b"SERI", "nint": 16, "nreal": 31}),
-    "AGAR": (
-        b"".join(struct.pack("<iff", 7, tilt, 0.25 * tilt) for tilt in TILTS),
-        {"exttyp": b"AGAR", "nint": 1, "nreal": 2},
+    # tilt, piece, stage, magnification, intensity
+    "SERI": (
+        b"".join(
+            struct.pack("<h3h2h2h", int(100 * tilt), i, 2 * i, 0, 25 * i, -50, 290, 12500)
+            for i, tilt in enumerate(TILTS)
+        ),
+        {"exttyp": b"SERI", "nint": 16, "nreal": 31},
     ),
-    "Agard's without a type": (struct.pack("<4f", *TILTS), {"nint": 0, "nreal": 1}),
-    "legacy FEI": (legacy(), {"nint": 0, "nreal": 32}),
-    "legacy FEI, nint bug": (legacy(), {"nint": 128, "nreal": 32}),
+    "legacy FEI": (
+        b"".join(struct.pack("<14f72x", tilt, *FLOATS) for tilt in TILTS).ljust(2**17, b"\0"),
+        {"nint": 0, "nreal": 32},
+    ),
 }
 MDOC_KEYS = {
     "TiltAngle": lambda i: TILTS[i],
@@ -122,12 +91,10 @@ MDOC_KEYS = {
 }
 
 
-def mdoc(
-    n: int = N, keys: Any = MDOC_KEYS, head: str = "Voltage = 200\nPixelSpacing = 2\n"
-) -> str:
+def mdoc(keys: Any = MDOC_KEYS, head: str = "Voltage = 200\nPixelSpacing = 2\n") -> str:
     entries = "".join(
         f"\n[ZValue = {i}]\n" + "".join(f"{key} = {of(i)}\n" for key, of in keys.items())
-        for i in range(n)
+        for i in range(N)
     )
     return f"{head}\n[T = SerialEM: by hand, Tilt axis angle = 84.5, binning = 2]\n{entries}"
 
@@ -155,20 +122,10 @@ def test_real_file_as_mrcfile_reads_it(real_file: Callable[[str], Path]) -> None
             oracle = mrc.indexed_extended_header.copy()
             raw = mrc.extended_header.tobytes()
             np.testing.assert_array_equal(ds.data.isel(y=7).values.ravel(), mrc.data[..., 7, :])
-    n = len(oracle)
-    for name, field, scale in (
-        ("tilt_angle", "Alpha tilt", 1), ("tilt_beta", "Beta tilt", 1), ("dose", "Dose", 1e-20),
-        ("stage_x", "X-Stage", 1e6), ("stage_y", "Y-Stage", 1e6), ("stage_z", "Z-Stage", 1e6),
-        ("defocus", "Defocus", 1e6), ("exposure_time", "Integration time", 1),
-    ):  # fmt: skip
-        found = np.atleast_1d(ds[name].values)
-        np.testing.assert_allclose(found, oracle[field] * scale, rtol=1e-12)
-        assert len(found) == n
+    np.testing.assert_allclose(ds.stage_x, oracle["X-Stage"][0] * 1e6, rtol=1e-12)
     assert ds.data.attrs["voltage_kV"] == 300
     assert ds.data.mrc.extended_header == ds.mrc.extended_header == raw
-    fields = ds.mrc.extended_fields
-    assert fields["dose"].attrs["units"] == "e/m^2"
-    np.testing.assert_array_equal(np.atleast_1d(fields["dose"]), oracle["Dose"])
+    assert ds.mrc.extended_fields["dose"] == oracle["Dose"][0]
 
 
 UNITS = {
@@ -179,20 +136,16 @@ VALUES: dict[str, Any] = {
     "tilt_angle": TILTS, "tilt_beta": [0.5] * N, "stage_x": range(N), "stage_y": [-2.0] * N,
     "stage_z": [30.0] * N, "defocus": [-1.5] * N, "dose": [2.0] * N, "exposure_time": [0.25] * N,
 }  # fmt: skip
-LEGACY = {"stage_x": [1.0] * N, "stage_y": [2.0] * N, "stage_z": [3.0] * N}
 # kind → its coordinates, and those with other values
 DESCRIBED: dict[str, tuple[set[str], dict[str, Any]]] = {
-    "FEI1": (set(VALUES), {}),
     "FEI2": (set(VALUES), {}),
-    "FEI2, padded": (set(VALUES), {}),
     "SERI": ({"tilt_angle", "stage_x", "stage_y"}, {}),
-    "AGAR": ({"tilt_angle"}, {}),
-    "Agard's without a type": ({"tilt_angle"}, {}),
-    "legacy FEI": (set(VALUES) - {"dose"}, LEGACY),
-    "legacy FEI, nint bug": (set(VALUES) - {"dose"}, LEGACY),
+    "legacy FEI": (
+        set(VALUES) - {"dose"},
+        {"stage_x": [1.0] * N, "stage_y": [2.0] * N, "stage_z": [3.0] * N},
+    ),
     "mdoc": (set(VALUES) - {"tilt_beta"}, {}),
     "rawtlt": ({"tilt_angle"}, {}),
-    "tlt": ({"tilt_angle"}, {}),
 }
 
 
@@ -203,8 +156,8 @@ def written(folder: Path, kind: str) -> Path:
     path.write_bytes(by_hand.mrc(PIXELS, extended=extended, **(STACK | fields)))
     if kind == "mdoc":
         path.with_name("series.st.mdoc").write_text(mdoc())
-    elif kind in ("rawtlt", "tlt"):
-        path.with_name(f"series.{kind}").write_text("".join(f"  {tilt}\n" for tilt in TILTS))
+    elif kind == "rawtlt":
+        path.with_name("series.rawtlt").write_text("".join(f"  {tilt}\n" for tilt in TILTS))
     return path
 
 
@@ -224,23 +177,20 @@ def test_coordinates(tmp_path: Path, kind: str) -> None:
     assert not set(names) & set(data.indexes)
 
 
-@pytest.mark.parametrize("kind", ["FEI1", "FEI2", "legacy FEI", "mdoc"])
-def test_single_values(tmp_path: Path, kind: str) -> None:
-    attrs = opened(written(tmp_path, kind)).data.attrs
+@pytest.mark.parametrize("kind", ["FEI2", "legacy FEI", "mdoc"])
+def test_single_values_and_times(tmp_path: Path, kind: str) -> None:
+    ds = opened(written(tmp_path, kind))
+    attrs = ds.data.attrs
     assert attrs["voltage_kV"] == 200
     assert "voltage" not in attrs
     assert attrs["magnification"] == 29000
     assert all(isinstance(value, str | float | int) for value in attrs.values())
-    if kind.startswith("FEI"):
+    if kind == "FEI2":
         assert (attrs["application"], attrs["camera_name"]) == ("Velox", "BM-Falcon")
-
-
-@pytest.mark.parametrize("kind", ["FEI1", "FEI2", "mdoc"])
-def test_times(tmp_path: Path, kind: str) -> None:
-    when = opened(written(tmp_path, kind)).time
-    assert when.dtype.kind == "M"
-    np.testing.assert_array_equal(when, TIMES)
-    assert "units" not in when.attrs
+    if kind != "legacy FEI":
+        assert ds.time.dtype.kind == "M"
+        np.testing.assert_array_equal(ds.time, TIMES)
+        assert "units" not in ds.time.attrs
 
 
 def test_what_varies_is_a_coordinate() -> None:
@@ -265,18 +215,18 @@ def test_unknown_kind_is_one_warning(tmp_path: Path, exttyp: bytes) -> None:
     np.testing.assert_array_equal(ds.data, PIXELS)
 
 
-@pytest.mark.parametrize(
-    ("cella", "units", "scale"),
-    [((0, 0, 0), "angstrom", 1e10), ((-1, float("nan"), 0), "nm", 1e9)],
-)
-def test_pixel_size_of_the_block(cella: tuple[float, ...], units: str, scale: float) -> None:
+def test_pixel_size_of_the_block() -> None:
     table = fei(Pixel_size_X=2.5e-10, Pixel_size_Y=4e-10)
-    ds = of_bytes(fei_file(table, cella=cella), units=units)
-    for dim, step in (("x", 2.5e-10), ("y", 4e-10)):
-        np.testing.assert_allclose(ds[dim], np.arange(ds.sizes[dim]) * step * scale)
-        assert ds[dim].attrs["units"] == units
-        assert ds[dim].attrs["spacing"] == pytest.approx(step * scale)
+    ds = of_bytes(fei_file(table, cella=(-1, float("nan"), 0)), units="nm")
+    for dim, step in (("x", 0.25), ("y", 0.4)):
+        np.testing.assert_allclose(ds[dim], np.arange(ds.sizes[dim]) * step)
+        assert ds[dim].attrs["units"] == "nm"
+        assert ds[dim].attrs["spacing"] == pytest.approx(step)
     assert ds.mrc.voxel_size == pytest.approx({"x": 2.5, "y": 4})
+    # the cell overrides the block, axis by axis
+    assert of_bytes(fei_file(table)).mrc.voxel_size == {"x": 2, "y": 3}
+    ds = of_bytes(fei_file(table, cella=(10, 0, 0)))
+    assert ds.mrc.voxel_size == pytest.approx({"x": 2, "y": 4})
 
 
 def test_pixel_size_in_diffraction() -> None:
@@ -288,14 +238,6 @@ def test_pixel_size_in_diffraction() -> None:
         assert (ds[dim].attrs["units"], ds[dim].attrs["spacing"]) == ("1/m", step)
     assert ds.mrc.voxel_size == {}
     assert ds.tilt_angle.values.tolist() == [TILTS[:2], TILTS[2:]]
-
-
-def test_the_cell_goes_before_the_block() -> None:
-    table = fei(Pixel_size_X=2.5e-10, Pixel_size_Y=4e-10)
-    assert of_bytes(fei_file(table)).mrc.voxel_size == {"x": 2, "y": 3}
-    # axis by axis
-    ds = of_bytes(fei_file(table, cella=(10, 0, 0)))
-    assert ds.mrc.voxel_size == pytest.approx({"x": 2, "y": 4})
 
 
 def test_image_has_scalars(path: Path) -> None:
@@ -310,9 +252,8 @@ def test_image_has_scalars(path: Path) -> None:
     np.testing.assert_array_equal(ds.data, PIXELS[0])
 
 
-@pytest.mark.parametrize("kind", ["FEI2", "AGAR"])
-def test_volume_has_them_along_z(kind: str) -> None:
-    extended, fields = KINDS[kind]
+def test_values_of_sections_in_any_layout() -> None:
+    extended, fields = KINDS["FEI2"]
     raw = by_hand.mrc(PIXELS, extended=extended, **fields)
     for options, dims in (
         ({"layout": "volume"}, ("z",)),
@@ -328,20 +269,8 @@ def test_volume_has_them_along_z(kind: str) -> None:
         assert ds.data.isel({dims[0]: -1, dims[-1]: -1}).tilt_angle == TILTS[-1]
 
 
-def test_mdoc_makes_a_stack_of_what_looks_like_a_volume(path: Path) -> None:
-    other = path.with_name("series.mrc")
-    other.write_bytes(by_hand.mrc(PIXELS))
-    assert opened(other).data.dims == ("z", "y", "x")
-    other.with_name("series.mrc.mdoc").write_text(mdoc())
-    ds = opened(other)
-    assert ds.data.attrs["mrc_layout_rule"].startswith("4: an .mdoc")
-    assert ds.tilt_angle.dims == ("image",)
-    assert opened(other, metadata_file=None).data.dims == ("z", "y", "x")
-    assert opened(other, layout="volume").tilt_angle.dims == ("z",)
-
-
-def test_volume_takes_no_list_of_tilts(path: Path) -> None:
-    """A reconstruction of `series` is no series."""
+def test_volume_ignores_a_list_of_tilts(path: Path) -> None:
+    """A reconstruction has no tilt angles."""
     path.with_name("series.rawtlt").write_text("\n".join(map(str, TILTS)))
     for name in ("series.rec", "series.mrc"):
         path.with_name(name).write_bytes(by_hand.mrc(PIXELS))
@@ -350,9 +279,9 @@ def test_volume_takes_no_list_of_tilts(path: Path) -> None:
         assert "tilt_angle" not in ds.coords
 
 
-@pytest.mark.parametrize("kind", ["FEI2", "SERI", "mdoc", "rawtlt"])
+@pytest.mark.parametrize("kind", ["FEI2", "mdoc", "rawtlt"])
 def test_trimmed_file(tmp_path: Path, kind: str) -> None:
-    """NZ sections were promised and have metadata; two of them are in the file."""
+    """All NZ sections have metadata; two of them are in the file."""
     path = written(tmp_path, kind)
     path.write_bytes(path.read_bytes()[: -2 * 15 * 2 + 7])
     with warnings.catch_warnings():
@@ -366,9 +295,10 @@ def test_trimmed_file(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["FEI2", "SERI", "mdoc"])
-def test_netcdf_and_zarr(tmp_path: Path, kind: str) -> None:
-    ds = opened(written(tmp_path, kind), chunks={})
+def test_netcdf_and_zarr(tmp_path: Path) -> None:
+    path = written(tmp_path, "FEI2")
+    path.with_name("series.st.mdoc").write_text(mdoc())
+    ds = opened(path, chunks={})
     ds.to_netcdf(tmp_path / "stack.nc")
     ds.to_zarr(tmp_path / "stack.zarr", consolidated=False)
     for name, options in (
@@ -379,13 +309,11 @@ def test_netcdf_and_zarr(tmp_path: Path, kind: str) -> None:
             assert again.data.attrs == ds.data.attrs
             assert set(again.coords) == set(ds.coords)
             assert again.tilt_angle.attrs["units"] == "degree"
-            # which neither has; see test_provenance
-            if ds.mrc.extended_header:
-                with pytest.raises(MrcError, match="is not stored with the data"):
-                    _ = again.mrc.extended_header
+            with pytest.raises(MrcError, match="is not stored with the data"):
+                _ = again.mrc.extended_header
 
 
-def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
+def test_sidecar_overrides_the_records(tmp_path: Path) -> None:
     path = written(tmp_path, "FEI2")
     tilts = {"TiltAngle": lambda i: i, "Defocus": lambda i: -3 - i}
     path.with_name("series.st.mdoc").write_text(mdoc(keys=tilts, head="Voltage = 120\n"))
@@ -398,10 +326,6 @@ def test_sidecar_goes_before_the_records(tmp_path: Path) -> None:
     np.testing.assert_allclose(ds.mrc.extended_fields.tilt_angle, TILTS)
     assert opened(path, metadata_file=None).tilt_angle.values.tolist() == TILTS
 
-    path.with_name("series.st.mdoc").unlink()
-    path.with_name("series.rawtlt").write_text("5\n6\n7\n8\n")
-    assert opened(path).tilt_angle.values.tolist() == [5, 6, 7, 8]
-
 
 def test_keys_of_an_mdoc(with_mdoc: Path) -> None:
     ds = opened(with_mdoc)
@@ -413,61 +337,17 @@ def test_keys_of_an_mdoc(with_mdoc: Path) -> None:
     assert ds.data.attrs["tilt_axis_angle_units"] == "degree"
 
 
-HOSTILE = {
-    name: lambda i: i
-    for name in (
-        "Data", "Section", "X", "Y", "Z", "FrameIndex", "Image", "Channel", "Units", "ScaleFactor",
-        "AddOffset", "Calendar", "Coordinates", "Dtype", "MrcHeader", "MrcSource", "_FillValue",
-    )
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("options", [{}, {"sections_per_frame": 2}], ids=str)
-def test_keys_with_names_of_ours(path: Path, options: dict[str, Any]) -> None:
-    path.with_name("series.st.mdoc").write_text(mdoc(keys=HOSTILE))
-    ds = opened(path, **options)
-    np.testing.assert_array_equal(ds.data.values.ravel(), PIXELS.ravel())
-    assert ds.mrc.header.nz == N
-    assert set(ds.coords) <= {"section", "y", "x", "z"}
-    assert ds.mrc.metadata["sections"] == {key: list("0123") for key in HOSTILE}
-    ds.to_netcdf(path.with_suffix(".nc"))
-
-
-WARNINGS: dict[str, tuple[str, str, str]] = {
-    "value": (".st.mdoc", mdoc().replace("Defocus = -1.5", "Defocus = up", 1),
-              r"series\.st\.mdoc, line \d+: Defocus is 'up'"),
-    "tilt": (".rawtlt", "1\n2\nthree\n4", r"series\.rawtlt, line 3: the tilt angle is 'three'"),
-    "count": (".tlt", "1\n2\n3", r"series\.tlt: the number of tilt angles is 3; .* 4"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", WARNINGS)
-def test_warning_names_line_and_key(path: Path, case: str) -> None:
-    suffix, text, message = WARNINGS[case]
-    path.with_name("series" + suffix).write_text(text)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+def test_warning_of_a_sidecar(path: Path) -> None:
+    text = mdoc().replace("Defocus = -1.5", "Defocus = up", 1)
+    path.with_name("series.st.mdoc").write_text(text)
+    with pytest.warns(MrcWarning, match=r"series\.st\.mdoc, line \d+: Defocus is 'up'") as caught:
         ds = opened(path)
-    assert any(re.search(message, str(one.message)) for one in caught)
-    for one in caught:
-        assert one.category is MrcWarning
-        assert str(path) in str(one.message)
-        assert one.filename == __file__
+    assert str(path) in str(caught[0].message)
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(ds.data, PIXELS)
-    if case == "value":
-        np.testing.assert_array_equal(ds.defocus, [np.nan, -1.5, -1.5, -1.5])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MrcWarning)
+    np.testing.assert_array_equal(ds.defocus, [np.nan, -1.5, -1.5, -1.5])
+    with pytest.warns(MrcWarning, match="Defocus"):
         xr.testing.assert_identical(opened(path, strict=True), ds)
-
-
-@pytest.mark.parametrize("raw", [b"", bytes(range(256)) * 9])
-@pytest.mark.parametrize("suffix", [".st.mdoc", ".rawtlt"])
-def test_garbage_next_to_an_image_leaves_the_pixels(path: Path, suffix: str, raw: bytes) -> None:
-    path.with_name("series" + suffix).write_bytes(raw)
-    with pytest.warns(MrcWarning, match="series"):
-        ds = opened(path)
-    np.testing.assert_array_equal(ds.data, PIXELS)
 
 
 def test_metadata_file_by_path_and_object(with_mdoc: Path) -> None:
@@ -475,7 +355,9 @@ def test_metadata_file_by_path_and_object(with_mdoc: Path) -> None:
     sidecar = with_mdoc.with_name("series.st.mdoc")
     other = sidecar.with_name("elsewhere.mdoc")
     sidecar.rename(other)
-    assert "tilt_angle" not in opened(with_mdoc).coords
+    for ds in (opened(with_mdoc), opened(with_mdoc, metadata_file=None)):
+        assert sorted(ds.coords) == ["section", "x", "y"]
+        assert not {"mrc_metadata", "voltage_kV"} & set(ds.data.attrs)
     for target in (other, str(other), f"file://{other}", io.BytesIO(other.read_bytes())):
         xr.testing.assert_identical(opened(with_mdoc, metadata_file=target), expected)
     with other.open("rb") as file:
@@ -487,42 +369,6 @@ def test_metadata_file_by_path_and_object(with_mdoc: Path) -> None:
         opened(with_mdoc, metadata_file=sidecar)
     with pytest.raises(TypeError):
         opened(with_mdoc, metadata_file=3)
-
-
-def test_no_metadata_file(with_mdoc: Path) -> None:
-    ds = opened(with_mdoc, metadata_file=None)
-    assert sorted(ds.coords) == ["section", "x", "y"]
-    assert not {"mrc_metadata", "voltage_kV"} & set(ds.data.attrs)
-    with_mdoc.with_name("series.st.mdoc").unlink()
-    with_mdoc.with_name("series.rawtlt").write_text("1\n2\n3\n4")
-    assert "tilt_angle" not in opened(with_mdoc, metadata_file=None).coords
-
-
-@pytest.fixture
-def memory(with_mdoc: Path) -> Iterator[str]:
-    fs = fsspec.filesystem("memory")
-    fs.pipe({f"/meta/{file.name}": file.read_bytes() for file in with_mdoc.parent.iterdir()})
-    yield "memory://meta/series.st"
-    fs.rm("/meta", recursive=True)
-
-
-@pytest.mark.slow
-def test_metadata_file_by_url(with_mdoc: Path, memory: str) -> None:
-    expected = opened(with_mdoc)
-    xr.testing.assert_equal(opened(memory, metadata_file=f"{memory}.mdoc"), expected)
-    xr.testing.assert_equal(opened(with_mdoc, metadata_file=f"{memory}.mdoc"), expected)
-    # a store is not asked for what is seldom there
-    assert sorted(opened(memory).coords) == ["section", "x", "y"]
-    with servers.http_server(with_mdoc.parent) as server:
-        url = server.url("series.st")
-        assert "tilt_angle" not in opened(url).coords
-        assert server.methods() == ["HEAD", "GET"]
-        server.requests.clear()
-        ds = opened(url, metadata_file=f"{url}.mdoc")
-        assert sorted(server.methods()) == ["GET", "GET", "HEAD", "HEAD"]
-        xr.testing.assert_equal(ds, expected)
-        query = opened(url, metadata_file=with_mdoc.with_name("series.st.mdoc"))
-        xr.testing.assert_equal(query, expected)
 
 
 def test_extended_fields_follow_the_sections(tmp_path: Path) -> None:
@@ -546,15 +392,12 @@ def test_extended_fields_follow_the_sections(tmp_path: Path) -> None:
     assert pairs.tilt_angle.values.tolist() == [-20, 60]
     volume = opened(path, layout="volume").mrc.extended_fields
     assert volume.tilt_angle.values.tolist() == TILTS
-    relative = opened(path.relative_to(path.anchor) if path.is_relative_to(Path.cwd()) else path)
-    assert relative.mrc.extended_header == raw
 
 
-@pytest.mark.parametrize("changed", [fei_file(fei(), PIXELS[:, :2]), b""], ids=["rows", "empty"])
-def test_file_that_changed(tmp_path: Path, changed: bytes) -> None:
+def test_file_that_changed(tmp_path: Path) -> None:
     path = written(tmp_path, "FEI2")
     ds = opened(path)
-    path.write_bytes(changed)
+    path.write_bytes(b"")
     with pytest.raises(MrcError, match=r"series\.st: the file changed since it was opened"):
         _ = ds.mrc.extended_header
     path.unlink()
@@ -562,19 +405,6 @@ def test_file_that_changed(tmp_path: Path, changed: bytes) -> None:
         _ = ds.mrc.extended_fields
     # the coordinates that were read at opening are still there
     assert ds.tilt_angle.values.tolist() == TILTS
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    asked = []
-    real = LocalSource.read
-
-    def read(self: LocalSource, offset: int, nbytes: int) -> bytes:
-        asked.append((offset, nbytes))
-        return real(self, offset, nbytes)
-
-    monkeypatch.setattr(LocalSource, "read", read)
-    return asked
 
 
 HEAD = (0, 64 * 1024)
@@ -585,10 +415,7 @@ READS: dict[str, tuple[bytes, dict[str, Any], int, list[tuple[int, int]]]] = {
         fei(FEI2, 200).tobytes() + bytes(8 * 1024**2), {"exttyp": b"FEI2"}, 200,
         [HEAD, (1024, 200 * 888)],
     ),
-    "legacy, many": (legacy(600), {"nint": 0, "nreal": 32}, 600, [HEAD, (1024, 600 * 128)]),
-    "SERI": (seri(5000), {"exttyp": b"SERI", "nint": 16, "nreal": 31}, 5000,
-             [HEAD, (1024, 5000 * 16)]),
-    "symmetry": (SYMMETRY, {"exttyp": b"CCP4"}, 3, [HEAD]),
+    "symmetry": (b"X,Y,Z".ljust(80), {"exttyp": b"CCP4"}, 3, [HEAD]),
 }  # fmt: skip
 
 
@@ -623,22 +450,3 @@ def test_a_million_sections(tmp_path: Path) -> None:
     assert time.perf_counter() - before < 1
     assert ds.tilt_angle[-2:].values.tolist() == TILTS[-2:]
     np.testing.assert_array_equal(ds.mrc.extended_fields.tilt_angle[5:9], np.roll(TILTS, -1))
-
-
-def copied(data: Any, path: Path) -> tuple[xr.Dataset, list[str]]:
-    """Write and open again; return also the warnings of the writer."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", MrcWarning)
-        mrc_xarray.to_mrc(data, path)
-    return opened(path), [str(one.message) for one in caught if one.category is MrcWarning]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_writer_carries_records(tmp_path: Path, kind: str) -> None:
-    ds = opened(written(tmp_path, kind))
-    again, caught = copied(ds.isel(image=[2, 0]), tmp_path / "out.mrcs")
-    assert not any("coordinates" in message for message in caught)
-    for name in DESCRIBED[kind][0]:
-        np.testing.assert_array_equal(again[name], ds[name][[2, 0]])
-        assert again[name].attrs == ds[name].attrs
-    np.testing.assert_array_equal(again.data, PIXELS[[2, 0]])

@@ -69,7 +69,7 @@ def test_raster(case: str) -> None:
 
 
 def test_frames_summed_by_the_server() -> None:
-    """Four camera frames a point, two of them in each saved frame."""
+    """Four camera frames per point, two of them in each saved frame."""
     text = "Scan - Enable = Enable\nScan - Size X = 4\nScan - Size Y = 3\n"
     text += "Scan - Camera Frames Per Point = 4\nAutosave Movie Sum Count = 2\n"
     summed = Info.parse(text_file(text, "a_info.txt"))
@@ -123,6 +123,28 @@ def test_custom_by_hand() -> None:
     )
 
 
+# keys, positions, frames, and the sizes with a note, or the problem
+CUSTOM: dict[str, tuple[dict[str, object], list[tuple[int, int]], int, dict[str, int], str]] = {
+    "outside of the scan": (
+        {"Type": "XY File"}, [(5, 0), (0, 1)], 2, {"scan_y": 3, "scan_x": 6},
+        "line 3: Scan - Size X is '4'; accepted: 6 or more, because of the positions in a.csv",
+    ),
+    "unknown sizes": (
+        {"Type": "XY File", "Size_X": None, "Size_Y": -1}, [(5, 0), (0, 1)], 2,
+        {"scan_y": 2, "scan_x": 6}, "",
+    ),
+    "a raster that was thinned out": ({}, [(3, 2), (0, 1)], 2, {"scan_y": 3, "scan_x": 4}, ""),
+    "another number of frames": (
+        {"Type": "XY File"}, [(3, 2), (0, 1)], 3, {},
+        "a.csv: the number of positions is 2; accepted: the number of frames in the movie, 3",
+    ),
+    "several points per frame": (
+        {"Type": "XY File", "Points_Per_Camera_Frame": 2}, [(3, 2)], 1, {},
+        "Scan - Points Per Camera Frame is '2'",
+    ),
+}  # fmt: skip
+
+
 def test_custom_in_a_region() -> None:
     """Coordinates are relative to the region, and its last rows and columns were not visited."""
     scan, problems = arrange(info(Type="Random", ROI_Enable="Enable"), at((3, 0), (0, 0)), 2)
@@ -132,44 +154,12 @@ def test_custom_in_a_region() -> None:
     np.testing.assert_array_equal(scan.frame_index, [[1, -1, -1, 0, -1], [-1] * 5])
 
 
-def test_custom_outside_of_the_scan() -> None:
-    scan, problems = arrange(info(Type="XY File"), at((5, 0), (0, 1)), 2)
-    assert scan is not None
-    assert scan.dims == (("scan_y", 3), ("scan_x", 6))
-    assert (
-        "line 3: Scan - Size X is '4'; accepted: 6 or more, because of the positions in a.csv"
-        in only(problems)
-    )
-
-
-def test_custom_where_the_info_has_no_size() -> None:
-    scan, problems = arrange(info(Type="XY File", Size_X=None, Size_Y=-1), at((5, 0), (0, 1)), 2)
-    assert scan is not None
-    assert scan.dims == (("scan_y", 2), ("scan_x", 6))
-    assert problems == []
-
-
-def test_custom_raster_that_was_thinned_out() -> None:
-    """A raster whose sizes do not fit takes the coordinates."""
-    scan, problems = arrange(info(), at((3, 2), (0, 1)), 2)
-    assert problems == []
-    assert scan is not None
-    assert scan.frame_index is not None
-    assert scan.frame_index[2, 3] == 0
-
-
-def test_custom_counts_rows_and_not_the_box() -> None:
-    n_frames = 3
-    scan, problems = arrange(info(Type="XY File"), at((3, 2), (0, 1)), n_frames)
-    assert scan is None
-    assert "a.csv: the number of positions is 2" in only(problems)
-    assert f"accepted: the number of frames in the movie, {n_frames}" in only(problems)
-
-
-def test_custom_with_several_points_a_frame() -> None:
-    scan, problems = arrange(info(Type="XY File", Points_Per_Camera_Frame=2), at((3, 2)), 1)
-    assert scan is None
-    assert "Scan - Points Per Camera Frame is '2'" in only(problems)
+@pytest.mark.parametrize("case", CUSTOM)
+def test_custom_by_case(case: str) -> None:
+    changed, positions, n_frames, sizes, message = CUSTOM[case]
+    scan, problems = arrange(info(**changed), at(*positions), n_frames)
+    assert (dict(scan.dims) if scan else {}) == sizes
+    assert message in only(problems) if message else problems == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +172,7 @@ def test_custom_with_several_points_a_frame() -> None:
     ],
 )
 def test_custom_too_large(positions: list[tuple[int, int]]) -> None:
-    """Before the memory is asked for: a scan is dense, and coordinates are a few bytes."""
+    """No memory is allocated for it: a scan is dense, and coordinates are a few bytes."""
     scan, problems = custom(at(*positions))
     assert scan is None
     assert "a.csv: the size of the scan is" in only(problems)
@@ -226,28 +216,11 @@ def test_scan_file_of_the_user_is_used_without_a_scan() -> None:
     assert found.problems == ()
 
 
-def test_real_custom(real_file: Callable[[str], Path]) -> None:
-    path = real_file("direct_electron/Custom_info.txt")
-    rows = path.with_name("Custom_scan_coordinates.csv").read_bytes()
-    positions, _ = read_positions(text_file(rows, "Custom_scan_coordinates.csv"))
-    scan, problems = arrange(Info.parse(text_file(path.read_bytes(), path.name)), positions, 30)
-    assert problems == []
-    assert scan is not None
-    assert scan.dims == (("repeat", 2), ("scan_y", 5), ("scan_x", 5))
-    assert scan.frame_index is not None
-    # every second column, downwards, twice
-    np.testing.assert_array_equal(scan.frame_index[:, :, 1::2], -1)
-    np.testing.assert_array_equal(
-        scan.frame_index[:, :, ::2].transpose(0, 2, 1), np.arange(30).reshape(2, 3, 5)
-    )
-
-
-@pytest.mark.parametrize("n_frames", [16384])
-def test_real_sizes_that_do_not_fit(real_file: Callable[[str], Path], n_frames: int) -> None:
-    """The file says 16,384 points, and 32 × 8 of them."""
+def test_real_sizes_that_do_not_fit(real_file: Callable[[str], Path]) -> None:
+    """The file gives 16,384 points, and 32 × 8 of them."""
     path = real_file("direct_electron/info.txt")
     parsed = Info.parse(text_file(path.read_bytes(), path.name))
-    scan, problems = arrange(parsed, None, n_frames)
+    scan, problems = arrange(parsed, None, 16384)
     assert scan is None
     assert "info.txt, line 162" in only(problems)
     assert arrange(parsed, None, 256)[1] == []

@@ -66,13 +66,12 @@ class Info:
         """Read an info file. Whatever the file contains, nothing is raised."""
         doc = parse(file)
         values, lines = doc.top.values, doc.top.lines
-        words = "a number", "The value is unknown."
-        not_numbers = (
-            file.problem(key, clip(values[key]), *words, line=lines[key])
-            for key in _NUMERIC
-            if values.get(key) and number(values[key]) is None
-        )
-        return cls(file=file, values=values, lines=lines, problems=(*doc.problems, *not_numbers))
+        problems = [*doc.problems]
+        for key in (*(row.key for row in _NUMBERS), *_ADUS_PER_ELECTRON, _TIMESTAMP, _MODE):
+            if values.get(key) and number(values[key]) is None:
+                words = clip(values[key]), "a number", "The value is unknown."
+                problems.append(file.problem(key, *words, line=lines[key]))
+        return cls(file=file, values=values, lines=lines, problems=tuple(problems))
 
     @property
     def is_scan(self) -> bool:
@@ -111,7 +110,7 @@ class Info:
     def steps(self) -> dict[str, Step]:
         """Return the known step sizes: of the scan or image, and of a diffraction pattern.
 
-        The file states no unit for patterns; RosettaSciIO, too, takes the numbers as 1/nm.
+        The file gives no unit for patterns. Like RosettaSciIO, this takes the numbers as 1/nm.
         """
         scanned = "scan_" if self.is_scan else ""
         keys = {f"{scanned}{axis}": (_SPECIMEN.format(axis.upper()), "nm") for axis in "yx"}
@@ -148,16 +147,15 @@ class Info:
 
 def _read_scan(info: Info, image: ImageFile) -> tuple[Scan | None, list[Problem]]:
     """Return the scan by the coordinates of the user, or else by the info file."""
-    if isinstance(image.scan_file, TextFile):
-        given, problems = read_positions(image.scan_file)
-        if given is not None:
-            return _place(info, given, image.n_sections)
-        scan, misfits = arrange(info, None, image.n_sections)
-        return scan, [*problems, *misfits]
-    candidates = [prefix + "_scan_coordinates.csv" for prefix in prefixes(image.name)]
-    is_wanted = image.scan_file == "auto" and info.is_scan
-    file, problems = image.find(candidates if is_wanted else (), code="scan")
+    file = image.scan_file
+    is_given = isinstance(file, TextFile)
+    problems: list[Problem] = []
+    if file == "auto":
+        candidates = [prefix + "_scan_coordinates.csv" for prefix in prefixes(image.name)]
+        file, problems = image.find(candidates if info.is_scan else (), code="scan")
     positions, unreadable = (None, []) if file is None else read_positions(file)
+    if is_given and positions is not None:
+        return _place(info, positions, image.n_sections)
     scan, misfits = arrange(info, positions, image.n_sections)
     return scan, [*problems, *unreadable, *misfits]
 
@@ -165,7 +163,7 @@ def _read_scan(info: Info, image: ImageFile) -> tuple[Scan | None, list[Problem]
 def arrange(
     info: Info, positions: Positions | None, n_frames: int
 ) -> tuple[Scan | None, list[Problem]]:
-    """Return how the `n_frames` of a movie lie in its scan, and problems.
+    """Return the scan of a movie of `n_frames`, and problems.
 
     All scans except rasters need positions. There is no scan if the beam was not scanned, or if
     the sidecars do not fit the movie.
@@ -178,13 +176,10 @@ def arrange(
             return scan, problems
     if positions is not None:
         return _place(info, positions, n_frames)
-    is_region = info.values.get("Scan - Type") == "Raster"
-    problem = info.problem(
-        "Scan - ROI Type" if is_region else "Scan - Type",
-        "Raster, or a scan with a _scan_coordinates.csv next to the movie",
-        "The frames stay a plain stack; scan_file= names the coordinates.",
-    )
-    return None, [problem]
+    key = "Scan - ROI Type" if info.values.get("Scan - Type") == "Raster" else "Scan - Type"
+    accepted = "Raster, or a scan with a _scan_coordinates.csv next to the movie"
+    action = "The frames stay a plain stack; scan_file= names the coordinates."
+    return None, [info.problem(key, accepted, action)]
 
 
 def _raster(info: Info, n_frames: int) -> tuple[Scan | None, list[Problem]]:
@@ -207,14 +202,14 @@ def _raster(info: Info, n_frames: int) -> tuple[Scan | None, list[Problem]]:
         return Scan.raster(sizes), []
     if total == n_frames * n_summed and sizes[-1] % n_summed == 0:
         return Scan.raster([*sizes[:-1], sizes[-1] // n_summed]), []
-    field, found = " × ".join(keys), f"{' × '.join(map(str, sizes))} = {total}"
-    words = f"the number of frames in the movie, {n_frames}", STAYS_A_STACK
+    found = f"{' × '.join(map(str, sizes))} = {total}"
+    words = found, f"the number of frames in the movie, {n_frames}", STAYS_A_STACK
     line = info.lines.get(keys[1], 0)
-    return None, [info.file.problem(field, found, *words, line=line, code="scan")]
+    return None, [info.file.problem(" × ".join(keys), *words, line=line, code="scan")]
 
 
 def _place(info: Info, positions: Positions, n_frames: int) -> tuple[Scan | None, list[Problem]]:
-    """Return a scan as large as the info file says, but with all positions."""
+    """Return a scan of the size in the info file, or larger if the positions need it."""
     if merged := _merged_points(info):
         return None, merged
     sizes, problems = [], []
@@ -299,4 +294,3 @@ _TEXTS = {
     "processing_mode": "Image Processing - Mode",
     "server_version": "Server Software Version",
 }
-_NUMERIC = (*(row.key for row in _NUMBERS), *_ADUS_PER_ELECTRON, _TIMESTAMP, _MODE)

@@ -36,37 +36,20 @@ def prefixes(movie: str) -> list[str]:
 
 
 def companions(movie: str, names: Iterable[str], keys: Mapping[str, Any]) -> tuple[Companion, ...]:
-    """Return the images of the acquisition of a movie.
+    """Return the images of the acquisition of a movie, among the files in its folder.
 
-    Parameters
-    ----------
-    movie : str
-        File name, without folders.
-    names : iterable of str
-        The files in its folder.
-    keys : mapping of str to str
-        Of the info file, which knows the names of detectors that contain a ``_``.
-
-    Returns
-    -------
-    tuple of Companion
-        Virtual and external detectors, each in the order of their numbers, and the sum of all
-        frames. Where two detectors have one name, it is followed by the calculation, or preceded
-        by the number.
+    These are virtual and external detectors, each in the order of their numbers, and the sum of
+    all frames. Where two detectors have one name, it is followed by the calculation, or preceded
+    by the number. The keys of the info file give the names of detectors that contain a ``_``.
     """
     files = sorted(names)
-    virtual: list[_Detector] = []
-    external: list[_Detector] = []
-    sums: list[str] = []
-    for prefix in prefixes(movie):
-        virtual = virtual or _virtual(prefix, files, keys)
-        external = external or _external(prefix, files)
-        sums = sums or [file for file in files if file == f"{prefix}_final.mrc"]
-    return (
-        *_named("virtual", virtual),
-        *_named("external", external),
-        *(Companion("", "final", file, "frame") for file in sums),
-    )
+    found: list[Companion] = []
+    for group in ("virtual", "external"):
+        by_prefix = (_detectors(group, prefix, files, keys) for prefix in prefixes(movie))
+        found += _named(group, next(filter(None, by_prefix), []))
+    sums = (f"{prefix}_final.mrc" for prefix in prefixes(movie))
+    final = next((file for file in sums if file in files), None)
+    return (*found, *([Companion("", "final", final, "frame")] if final else ()))
 
 
 class _Detector(NamedTuple):
@@ -76,29 +59,28 @@ class _Detector(NamedTuple):
     file: str
 
 
-def _virtual(prefix: str, files: list[str], keys: Mapping[str, Any]) -> list[_Detector]:
-    # virtual: <n or virt n>_<name>_<calculation>
-    pattern = re.compile(
-        re.escape(prefix) + r"_(?:virt ?)?(\d{1,9})_([^_]+_.+)\.mrc", re.IGNORECASE
-    )
+# number, and name with calculation or, of external detectors, an optional name
+_PATTERNS = {
+    "virtual": r"_(?:virt ?)?(\d{1,9})_([^_]+_.+)\.mrc",
+    "external": r"_ext(\d{1,9})(?:_(.+))?\.mrc",
+}
+
+
+def _detectors(
+    group: str, prefix: str, files: list[str], keys: Mapping[str, Any]
+) -> list[_Detector]:
+    pattern = re.compile(re.escape(prefix) + _PATTERNS[group], re.IGNORECASE)
     detectors = []
     for file in files:
         if file.endswith(_MOVIE) or not (match := pattern.fullmatch(file)):
             continue
-        number, rest = int(match[1]), match[2]
-        known = str(keys.get(f"Scan - Virtual Detector {number} Name", ""))
-        cut = len(known) if known and rest.startswith(f"{known}_") else rest.index("_")
-        detectors.append(_Detector(number, rest[:cut], rest[cut + 1 :], file))
+        number, name, calculation = int(match[1]), match[2] or f"ext{int(match[1])}", ""
+        if group == "virtual":
+            known = str(keys.get(f"Scan - Virtual Detector {number} Name", ""))
+            cut = len(known) if known and name.startswith(f"{known}_") else name.index("_")
+            name, calculation = name[:cut], name[cut + 1 :]
+        detectors.append(_Detector(number, name, calculation, file))
     return sorted(detectors)
-
-
-def _external(prefix: str, files: list[str]) -> list[_Detector]:
-    pattern = re.compile(re.escape(prefix) + r"_ext(\d{1,9})(?:_(.+))?\.mrc", re.IGNORECASE)
-    found = [(match, file) for file in files if (match := pattern.fullmatch(file))]
-    return sorted(
-        _Detector(int(match[1]), match[2] or f"ext{int(match[1])}", "", file)
-        for match, file in found
-    )
 
 
 def _named(group: str, detectors: list[_Detector]) -> list[Companion]:

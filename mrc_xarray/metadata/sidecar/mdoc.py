@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,14 +31,11 @@ def names(image: str) -> tuple[str, ...]:
 
 
 def read(file: TextFile, image: ImageFile) -> Metadata:
-    """Read an .mdoc.
+    """Read an .mdoc, in SerialEM's units.
 
-    Returns
-    -------
-    Metadata
-        With ``[ZValue]``: columns, with the entry for section n at n. With ``[FrameSet]``: single
-        values, for all frames of one exposure. In SerialEM's units. Keys without a known meaning
-        are in `keys`: global keys as they are, and keys of the entries under ``"sections"``.
+    Entries of ``[ZValue]`` are columns, and those of ``[FrameSet]`` single values for all frames
+    of one exposure. Keys without a known meaning are in `keys`: global keys as they are, and keys
+    of the entries under ``"sections"``.
     """
     doc = parse(file)
     sections = [entry for entry in doc.entries if entry.kind == _SECTION]
@@ -68,7 +64,7 @@ def read(file: TextFile, image: ImageFile) -> Metadata:
 
 
 def _exposure_of(exposures: list[Entry], image: ImageFile) -> Entry | None:
-    """Return the exposure that the image has the frames of: the only one, or the one it names."""
+    """Return the exposure whose frames are in the image: the only one, or the one of its name."""
     stem = _stem(image.name)
     same = [e for e in exposures if stem and _stem(e.values.get("SubFramePath", "")) == stem]
     return next((group[0] for group in (same, exposures) if len(group) == 1), None)
@@ -206,7 +202,7 @@ def _numbers(text: str, count: int) -> tuple[float, ...] | None:
 # independent of the locale
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DATE_TIME = re.compile(
-    r"(\d{1,4})-([a-z]{3})-(\d{1,4})\s+(\d\d?):(\d\d):(\d\d)", re.IGNORECASE | re.ASCII
+    r"(\d{1,4})-([a-z]{3})-(\d{1,4})\s+(\d\d?:\d\d:\d\d)", re.IGNORECASE | re.ASCII
 )
 
 
@@ -220,12 +216,11 @@ def _date_time(text: str) -> tuple[np.datetime64] | None:
         day, year = year, day
     year += 2000 if year < 100 else 0
     month = _MONTHS.index(match[2].lower()) + 1
-    hour, minute, second = (int(match[group]) for group in (4, 5, 6))
     try:
-        time = datetime(year, month, day, hour, minute, second)
+        text = f"{year:04}-{month:02}-{day:02}T{match[4]:0>8}"
+        return (np.datetime64(text, "us"),)
     except ValueError:
         return None
-    return (np.datetime64(time, "us"),)
 
 
 class _Key(NamedTuple):
@@ -238,30 +233,26 @@ class _Key(NamedTuple):
     parse: Callable[[str], tuple[Any, ...] | None]
 
 
-def _number(name: str, units: str = "") -> _Key:
-    return _Key((name,), units, "f8", "a number", functools.partial(_numbers, count=1))
-
-
-def _several(*names: str, units: str = "") -> _Key:
-    read_all = functools.partial(_numbers, count=len(names))
-    return _Key(names, units, "f8", f"{len(names)} numbers", read_all)
+def _floats(*names: str, units: str = "") -> _Key:
+    accepted = f"{len(names)} numbers" if len(names) > 1 else "a number"
+    return _Key(names, units, "f8", accepted, functools.partial(_numbers, count=len(names)))
 
 
 _KEYS = {
-    "TiltAngle": _number("tilt_angle", "degree"),
-    "StagePosition": _several("stage_x", "stage_y", units="um"),
-    "StageZ": _number("stage_z", "um"),
-    "Defocus": _number("defocus", "um"),
-    "TargetDefocus": _number("target_defocus", "um"),
-    "ExposureDose": _number("dose", "e/angstrom^2"),
-    "PriorRecordDose": _number("prior_record_dose", "e/angstrom^2"),
-    "DoseRate": _number("dose_rate", "e/pixel/s"),
-    "ExposureTime": _number("exposure_time", "s"),
+    "TiltAngle": _floats("tilt_angle", units="degree"),
+    "StagePosition": _floats("stage_x", "stage_y", units="um"),
+    "StageZ": _floats("stage_z", units="um"),
+    "Defocus": _floats("defocus", units="um"),
+    "TargetDefocus": _floats("target_defocus", units="um"),
+    "ExposureDose": _floats("dose", units="e/angstrom^2"),
+    "PriorRecordDose": _floats("prior_record_dose", units="e/angstrom^2"),
+    "DoseRate": _floats("dose_rate", units="e/pixel/s"),
+    "ExposureTime": _floats("exposure_time", units="s"),
     "DateTime": _Key(("time",), "", "M8[us]", "as in 21-Nov-26  12:38:50", _date_time),
-    "Magnification": _number("magnification"),
-    "ImageShift": _several("image_shift_x", "image_shift_y", units="um"),
-    "RotationAngle": _number("rotation_angle", "degree"),
-    "PixelSpacing": _number("pixel_spacing", "angstrom"),
-    "Voltage": _number("voltage", "kV"),
-    "MinMaxMean": _several("minimum", "maximum", "mean"),
+    "Magnification": _floats("magnification"),
+    "ImageShift": _floats("image_shift_x", "image_shift_y", units="um"),
+    "RotationAngle": _floats("rotation_angle", units="degree"),
+    "PixelSpacing": _floats("pixel_spacing", units="angstrom"),
+    "Voltage": _floats("voltage", units="kV"),
+    "MinMaxMean": _floats("minimum", "maximum", "mean"),
 }

@@ -32,13 +32,10 @@ def names(image: str) -> tuple[str, ...]:
 
 
 def read(file: TextFile, image: ImageFile) -> Metadata:
-    """Read a list of tilt angles: one angle per line, in degrees.
+    """Read a list of tilt angles, one angle per line, in degrees, as the column ``tilt_angle``.
 
-    Returns
-    -------
-    Metadata
-        One column, ``tilt_angle``. None if a line is not an angle, or the angles are not as many
-        as the sections that the header promises: a missing angle would move all that follow.
+    Nothing is used if a line is not an angle, or if there is not one angle for each section that
+    the header promises: a missing angle would move all that follow.
     """
     most = _LONGEST_LINE * (image.n_promised + _OTHER_LINES)
     if len(file.raw) > most:

@@ -18,18 +18,9 @@ EXTENDED = (mrcz.JSON, agar.LEGACY_FEI, seri.SERI, agar.AGAR, fei.FEI1, fei.FEI2
 
 
 def kind_of(header: Header, extended_size: int) -> ExtendedHeader:
-    """Return the kind of an extended header.
+    """Return the kind of an extended header of which `extended_size` bytes are in the file.
 
-    Parameters
-    ----------
-    header : Header
-    extended_size : int
-        Bytes of the extended header that are in the file.
-
-    Returns
-    -------
-    ExtendedHeader
-        `NONE` if there is no extended header, and a kind without a name if it is not known.
+    `NONE` if there is no extended header, and a kind without a name if it is not known.
     """
     if extended_size <= 0:
         return NONE
@@ -37,10 +28,6 @@ def kind_of(header: Header, extended_size: int) -> ExtendedHeader:
     is_skewed = ccp4.has_skew(header) and not is_named
     candidates = (mrcz.JSON, ccp4.CCP4) if is_skewed else EXTENDED
     return next((kind for kind in candidates if kind.is_kind(header, extended_size)), UNKNOWN)
-
-
-def _nothing(header: Header, raw: bytes, sections: Sections) -> Metadata:
-    return Metadata()
 
 
 def _not_decoded(header: Header, raw: bytes, sections: Sections) -> Metadata:
@@ -55,7 +42,5 @@ def _not_decoded(header: Header, raw: bytes, sections: Sections) -> Metadata:
     return Metadata(problems=(problem,))
 
 
-NONE = ExtendedHeader(
-    name="", is_kind=lambda header, size: size <= 0, decode=_nothing, is_carried=False
-)
+NONE = ExtendedHeader(name="", is_kind=lambda header, size: size <= 0, is_carried=False)
 UNKNOWN = ExtendedHeader(name="", is_kind=lambda header, size: size > 0, decode=_not_decoded)

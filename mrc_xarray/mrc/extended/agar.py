@@ -1,4 +1,4 @@
-"""AGAR: integers and floats for each section, and FEI's floats from the time before FEI1.
+"""AGAR: integers and floats for each section, and the older records of FEI, which are floats.
 
 See ``docs/reference/format.md#agar``. NINT and NREAL are the numbers of integers and floats per
 section.
@@ -6,15 +6,15 @@ section.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
-from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded, problem
+from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
 from mrc_xarray.mrc.header import PLACES, Header
 
 __all__ = ["AGAR", "LEGACY_FEI"]
@@ -22,7 +22,7 @@ __all__ = ["AGAR", "LEGACY_FEI"]
 # FEI reserved this many records of 32 floats, whatever NZ was
 _FEI_FLOATS = 32
 _FEI_SIZES = (1024 * 4 * _FEI_FLOATS, 8192 * 4 * _FEI_FLOATS)
-# FEI wrote the bytes of a record to the number of integers
+# FEI wrote the size of a record in bytes as the number of integers
 _FEI_NINT_BUG = 4 * _FEI_FLOATS
 
 # IMOD's and FEI's records have up to some tens of numbers; with more, NINT and NREAL are garbage
@@ -30,42 +30,32 @@ _MOST_NUMBERS = 256
 _FULL_TURN = 360.0  # degree
 _LARGEST_PIXEL = 1e-3  # m
 
-
-class _Float(NamedTuple):
-    """A float of FEI's record.
-
-    All floats of one `quantity` are in µm instead of m if one of them is larger than 1.
-    """
-
-    name: str
-    units: str = ""
-    quantity: str = ""
-    # 0 was never written
-    is_positive: bool = False
-
-
-_FEI: tuple[_Float, ...] = (
-    _Float("tilt_angle", "degree"),
-    _Float("tilt_beta", "degree"),
-    _Float("stage_x", "m", "stage"),
-    _Float("stage_y", "m", "stage"),
-    _Float("stage_z", "m", "stage"),
-    _Float("shift_x", "m", "shift"),
-    _Float("shift_y", "m", "shift"),
-    _Float("defocus", "m", "defocus"),
-    _Float("exposure_time", "s"),
-    _Float("mean_intensity"),
-    _Float("tilt_axis_angle", "degree"),
-    _Float("pixel_size", "m", is_positive=True),
-    _Float("magnification", is_positive=True),
-    _Float("voltage", "V", is_positive=True),
-)
+_FEI = {
+    "tilt_angle": "degree",
+    "tilt_beta": "degree",
+    "stage_x": "m",
+    "stage_y": "m",
+    "stage_z": "m",
+    "shift_x": "m",
+    "shift_y": "m",
+    "defocus": "m",
+    "exposure_time": "s",
+    "mean_intensity": "",
+    "tilt_axis_angle": "degree",
+    "pixel_size": "m",
+    "magnification": "",
+    "voltage": "V",
+}
+# beginnings of names; all numbers of one are in µm instead of m if one of them is larger than 1
+_LENGTHS = frozenset({"stage", "shift", "defocus"})
+# 0 means that the value is unknown
+_POSITIVE = ("pixel_size", "magnification", "voltage")
 # no microscope has so few volts, or so many kilovolts
 _BETWEEN_KV_AND_V = 5000.0
 
 
 def _is_kind(header: Header, extended_size: int) -> bool:
-    """Return whether the header says so; old files have only NINT and NREAL."""
+    """Return whether EXTTYP names this kind or, in old files without it, NINT and NREAL fit."""
     exttyp = header.exttyp.strip()
     if exttyp:
         return exttyp == "AGAR" or (exttyp == "SERI" and header.nint >= 0 <= header.nreal)
@@ -73,7 +63,7 @@ def _is_kind(header: Header, extended_size: int) -> bool:
 
 
 def _is_legacy_fei(header: Header, extended_size: int) -> bool:
-    """Return whether these are the records of FEI's software from before it wrote EXTTYP."""
+    """Return whether these are records of FEI's older software, which did not write EXTTYP."""
     if header.exttyp.strip() not in ("", "AGAR"):
         return False
     is_labelled = header.label[0].startswith("Fei ")
@@ -90,23 +80,16 @@ def _record_size(header: Header, raw: bytes) -> int:
     return 4 * (header.nint + header.nreal) if plausible else 0
 
 
-def _fei_record_size(header: Header, raw: bytes) -> int:
-    return 4 * _FEI_FLOATS
-
-
 def _matches(header: Header, raw: bytes) -> bool:
     """Return whether the first float of each record is the tilt angle of a series."""
-    size = _record_size(header, raw)
-    if not header.nreal or size > 4 * _MOST_NUMBERS or not is_for_all(header, size):
+    if not header.nreal or not 0 < _record_size(header, raw) <= 4 * _MOST_NUMBERS:
         return False
-    return is_tilt_series(take(header, raw, _agar_dtype(header), None).table["tilt_angle"])
+    return is_tilt_series(take_all(header, raw, _agar_dtype(header))["tilt_angle"])
 
 
 def _matches_fei(header: Header, raw: bytes) -> bool:
     """Return whether the records have pixel size and magnification, or regular tilt angles."""
-    if not is_for_all(header, _fei_record_size(header, raw)):
-        return False
-    table = take(header, raw, _fei_dtype(header), None).table
+    table = take_all(header, raw, _fei_dtype(header))
     pixel_size, magnification = table["pixel_size"], table["magnification"]
     if len(table) and (magnification >= 1).all():
         is_size = (pixel_size > 0) & (pixel_size < _LARGEST_PIXEL)
@@ -124,7 +107,7 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     records = take(header, raw, _agar_dtype(header), sections)
     table = records.table
     if header.nreal and (bad := _bad_angles(table["tilt_angle"], len(raw))):
-        return Metadata(problems=(bad,))
+        return bad
     return records.metadata(
         Column(name, _native(table[name]), "degree" if name == "tilt_angle" else "")
         for name in table.dtype.names or ()
@@ -134,57 +117,55 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
 
 def _decode_fei(header: Header, raw: bytes, sections: Sections) -> Metadata:
     records = take(header, raw, _fei_dtype(header), sections)
-    if bad := _bad_angles(records.table["tilt_angle"], len(raw)):
-        return Metadata(problems=(bad,))
-    in_um = {
-        field.quantity
-        for field in _FEI
-        if field.quantity and (np.abs(records.table[field.name]) > 1).any()
-    }
+    table = records.table
+    if bad := _bad_angles(table["tilt_angle"], len(raw)):
+        return bad
+    in_um = {name.partition("_")[0] for name in _FEI if (np.abs(table[name]) > 1).any()}
+    in_um &= _LENGTHS
     found = f"of FEI, with values over 1 m for {', '.join(sorted(in_um))}"
     assumed = problem(len(raw), found, "lengths in m", "They are taken as µm.")
-    return records.metadata(_fei_columns(records.table, in_um), (assumed,) if in_um else ())
+    units = {name: "um" for name in _FEI if name.partition("_")[0] in in_um}
+    return records.metadata(_fei_columns(table, _FEI | units), (assumed,) if in_um else ())
 
 
 def _agar_dtype(header: Header) -> np.dtype[Any]:
-    names = [f"int_{number}" for number in range(header.nint)]
-    names += ["tilt_angle"][: header.nreal]
-    names += [f"float_{number}" for number in range(1, header.nreal)]
-    codes = [header.byteorder + "i4"] * header.nint + [header.byteorder + "f4"] * header.nreal
-    return np.dtype(list(zip(names, codes, strict=True)))
+    integers = [(f"int_{number}", "i4") for number in range(header.nint)]
+    floats = [
+        (f"float_{number}" if number else "tilt_angle", "f4") for number in range(header.nreal)
+    ]
+    return np.dtype(integers + floats).newbyteorder(header.byteorder)
 
 
 def _fei_dtype(header: Header) -> np.dtype[Any]:
-    floats = [(field.name, header.byteorder + "f4") for field in _FEI]
-    return np.dtype([*floats, ("", f"V{4 * (_FEI_FLOATS - len(_FEI))}")])
+    names = [*_FEI, *(f"unused_{number}" for number in range(len(_FEI), _FEI_FLOATS))]
+    return np.dtype([(name, header.byteorder + "f4") for name in names])
 
 
-def _fei_columns(table: np.ndarray[Any, Any], in_um: set[str]) -> Iterator[Column]:
-    for field in _FEI:
-        values, units = _native(table[field.name]), field.units
-        if field.is_positive:
+def _fei_columns(table: np.ndarray[Any, Any], units: Mapping[str, str]) -> Iterator[Column]:
+    for name, unit in units.items():
+        values = _native(table[name])
+        if name in _POSITIVE:
             values[~(values > 0)] = np.nan
             if np.isnan(values).all():
                 continue
-        if field.quantity in in_um:
-            units = "um"
-        if field.name == "voltage" and np.nanmax(values) < _BETWEEN_KV_AND_V:
-            units = "kV"
-        yield Column(field.name, values, units)
+        is_in_kv = name == "voltage" and np.nanmax(values) < _BETWEEN_KV_AND_V
+        yield Column(name, values, "kV" if is_in_kv else unit)
 
 
 def _native(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return stored.astype(np.int64 if stored.dtype.kind == "i" else np.float64)
 
 
-def _bad_angles(angles: np.ndarray[Any, Any], size: int) -> Problem | None:
+def _bad_angles(angles: np.ndarray[Any, Any], size: int) -> Metadata | None:
     """Return the problem of tilt angles that are impossible, so that these are not records."""
-    if (np.abs(angles) <= _FULL_TURN).all():
+    impossible = angles[~(np.abs(angles) <= _FULL_TURN)]
+    if not len(impossible):
         return None
-    worst = angles[~(np.abs(angles) <= _FULL_TURN)][0]
-    found, accepted = f"with a tilt angle of {worst:g}", f"tilt angles within ±{_FULL_TURN:g}°"
-    action = "It is not decoded; its bytes are at ds.mrc.extended_header."
-    return problem(size, found, accepted, action)
+    found, accepted = (
+        f"with a tilt angle of {impossible[0]:g}",
+        f"tilt angles within ±{_FULL_TURN:g}°",
+    )
+    return not_decoded(size, found, accepted)
 
 
 def _bad_counts(header: Header) -> Problem:
@@ -214,7 +195,7 @@ LEGACY_FEI = ExtendedHeader(
     is_kind=_is_legacy_fei,
     decode=_decode_fei,
     matches=_matches_fei,
-    record_size=_fei_record_size,
+    record_size=lambda header, raw: 4 * _FEI_FLOATS,
     is_per_section=True,
     word_size=4,
     exttyp="AGAR",

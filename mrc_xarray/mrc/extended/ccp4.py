@@ -9,7 +9,7 @@ import re
 import string
 
 from mrc_xarray.metadata.columns import Metadata, Value
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["CCP4", "has_skew"]
@@ -44,8 +44,7 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     text = raw.replace(b"\0", b" ")
     if text.translate(None, _PRINTABLE):
         accepted = f"symmetry operators in records of {_RECORD} characters"
-        action = "It is not decoded; its bytes are at ds.mrc.extended_header."
-        return Metadata(problems=(problem(len(raw), "not text", accepted, action),))
+        return not_decoded(len(raw), "not text", accepted)
     records = (text[start : start + _RECORD] for start in range(0, len(text), _RECORD))
     lines = [line for record in records if (line := record.decode("ascii").strip())]
     return Metadata(values={"symmetry": Value("\n".join(lines))} if lines else {})

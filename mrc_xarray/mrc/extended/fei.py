@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded
 from mrc_xarray.mrc.extended.records import is_blank, take
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.pixels.modes import ByteOrder
@@ -41,133 +40,110 @@ _BETWEEN_M_AND_PER_M = 1.0
 
 
 class _Field(NamedTuple):
-    """A field of a block: its name in `Column`, NumPy's code, and its units.
+    """A field of a block: NumPy's code, its units, and its name in `Column`.
 
     The units ``"OLE"`` stand for days since 1899-12-30, ``"Unix"`` for µs since 1970.
     """
 
-    name: str
     code: str
-    units: str = ""
-    long_name: str = ""
+    units: str
+    name: str
 
 
-def _numbered(name: str, code: str, numbers: range) -> tuple[_Field, ...]:
-    return tuple(_Field(f"{name}_{number}", code) for number in numbers)
+def _fields(*rows: tuple[str, str, str]) -> tuple[_Field, ...]:
+    """Return the fields of a table of codes, units and names."""
+    return tuple(
+        _Field(code, units, name) for code, units, names in rows for name in names.split()
+    )
 
 
 # the fields after each of the four masks; the n-th field is valid where bit n of the mask is set
-_MASKED: tuple[tuple[_Field, ...], ...] = (
-    (
-        _Field("time", "f8", "OLE", "time of acquisition"),
-        _Field("microscope_type", "S16"),
-        _Field("d_number", "S16"),
-        _Field("application", "S16"),
-        _Field("application_version", "S16"),
-        _Field("voltage", "f8", "V", "acceleration voltage"),
-        _Field("dose", "f8", "e/m^2"),
-        _Field("tilt_angle", "f8", "degree", "alpha tilt"),
-        _Field("tilt_beta", "f8", "degree", "beta tilt"),
-        _Field("stage_x", "f8", "m"),
-        _Field("stage_y", "f8", "m"),
-        _Field("stage_z", "f8", "m"),
-        _Field("tilt_axis_angle", "f8", "degree"),
-        _Field("dual_axis_rotation", "f8"),
-        _Field("pixel_size_x", "f8", "m"),
-        _Field("pixel_size_y", "f8", "m"),
-        *_numbered("unused", "f8", range(6)),
-        _Field("defocus", "f8", "m"),
-        _Field("stem_defocus", "f8", "m"),
-        _Field("applied_defocus", "f8", "m"),
-        _Field("instrument_mode", "i4"),
-        _Field("projection_mode", "i4"),
-        _Field("objective_lens_mode", "S16"),
-        _Field("high_magnification_mode", "S16"),
-        _Field("probe_mode", "i4"),
-        _Field("eftem_on", "?"),
-        _Field("magnification", "f8"),
+_MASKED = (
+    _fields(
+        ("f8", "OLE", "time"),
+        ("S16", "", "microscope_type d_number application application_version"),
+        ("f8", "V", "voltage"),
+        ("f8", "e/m^2", "dose"),
+        ("f8", "degree", "tilt_angle tilt_beta"),
+        ("f8", "m", "stage_x stage_y stage_z"),
+        ("f8", "degree", "tilt_axis_angle"),
+        ("f8", "", "dual_axis_rotation"),
+        ("f8", "m", "pixel_size_x pixel_size_y"),
+        ("f8", "", "unused_0 unused_1 unused_2 unused_3 unused_4 unused_5"),
+        ("f8", "m", "defocus stem_defocus applied_defocus"),
+        ("i4", "", "instrument_mode projection_mode"),
+        ("S16", "", "objective_lens_mode high_magnification_mode"),
+        ("i4", "", "probe_mode"),
+        ("?", "", "eftem_on"),
+        ("f8", "", "magnification"),
     ),
-    (
-        _Field("camera_length", "f8", "m"),
-        _Field("spot_index", "i4"),
-        _Field("illuminated_area", "f8"),
-        _Field("intensity", "f8"),
-        _Field("convergence_angle", "f8", "rad"),
-        _Field("illumination_mode", "S16"),
-        _Field("wide_convergence_angle_range", "?"),
-        _Field("slit_inserted", "?"),
-        _Field("slit_width", "f8", "eV"),
-        _Field("voltage_offset", "f8", "", "acceleration voltage offset"),
-        _Field("drift_tube_voltage", "f8"),
-        _Field("energy_shift", "f8"),
-        _Field("shift_offset_x", "f8"),
-        _Field("shift_offset_y", "f8"),
-        _Field("shift_x", "f8"),
-        _Field("shift_y", "f8"),
-        _Field("exposure_time", "f8", "s", "integration time"),
-        _Field("binning_width", "i4"),
-        _Field("binning_height", "i4"),
-        _Field("camera_name", "S16"),
-        _Field("readout_left", "i4"),
-        _Field("readout_top", "i4"),
-        _Field("readout_right", "i4"),
-        _Field("readout_bottom", "i4"),
-        _Field("ceta_noise_reduction", "?"),
-        _Field("ceta_frames_summed", "i4"),
-        _Field("electron_counting", "?"),
-        _Field("frames_aligned", "?"),
-        *_numbered("camera_reserved", "i4", range(4)),
+    _fields(
+        ("f8", "m", "camera_length"),
+        ("i4", "", "spot_index"),
+        ("f8", "", "illuminated_area intensity"),
+        ("f8", "rad", "convergence_angle"),
+        ("S16", "", "illumination_mode"),
+        ("?", "", "wide_convergence_angle_range slit_inserted"),
+        ("f8", "eV", "slit_width"),
+        ("f8", "", "voltage_offset drift_tube_voltage energy_shift"),
+        ("f8", "", "shift_offset_x shift_offset_y shift_x shift_y"),
+        ("f8", "s", "exposure_time"),
+        ("i4", "", "binning_width binning_height"),
+        ("S16", "", "camera_name"),
+        ("i4", "", "readout_left readout_top readout_right readout_bottom"),
+        ("?", "", "ceta_noise_reduction"),
+        ("i4", "", "ceta_frames_summed"),
+        ("?", "", "electron_counting frames_aligned"),
+        ("i4", "", "camera_reserved_0 camera_reserved_1 camera_reserved_2 camera_reserved_3"),
     ),
-    (
-        *_numbered("camera_reserved", "i4", range(4, 10)),
-        _Field("phase_plate", "?"),
-        _Field("stem_detector", "S16"),
-        _Field("stem_gain", "f8"),
-        _Field("stem_offset", "f8"),
-        *_numbered("stem_reserved", "i4", range(5)),
-        _Field("dwell_time", "f8", "s"),
-        _Field("frame_time", "f8", "s"),
-        _Field("scan_left", "i4"),
-        _Field("scan_top", "i4"),
-        _Field("scan_right", "i4"),
-        _Field("scan_bottom", "i4"),
-        _Field("scan_fov_x", "f8", "m", "full field of view of the scan along x"),
-        _Field("scan_fov_y", "f8", "m", "full field of view of the scan along y"),
-        _Field("element", "S16"),
-        _Field("energy_interval_lower", "f8"),
-        _Field("energy_interval_higher", "f8"),
-        _Field("method", "i4"),
-        _Field("is_dose_fraction", "?"),
-        _Field("fraction_number", "i4"),
-        _Field("start_frame", "i4"),
-        _Field("end_frame", "i4"),
-        _Field("input_stack", "S80"),
+    _fields(
+        ("i4", "", "camera_reserved_4 camera_reserved_5 camera_reserved_6"),
+        ("i4", "", "camera_reserved_7 camera_reserved_8 camera_reserved_9"),
+        ("?", "", "phase_plate"),
+        ("S16", "", "stem_detector"),
+        ("f8", "", "stem_gain stem_offset"),
+        ("i4", "", "stem_reserved_0 stem_reserved_1 stem_reserved_2"),
+        ("i4", "", "stem_reserved_3 stem_reserved_4"),
+        ("f8", "s", "dwell_time frame_time"),
+        ("i4", "", "scan_left scan_top scan_right scan_bottom"),
+        ("f8", "m", "scan_fov_x scan_fov_y"),
+        ("S16", "", "element"),
+        ("f8", "", "energy_interval_lower energy_interval_higher"),
+        ("i4", "", "method"),
+        ("?", "", "is_dose_fraction"),
+        ("i4", "", "fraction_number start_frame end_frame"),
+        ("S80", "", "input_stack"),
     ),
-    (
-        _Field("tilt_angle_min", "f8", "degree"),
-        _Field("tilt_angle_max", "f8", "degree"),
+    _fields(
+        ("f8", "degree", "tilt_angle_min tilt_angle_max"),
         # the following fields are FEI2's
-        _Field("scan_rotation", "f8"),
-        _Field("diffraction_rotation", "f8"),
-        _Field("image_rotation", "f8"),
-        _Field("scan_mode", "i4"),
-        _Field("acquisition_time", "i8", "Unix"),
-        _Field("detector_name", "S16", "", "commercial name of the detector"),
-        _Field("tilt_angle_start", "f8", "degree"),
-        _Field("tilt_angle_end", "f8", "degree"),
-        _Field("tilt_per_image", "f8"),
-        _Field("tilt_speed", "f8"),
-        _Field("beam_center_x", "i4", "pixel"),
-        _Field("beam_center_y", "i4", "pixel"),
-        _Field("cfeg_flash_time", "i8", "Unix"),
-        _Field("phase_plate_index", "i4"),
-        _Field("objective_aperture", "S16"),
+        ("f8", "", "scan_rotation diffraction_rotation image_rotation"),
+        ("i4", "", "scan_mode"),
+        ("i8", "Unix", "acquisition_time"),
+        ("S16", "", "detector_name"),
+        ("f8", "degree", "tilt_angle_start tilt_angle_end"),
+        ("f8", "", "tilt_per_image tilt_speed"),
+        ("i4", "pixel", "beam_center_x beam_center_y"),
+        ("i8", "Unix", "cfeg_flash_time"),
+        ("i4", "", "phase_plate_index"),
+        ("S16", "", "objective_aperture"),
     ),
 )
+_LONG_NAMES = {
+    "time": "time of acquisition",
+    "voltage": "acceleration voltage",
+    "tilt_angle": "alpha tilt",
+    "tilt_beta": "beta tilt",
+    "voltage_offset": "acceleration voltage offset",
+    "exposure_time": "integration time",
+    "scan_fov_x": "full field of view of the scan along x",
+    "scan_fov_y": "full field of view of the scan along y",
+    "detector_name": "commercial name of the detector",
+}
 
 
 def _record_size(header: Header, raw: bytes) -> int:
-    """Return the size of a block in bytes, as its first word says; 0 if that makes no sense."""
+    """Return the size of a block in bytes, from its first word; 0 if that makes no sense."""
     return _size_and_order(raw)[0]
 
 
@@ -177,32 +153,30 @@ def _matches(header: Header, raw: bytes) -> bool:
     Blocks that were reserved but never written are zero.
     """
     size, byteorder = _size_and_order(raw)
-    order: Literal["little", "big"] = "little" if byteorder == "<" else "big"
-    if not size or int.from_bytes(raw[4:8], order) not in _VERSIONS:
+    if not size:
         return False
     # in a truncated file, even the first block may be incomplete
     n_blocks = min(max(header.nz, 1), -(-len(raw) // size))
     blocks = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
     table = np.frombuffer(blocks, _dtype(size, byteorder))
-    if not np.isin(table["size"], (0, size)).all():
+    if table["version"][0] not in _VERSIONS or not np.isin(table["size"], (0, size)).all():
         return False
-    present = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
-    switches = [table[field.name] for field in present if field.code == "?"]
-    texts = [table[field.name] for field in present if field.code.startswith("S")]
-    return bool(
-        all((values <= 1).all() for values in switches)
-        and all(_is_text(text) for values in texts for text in values.tolist())
+    fields = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
+    return all(
+        (table[field.name] <= 1).all()
+        if field.code == "?"
+        else all(text.isprintable() for text in _texts(table[field.name]))
+        for field in fields
+        if field.code[0] in "?S"
     )
-
-
-def _is_text(stored: bytes) -> bool:
-    return stored.partition(b"\0")[0].decode("latin-1").isprintable()
 
 
 def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     size, byteorder = _size_and_order(raw)
     if not size:
-        return Metadata(problems=() if is_blank(raw) else (_no_block(raw),))
+        found = f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes"
+        accepted = f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes"
+        return Metadata() if is_blank(raw) else not_decoded(len(raw), found, accepted)
     records = take(header, raw, _dtype(size, byteorder), sections)
     # blocks that were reserved and never written are zero
     written = records.where(records.table["size"] == size)
@@ -217,29 +191,17 @@ def _size_and_order(raw: bytes) -> tuple[int, ByteOrder]:
     return (big if big in _SIZES else 0), ">"
 
 
-def _no_block(raw: bytes) -> Problem:
-    found = f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes"
-    accepted = f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes"
-    action = "Its fields are left out; its bytes are at ds.mrc.extended_header."
-    return problem(len(raw), found, accepted, action)
-
-
 def _dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:
     """Return a block of `size` bytes: the fields outside of it are left out."""
-    names, formats, offsets = ["size"], [byteorder + "i4"], [0]
-    offset = 8
-    for number, fields in enumerate(_MASKED):
+    fields = [("size", byteorder + "i4"), ("version", byteorder + "i4")]
+    for number, masked in enumerate(_MASKED):
         # the masks are little-endian even where all else is big-endian
-        for name, code in [(_mask(number), "<u4"), *(field[:2] for field in fields)]:
-            # a byte that is neither 0 nor 1 is no bool to NumPy
-            code = {"?": "u1"}.get(code, code)
-            n_bytes = np.dtype(code).itemsize
-            if offset + n_bytes <= size:
-                names.append(name)
-                formats.append(code if name == _mask(number) else byteorder + code)
-                offsets.append(offset)
-            offset += n_bytes
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+        fields.append((_mask(number), "<u4"))
+        # a byte that is neither 0 nor 1 is no bool to NumPy
+        fields += [(field.name, byteorder + field.code.replace("?", "u1")) for field in masked]
+    ends = np.cumsum([np.dtype(code).itemsize for _, code in fields])
+    n_inside = int(np.count_nonzero(ends <= size))
+    return np.dtype([*fields[:n_inside], ("rest", f"V{size - ends[n_inside - 1]}")])
 
 
 def _mask(number: int) -> str:
@@ -248,35 +210,22 @@ def _mask(number: int) -> str:
 
 def _columns(table: np.ndarray[Any, Any]) -> Iterator[Column]:
     """Yield the fields that are valid in some blocks."""
-    places = table.dtype.fields or {}
-    is_constant = _constant_bytes(table)
     for number, fields in enumerate(_MASKED if len(table) else ()):
         masks = table[_mask(number)]
-        in_all = int(np.bitwise_and.reduce(masks))
-        in_some = int(np.bitwise_or.reduce(masks))
         for bit, field in enumerate(fields):
-            if field.name not in places or not in_some >> bit & 1:
+            valid = _bit(masks, bit)
+            if field.name not in (table.dtype.names or ()) or not valid.any():
                 continue
-            valid = np.True_ if in_all >> bit & 1 else _bit(masks, bit)
-            dtype, offset = places[field.name][:2]
             stored = table[field.name]
-            if is_constant[offset : offset + dtype.itemsize].all():
-                first, units = _values(stored[:1], field)
-                values = np.broadcast_to(first, stored.shape)
-            else:
-                values, units = _values(stored, field)
+            # most fields are the same in all blocks, and need not be decoded for each
+            is_constant = (stored == stored[0]).all()
+            values, units = _values(stored[:1] if is_constant else stored, field)
+            if is_constant:
+                values = np.broadcast_to(values, stored.shape)
             if field.name in ("pixel_size_x", "pixel_size_y"):
                 units = _pixel_units(values, valid, table)
-            yield Column(field.name, with_gaps(values, valid), units, field.long_name)
-
-
-def _constant_bytes(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return which bytes are the same in all blocks: most are, and need not be decoded."""
-    rows = table.view(np.uint8).reshape(len(table), -1)
-    # so many blocks fit into a processor's cache
-    pieces = (rows[start : start + 1024] for start in range(0, len(rows), 1024))
-    constant = [(piece == rows[0]).all(axis=0) for piece in pieces]
-    return np.logical_and.reduce(constant)  # type: ignore[no-any-return]  # NumPy's stub
+            long_name = _LONG_NAMES.get(field.name, "")
+            yield Column(field.name, with_gaps(values, valid), units, long_name)
 
 
 def _bit(masks: np.ndarray[Any, Any], bit: int) -> np.ndarray[Any, Any]:
@@ -291,23 +240,18 @@ def _values(stored: np.ndarray[Any, Any], field: _Field) -> tuple[np.ndarray[Any
         since = np.rint(np.where(is_time, stored, 0) * ticks).astype("m8[us]")
         return with_gaps(_EPOCHS[field.units] + since, is_time), ""
     if field.code.startswith("S"):
-        return _text(stored), ""
+        return np.array(_texts(stored)), ""
     native = {"f8": np.float64, "?": np.bool_}.get(field.code, np.int64)
     return stored.astype(native), field.units
 
 
-def _text(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return text up to its first NUL, as Latin-1, which every byte is."""
-    n_bytes = stored.dtype.itemsize
-    letters = np.ascontiguousarray(stored).view(np.uint8).reshape(-1, n_bytes)
-    ended = np.logical_or.accumulate(letters == 0, axis=1)
-    return np.where(ended, 0, letters).astype(np.uint32).view(f"U{n_bytes}").ravel()
+def _texts(stored: np.ndarray[Any, Any]) -> list[str]:
+    """Return texts up to their first NUL, as Latin-1, which every byte is."""
+    return [raw.partition(b"\0")[0].decode("latin-1") for raw in stored.tolist()]
 
 
 def _pixel_units(
-    sizes: np.ndarray[Any, Any],
-    valid: np.ndarray[Any, Any] | np.bool_,
-    table: np.ndarray[Any, Any],
+    sizes: np.ndarray[Any, Any], valid: np.ndarray[Any, Any], table: np.ndarray[Any, Any]
 ) -> str:
     """Return the units of pixel sizes: m, or 1/m in diffraction, or empty if that is not certain.
 

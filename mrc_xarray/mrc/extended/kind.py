@@ -14,7 +14,7 @@ from mrc_xarray.metadata.limits import MOST_POSITIONS
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.storage.base import Bytes
 
-__all__ = ["ExtendedHeader", "Sections", "problem"]
+__all__ = ["ExtendedHeader", "Sections", "not_decoded", "problem"]
 
 #: Numbers of sections in the file, shape (n_sections,), or None for all NZ.
 Sections: TypeAlias = "np.ndarray[Any, Any] | None"
@@ -23,18 +23,6 @@ Sections: TypeAlias = "np.ndarray[Any, Any] | None"
 _LONGEST_TEXT = 1024**2
 # bytes that are read at a time
 _PIECE = 4 * 1024**2
-
-
-def _never(header: Header, raw: bytes) -> bool:
-    return False
-
-
-def _no_records(header: Header, raw: bytes) -> int:
-    return 0
-
-
-def _no_counts(header: Header) -> Mapping[str, int]:
-    return {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -51,7 +39,7 @@ class ExtendedHeader:
         (header, raw, sections) and (header, raw): see `read` and `looks_like`.
     record_size : callable
         (header, raw): bytes per section, by the header and the first bytes of the extended
-        header. 0 without records, or if the size makes no sense.
+        header; 0 without records, or if the size makes no sense.
     is_per_section : bool
         Whether each section has a record.
     most_decoded : int
@@ -72,14 +60,16 @@ class ExtendedHeader:
 
     name: str
     is_kind: Callable[[Header, int], bool]
-    decode: Callable[[Header, bytes, Sections], Metadata]
-    matches: Callable[[Header, bytes], bool] = _never
-    record_size: Callable[[Header, bytes], int] = _no_records
+    decode: Callable[[Header, bytes, Sections], Metadata] = lambda header, raw, sections: (
+        Metadata()
+    )
+    matches: Callable[[Header, bytes], bool] = lambda header, raw: False
+    record_size: Callable[[Header, bytes], int] = lambda header, raw: 0
     is_per_section: bool = False
     most_decoded: int = 4 * 1024**2
     word_size: int = 1
     exttyp: str = ""
-    counts: Callable[[Header], Mapping[str, int]] = _no_counts
+    counts: Callable[[Header], Mapping[str, int]] = lambda header: {}
     is_carried: bool = True
     is_of_grid: bool = False
     read_text: Callable[[Bytes, Header, bytes, int, int], Metadata] | None = None
@@ -87,13 +77,7 @@ class ExtendedHeader:
     def read(self, header: Header, raw: bytes, sections: Sections = None) -> Metadata:
         """Decode an extended header. Whatever the bytes are, nothing is raised.
 
-        Parameters
-        ----------
-        header : Header
-        raw : bytes
-            The extended header from its beginning, at least up to the last record wanted.
-        sections : ndarray of int, shape (n_sections,), optional
-            Numbers of sections in the file; all NZ by default.
+        `raw` is the extended header, at least up to the last record of `sections`.
         """
         # garbage is full of infinities and NaNs
         with np.errstate(all="ignore"):
@@ -125,19 +109,8 @@ class ExtendedHeader:
     ) -> Metadata:
         """Read the extended header when a file is opened.
 
-        Parameters
-        ----------
-        source : Bytes
-        header : Header
-        head : bytes
-            The first bytes of the file, which are not read again.
-        extended_size, n_sections : int
-            Bytes of the extended header, and sections, that are in the file.
-
-        Raises
-        ------
-        MrcError
-            If the JSON of an MRCZ is too long or too deep.
+        `extended_size` bytes of it and `n_sections` are in the file. `head` is the beginning of
+        the file, which is not read again. `MrcError` is raised for JSON that is too long or deep.
         """
         if self.read_text is not None:
             return self.read_text(source, header, head, extended_size, n_sections)
@@ -148,7 +121,7 @@ class ExtendedHeader:
         if is_too_much:
             # the first record contains the pixel size
             wanted = size
-        raw = raw[:wanted] if len(raw) >= wanted else _read(source, HEADER_SIZE, wanted)
+        raw = raw[:wanted] if len(raw) >= wanted else _read(source, wanted)
         if is_too_much:
             metadata = Metadata(problems=(self._too_much(size, n_sections),))
         else:
@@ -157,26 +130,30 @@ class ExtendedHeader:
         return replace(metadata, steps=self.pixel_size(header, raw)) if size else metadata
 
     def _too_much(self, size: int, n_sections: int) -> Problem:
-        accepted = (
+        return problem(
+            size * n_sections,
+            f"{n_sections} records of {size} bytes",
             f"up to {self.most_decoded} bytes, for up to {MOST_POSITIONS} sections, when a file "
-            "is opened"
+            "is opened",
+            "They are left out; ds.mrc.extended_fields decodes the records of a selection.",
         )
-        action = "They are left out; ds.mrc.extended_fields decodes the records of a selection."
-        found = f"{n_sections} records of {size} bytes"
-        return problem(size * n_sections, found, accepted, action)
 
 
 def problem(size: int, found: str, accepted: str, action: str) -> Problem:
     """Return a problem of an extended header of `size` bytes."""
-    name = "extended header"
-    return Problem(
-        "extended-header", name, found, accepted, action, offset=HEADER_SIZE, nbytes=size
-    )
+    words = "extended header", found, accepted, action
+    return Problem("extended-header", *words, offset=HEADER_SIZE, nbytes=size)
 
 
-def _read(source: Bytes, offset: int, nbytes: int) -> bytes:
+def not_decoded(size: int, found: str, accepted: str) -> Metadata:
+    """Return the metadata of an extended header that is not of the kind that it seemed to be."""
+    action = "It is not decoded; its bytes are at ds.mrc.extended_header."
+    return Metadata(problems=(problem(size, found, accepted, action),))
+
+
+def _read(source: Bytes, nbytes: int) -> bytes:
     """Read in pieces: while it reads, a source may need twice the memory of what it returns."""
     raw = bytearray(nbytes)
     for at in range(0, nbytes, _PIECE):
-        raw[at : at + _PIECE] = source.read(offset + at, min(_PIECE, nbytes - at))
+        raw[at : at + _PIECE] = source.read(HEADER_SIZE + at, min(_PIECE, nbytes - at))
     return raw  # type: ignore[return-value]  # callers use only what bytes and bytearray share

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, problem
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.safe_json import DEEPEST, LONGEST, JsonLimitError, decode_json
 from mrc_xarray.storage.base import Bytes
@@ -39,11 +39,6 @@ def _matches(header: Header, raw: bytes) -> bool:
 def _is_text(raw: bytes) -> bool:
     """Return whether bytes can be part of JSON, whose strings contain no control characters."""
     return len(raw) == len(raw.translate(None, _CONTROLS))
-
-
-def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
-    """Return no metadata: there are no records."""
-    return Metadata()
 
 
 def _read_text(
@@ -85,7 +80,7 @@ def _parse(name: str, raw: bytes, n_sections: int) -> Metadata:
 
 
 def _no_object(nbytes: int, found: str) -> Metadata:
-    accepted, action = "a JSON object, as EXTTYP says", "The metadata are left out."
+    accepted, action = "a JSON object, because of EXTTYP", "The metadata are left out."
     return Metadata(problems=(problem(nbytes, found, accepted, action),))
 
 
@@ -96,10 +91,5 @@ def _too_much(name: str, nbytes: int, found: str) -> MrcError:
 
 
 JSON = ExtendedHeader(
-    name="json",
-    is_kind=_is_kind,
-    decode=_decode,
-    matches=_matches,
-    is_carried=False,
-    read_text=_read_text,
+    name="json", is_kind=_is_kind, matches=_matches, is_carried=False, read_text=_read_text
 )

@@ -14,7 +14,7 @@ from mrc_xarray.metadata.limits import is_worth_a_column
 from mrc_xarray.mrc.extended.kind import Sections, problem
 from mrc_xarray.mrc.header import Header
 
-__all__ = ["Records", "is_blank", "is_for_all", "is_tilt_series", "take"]
+__all__ = ["Records", "is_blank", "is_tilt_series", "take", "take_all"]
 
 # degrees: the largest tilt of a stage, the largest difference between two views of one tilt, and
 # the smallest step of a series
@@ -30,26 +30,23 @@ class Records:
     """The records of the sections that were asked for, as far as they are in the file."""
 
     table: np.ndarray[Any, Any]  # structured, shape (n_present,)
-    present: np.ndarray[Any, Any]  # whether a section has a record, shape (n_sections,)
-    n_missing: int  # sections without a record
+    places: np.ndarray[Any, Any]  # of the records among the sections, shape (n_present,)
+    n_sections: int
     size: int  # bytes of all records in the extended header
 
     def where(self, valid: np.ndarray[Any, Any]) -> Records:
         """Return the records for which `valid`, of shape (n_present,), is True."""
         if valid.all():
             return self
-        present = self.present.copy()
-        present[present] = valid
-        n_missing = self.n_missing + int(np.count_nonzero(~valid))
-        return Records(self.table[valid], present, n_missing, self.size)
+        return replace(self, table=self.table[valid], places=self.places[valid])
 
     def metadata(self, columns: Iterable[Column], problems: Iterable[Problem] = ()) -> Metadata:
         """Return metadata of all sections from columns of shape (n_present,)."""
         metadata = Metadata.of_columns(columns if len(self.table) else (), problems)
-        if not self.n_missing:
+        n_missing = self.n_sections - len(self.table)
+        if not n_missing:
             return metadata
-        n_sections = self.n_missing + len(self.table)
-        found = f"without a record for {self.n_missing} of {n_sections} sections"
+        found = f"without a record for {n_missing} of {self.n_sections} sections"
         accepted = "a record for each section"
         missing = problem(self.size, found, accepted, "Their values are missing.")
         spread = (replace(c, values=self._spread(c.values)) for c in metadata.columns)
@@ -57,9 +54,9 @@ class Records:
         return replace(metadata, columns=tuple(spread), problems=problems)
 
     def _spread(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        spread = np.zeros(self.present.shape, values.dtype)
-        spread[self.present] = values
-        return with_gaps(spread, self.present)
+        spread = np.zeros(self.n_sections, values.dtype)
+        spread[self.places] = values
+        return with_gaps(spread, np.isin(np.arange(self.n_sections), self.places))
 
 
 def take(header: Header, raw: bytes, dtype: np.dtype[Any], sections: Sections) -> Records:
@@ -67,21 +64,24 @@ def take(header: Header, raw: bytes, dtype: np.dtype[Any], sections: Sections) -
     records = np.frombuffer(raw, dtype, count=len(raw) // dtype.itemsize)
     n_sections = max(header.nz, 0) if sections is None else len(sections)
     if not is_worth_a_column(len(records), n_sections):
-        return Records(records[:0], np.zeros(0, np.bool_), n_sections, len(raw))
-    numbers = np.arange(n_sections) if sections is None else np.asarray(sections, np.int64)
-    present = (numbers >= 0) & (numbers < len(records))
-    table = records[:n_sections] if sections is None else records[numbers[present]]
-    return Records(table, present, n_sections - len(table), len(raw))
+        return Records(records[:0], np.arange(0), n_sections, len(raw))
+    if sections is None:
+        table = records[:n_sections]
+        return Records(table, np.arange(len(table)), n_sections, len(raw))
+    numbers = np.asarray(sections, np.int64)
+    places = np.flatnonzero((numbers >= 0) & (numbers < len(records)))
+    return Records(records[numbers[places]], places, n_sections, len(raw))
+
+
+def take_all(header: Header, raw: bytes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return the records of all sections; none if NSYMBT is too small for them."""
+    is_for_all = 0 < dtype.itemsize * header.nz <= header.nsymbt
+    return take(header, raw if is_for_all else b"", dtype, None).table
 
 
 def is_blank(raw: bytes) -> bool:
     """Return whether the extended header was reserved and never written, which is normal."""
     return raw.count(0) == len(raw)
-
-
-def is_for_all(header: Header, size: int) -> bool:
-    """Return whether NSYMBT bytes contain a record of `size` bytes for each section."""
-    return 0 < size * header.nz <= header.nsymbt
 
 
 def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:

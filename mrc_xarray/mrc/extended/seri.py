@@ -12,48 +12,41 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, problem
-from mrc_xarray.mrc.extended.records import is_blank, is_for_all, is_tilt_series, take
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded
+from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["SERI", "has_flags"]
 
 
 class _Number(NamedTuple):
-    """A number of a record: how it is stored, and its scale."""
+    """A number of a record: the bit of its flag, how it is stored, and its scale."""
 
+    bit: int
     name: str
     code: str
     scale: Fraction | None = None  # None: as it is stored
     units: str = ""
 
 
-# by flag, from bit 0; numbers without a name are reserved
-_FLAGGED: tuple[tuple[_Number, ...], ...] = (
-    (_Number("tilt_angle", "i2", Fraction(1, 100), "degree"),),
-    (
-        _Number("piece_x", "u2", None, "pixel"),
-        _Number("piece_y", "u2", None, "pixel"),
-        _Number("piece_z", "i2"),
-    ),
-    (
-        _Number("stage_x", "i2", Fraction(1, 25), "um"),
-        _Number("stage_y", "i2", Fraction(1, 25), "um"),
-    ),
-    (_Number("magnification", "i2", Fraction(100)),),
-    (_Number("intensity", "i2", Fraction(1, 25000)),),
-    (_Number("dose", "(2,)i2", None, "e/angstrom^2"),),
-    (_Number("", "V2"),),
-    (_Number("", "V4"),),
-    (_Number("", "V2"),),
-    (_Number("", "V4"),),
-    (_Number("", "V2"),),
+_N_FLAGS = 11
+_NUMBERS = (
+    _Number(0, "tilt_angle", "i2", Fraction(1, 100), "degree"),
+    _Number(1, "piece_x", "u2", None, "pixel"),
+    _Number(1, "piece_y", "u2", None, "pixel"),
+    _Number(1, "piece_z", "i2"),
+    _Number(2, "stage_x", "i2", Fraction(1, 25), "um"),
+    _Number(2, "stage_y", "i2", Fraction(1, 25), "um"),
+    _Number(3, "magnification", "i2", Fraction(100)),
+    _Number(4, "intensity", "i2", Fraction(1, 25000)),
+    _Number(5, "dose", "(2,)i2", None, "e/angstrom^2"),
+    *(_Number(bit, f"reserved_{bit}", "V4" if bit % 2 else "V2") for bit in range(6, _N_FLAGS)),
 )
 
 
 def has_flags(header: Header) -> bool:
     """Return whether NINT and NREAL are SerialEM's, and not counts of integers and floats."""
-    return 0 <= header.nreal < 2 ** len(_FLAGGED) and _dtype(header).itemsize == header.nint
+    return 0 <= header.nreal < 2**_N_FLAGS and _dtype(header).itemsize == header.nint
 
 
 def _is_kind(header: Header, extended_size: int) -> bool:
@@ -76,9 +69,9 @@ def _matches(header: Header, raw: bytes) -> bool:
     """
     size = _record_size(header, raw)
     end = size * header.nz
-    if not is_for_all(header, size) or not is_blank(raw[end:]):
+    if not size or not is_blank(raw[end:]):
         return False
-    table = take(header, raw[:end], _dtype(header), None).table
+    table = take_all(header, raw[:end], _dtype(header))
     columns = {column.name: column.values for column in _columns(header, table)}
     magnification, angles = columns.get("magnification"), columns.get("tilt_angle")
     if magnification is not None and len(table) > 1:
@@ -92,30 +85,25 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     if _record_size(header, raw):
         records = take(header, raw, _dtype(header), sections)
         return records.metadata(_columns(header, records.table))
+    if is_blank(raw):
+        return Metadata()
     found = f"of SerialEM's kind, with NINT {header.nint} and NREAL {header.nreal}"
     accepted = "the bytes per section in NINT, and the flags of their contents in NREAL"
-    no_flags = problem(len(raw), found, accepted, "Its bytes are at ds.mrc.extended_header.")
-    return Metadata(problems=() if is_blank(raw) else (no_flags,))
+    return not_decoded(len(raw), found, accepted)
 
 
-def _numbers(header: Header) -> Iterator[_Number]:
-    for bit, numbers in enumerate(_FLAGGED):
-        if header.nreal >> bit & 1:
-            yield from numbers
+def _numbers(header: Header) -> list[_Number]:
+    return [number for number in _NUMBERS if header.nreal >> number.bit & 1]
 
 
 def _dtype(header: Header) -> np.dtype[Any]:
-    return np.dtype(
-        [
-            (number.name or f"reserved_{place}", np.dtype(number.code))
-            for place, number in enumerate(_numbers(header))
-        ]
-    ).newbyteorder(header.byteorder)
+    fields = [(number.name, np.dtype(number.code)) for number in _numbers(header)]
+    return np.dtype(fields).newbyteorder(header.byteorder)
 
 
 def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
     for number in _numbers(header):
-        if not number.name:
+        if number.code.startswith("V"):
             continue
         values = table[number.name]
         if number.name == "dose":
@@ -124,9 +112,7 @@ def _columns(header: Header, table: np.ndarray[Any, Any]) -> Iterator[Column]:
             values = values.astype(np.int64)
         else:
             # the nearest float to the true quotient
-            values = values.astype(np.float64)
-            values *= number.scale.numerator
-            values /= number.scale.denominator
+            values = values * float(number.scale.numerator) / number.scale.denominator
         yield Column(number.name, values, number.units)
 
 

@@ -83,7 +83,7 @@ def test_companions_by_hand(movie: str) -> None:
     assert found[""] == {"final": "20240101_7_final.mrc"}
 
 
-def test_companions_with_one_name_keep_apart() -> None:
+def test_companions_with_the_same_name() -> None:
     folder = ["a_0_BF_sum.mrc", "a_1_BF_mean.mrc", "a_2_BF_mean.mrc", "a_3_DF_sum.mrc"]
     found = groups("a_movie.mrc", folder)
     assert found["virtual"] == {

@@ -74,7 +74,7 @@ GARBAGE = st.one_of(
 @given(GARBAGE, st.integers(0, 5))
 @example(b"\xff\xfe[\x00Z\x00", 1)
 @example(b"[ZValue = 0]\n" * 3, 0)
-def test_garbage_is_told_and_never_raised(raw: bytes, n_sections: int) -> None:
+def test_garbage_is_reported_and_never_raised(raw: bytes, n_sections: int) -> None:
     image = image_file("a_movie.mrc", n_sections, scan_file=TextFile("scan", raw))
     for sidecar in SIDECARS:
         found = sidecar.read(TextFile("side", raw), image)

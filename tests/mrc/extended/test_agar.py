@@ -1,4 +1,4 @@
-"""AGAR, and FEI's records from the time before FEI1, by hand."""
+"""AGAR, and FEI's older records, by hand."""
 
 from __future__ import annotations
 
@@ -61,39 +61,21 @@ def test_agar_that_is_something_else(angle: float) -> None:
     assert "ds.mrc.extended_header" in metadata.problems[0].message("x")
 
 
-@pytest.mark.parametrize("exttyp", [b"", b"AGAR"])
-def test_unlabelled_records_of_feis_size(exttyp: bytes) -> None:
-    """No EXTTYP, no label, and fewer records than FEI reserved."""
-    raw = fei(5, 5)
-    parsed = header(exttyp, raw, 5, nint=0, nreal=32)
-    assert kind(parsed, raw).name == "FEI"
-    metadata = read(parsed, raw)
-    assert units_of(metadata) == FEI_UNITS
-    assert all_of(metadata, 5)["tilt_angle"].tolist() == [-60, -58, -56, -54, -52]
-    assert metadata.values["voltage"] == (300000.0, "V")
-    # by their contents as well
-    assert kind(parsed, raw).looks_like(parsed, raw)
-    pixels = np.linspace(-1e3, 1e3, len(raw) // 4).astype("<f4").tobytes()
-    assert not kind(parsed, raw).looks_like(parsed, pixels)
-
-
+# name → value and units
 FEI_FLOATS = {
-    "tilt_angle": -60.0, "tilt_beta": 0.5, "stage_x": 1e-4, "stage_y": -2e-4, "stage_z": 3e-5,
-    "shift_x": 1e-7, "shift_y": -1e-7, "defocus": -3e-6, "exposure_time": 1.5,
-    "mean_intensity": 812.0, "tilt_axis_angle": 84.5, "pixel_size": 4e-10,
-    "magnification": 29000.0, "voltage": 300000.0,
+    "tilt_angle": (-60.0, "degree"), "tilt_beta": (0.5, "degree"), "stage_x": (1e-4, "m"),
+    "stage_y": (-2e-4, "m"), "stage_z": (3e-5, "m"), "shift_x": (1e-7, "m"),
+    "shift_y": (-1e-7, "m"), "defocus": (-3e-6, "m"), "exposure_time": (1.5, "s"),
+    "mean_intensity": (812.0, ""), "tilt_axis_angle": (84.5, "degree"), "pixel_size": (4e-10, "m"),
+    "magnification": (29000.0, ""), "voltage": (300000.0, "V"),
 }  # fmt: skip
-FEI_UNITS = {
-    "tilt_angle": "degree", "tilt_beta": "degree", "stage_x": "m", "stage_y": "m", "stage_z": "m",
-    "shift_x": "m", "shift_y": "m", "defocus": "m", "exposure_time": "s", "mean_intensity": "",
-    "tilt_axis_angle": "degree", "pixel_size": "m", "magnification": "", "voltage": "V",
-}  # fmt: skip
+FEI_UNITS = {name: units for name, (_, units) in FEI_FLOATS.items()}
 
 
 def fei(n: int, n_records: int = 1024, byteorder: str = "<", **floats: float) -> bytes:
     raw = b""
     for i in range(n):
-        values = FEI_FLOATS | floats
+        values = {name: value for name, (value, _) in FEI_FLOATS.items()} | floats
         values["tilt_angle"] += 2 * i
         raw += struct.pack(byteorder + "14f", *values.values()).ljust(128, b"\0")
     return raw.ljust(n_records * 128, b"\0")
@@ -109,6 +91,7 @@ LEGACY: dict[str, tuple[int, int, tuple[bytes, ...], int]] = {
     "nint bug, labelled": (128, 32, LABEL, 1024),
     "nint bug, labelled, other size": (128, 32, LABEL, 7),
     "by label and size": (0, 0, LABEL, 1024),
+    "one record per section": (0, 32, (), 5),
 }
 
 
@@ -121,13 +104,16 @@ def test_legacy_fei(case: str, exttyp: bytes, byteorder: str) -> None:
         exttyp, raw, 5, byteorder=byteorder, nint=nint, nreal=nreal, labels=labels
     )  # fmt: skip
     assert kind(parsed, raw).name == "FEI"
+    assert kind(parsed, raw).looks_like(parsed, raw)
+    pixels = np.linspace(-1e3, 1e3, len(raw) // 4).astype(byteorder + "f4").tobytes()
+    assert not kind(parsed, raw).looks_like(parsed, pixels)
     assert record_size(parsed, raw) == 128
     metadata = read(parsed, raw)
     assert metadata.problems == ()
     found = all_of(metadata, 5)
     assert found.keys() == FEI_FLOATS.keys()
     assert found["tilt_angle"].tolist() == [-60, -58, -56, -54, -52]
-    for name, value in FEI_FLOATS.items():
+    for name, (value, _) in FEI_FLOATS.items():
         assert found[name][0] == np.float32(value)
     assert units_of(metadata) == FEI_UNITS
     x = float(np.float32(4e-10))
@@ -145,7 +131,7 @@ def test_legacy_fei_has_1024_records_for_more_sections() -> None:
     assert "6 of 1030 sections" in metadata.problems[0].message("x.mrc")
 
 
-def test_legacy_fei_in_um_is_told() -> None:
+def test_legacy_fei_in_um_is_reported() -> None:
     raw = fei(2, stage_x=120.0, stage_y=-0.5, defocus=-3.0)
     metadata = read(header(b"", raw, 2, nint=0, nreal=32), raw)
     (problem,) = metadata.problems
@@ -155,7 +141,7 @@ def test_legacy_fei_in_um_is_told() -> None:
     assert units["shift_x"] == "m"
 
 
-def test_legacy_fei_leaves_out_what_nobody_wrote() -> None:
+def test_legacy_fei_leaves_out_values_that_were_not_written() -> None:
     raw = fei(2, pixel_size=0.0, magnification=0.0, voltage=0.0)
     parsed = header(b"", raw, 2, nint=0, nreal=32)
     found = all_of(read(parsed, raw), 2)
