@@ -25,25 +25,16 @@ __all__ = ["Extended", "carried", "fields", "given"]
 
 @dataclass(frozen=True)
 class Extended:
-    """The extended header of a new file.
-
-    Attributes
-    ----------
-    exttyp : str
-    raw : bytes
-    counts : dict
-        NINT and NREAL, if the records need them.
-    coords, attrs : dict
-        What the records contain about the sections and about the file, as the engine opens it.
-    lost : tuple of str
-        Why it is not the source's, if that is not valid for the new file.
-    """
+    """The extended header of a new file."""
 
     exttyp: str = ""
     raw: bytes = b""
+    # NINT and NREAL, if the records need them
     counts: dict[str, int] = field(default_factory=dict)
+    # the labels that the engine makes from the records
     coords: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
+    # for a warning, what of the source's is not in it
     lost: tuple[str, ...] = ()
 
 
@@ -60,27 +51,13 @@ class _Source:
 
 
 def fields(data: xr.DataArray) -> xr.Dataset:
-    """Decode the records in the extended header for the sections of the data.
-
-    Returns
-    -------
-    Dataset
-        One variable per field, with its units as in the file: along the dimensions that count
-        the sections, or without a dimension if there is one value for the file.
-
-    Raises
-    ------
-    OSError, MrcError
-        As `mrc_xarray.writing.provenance.Provenance.extended_header`.
-    """
+    """Decode the extended header; see `mrc_xarray.accessor.MrcAccessor.extended_fields`."""
     provenance = Provenance.of(data)
     source, raw = provenance.header, provenance.extended_header()
     if source is None or not raw:
         return xr.Dataset()
-    numbers = data.coords.get("section")
-    if numbers is None:
-        every = xr.DataArray(np.arange(source.nz), dims="section")
-        numbers = every if source.nz > 1 else every[0]
+    every = xr.DataArray(np.arange(source.nz), dims="section")
+    numbers = data.coords.get("section", every if source.nz > 1 else every[0])
     found = kind_of(source, len(raw)).read(source, raw, numbers.values.reshape(-1))
     variables = {
         column.name: xr.Variable(
@@ -103,6 +80,7 @@ def _with_text(attrs: dict[str, str]) -> dict[str, str]:
 
 def carried(
     data: xr.DataArray,
+    provenance: Provenance,
     header: Header,
     sections: npt.NDArray[np.integer] | None,
     *,
@@ -110,14 +88,9 @@ def carried(
 ) -> Extended:
     """Return the part of the source's extended header that is valid for a new file.
 
-    Parameters
-    ----------
-    sections : ndarray of int or None
-        The number of each section in the source; None if that is unknown.
-    is_same_grid : bool
-        Whether the voxels are those of the source, in the same places.
+    `sections` are the numbers of the sections in the source, or None if these are unknown.
+    `is_same_grid` is whether the voxels are those of the source, in the same places.
     """
-    provenance = Provenance.of(data)
     found = provenance.header
     if found is None:
         return Extended()
@@ -126,19 +99,15 @@ def carried(
         return Extended()
     source = _Source(found, kind, provenance.extended_header())
     in_order: npt.NDArray[np.integer] = np.arange(found.nz)
-    if sections is not None:
-        numbers = sections
-    else:
-        is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
-        numbers = in_order if is_complete else in_order[:0]
+    is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
+    numbers = sections if sections is not None else in_order[: found.nz * is_complete]
     if size := kind.record_size(found, source.raw):
         return _selected(data, header, source, size, numbers)
     if kind.is_of_grid:
-        is_valid = is_same_grid and found.ispg == header.ispg
+        if is_same_grid and found.ispg == header.ispg:
+            return Extended(kind.name, source.raw, attrs=attrs_of(source.read().values))
         # operators of another grid would be wrong: they are dropped without a warning
-        if not is_valid:
-            return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
-        return Extended(kind.name, source.raw, attrs=attrs_of(source.read().values))
+        return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
     if np.array_equal(numbers, in_order) and all(found[name] == header[name] for name in grid):
         return Extended(found.exttyp, source.raw)
@@ -180,8 +149,8 @@ def _selected(
 def _agree(data: xr.DataArray, columns: Mapping[str, npt.NDArray[Any]]) -> bool:
     """Return whether coordinates have the values of records, or nearly.
 
-    They don't where files were joined, whose sections have the same numbers, or where the user
-    has corrected a coordinate. The numbers of a sidecar may have more digits.
+    They differ if files were joined, whose sections have the same numbers, or if the user has
+    corrected a coordinate. The values of a sidecar may have more digits.
     """
     present = [name for name in columns if name in data.coords]
     if columns and not present:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import dask.array
     from dask.delayed import Delayed
 
-__all__ = ["client_of_user", "written"]
+__all__ = ["client_of_user", "write_task"]
 
 # chunks are joined up to this size
 _CHUNK = 16 * 1024**2
@@ -35,16 +35,10 @@ _SHORTEST_RUN = 16 * 1024
 _JOINED = 64
 
 
-def written(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
+def write_task(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
     """Return the task that completes the file, with all tasks that it needs.
 
-    Parameters
-    ----------
-    plan : Plan
-    array : dask array
-        The data, with as many dimensions as the plan.
-    is_begun : bool
-        Whether the caller has called `begin` and holds the lock. Otherwise the first task does so.
+    `is_begun` is whether the caller has called `begin`. Otherwise the first task does.
     """
     from dask.delayed import delayed
 
@@ -64,7 +58,7 @@ def written(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
 
 
 def client_of_user() -> Any:
-    """Return the distributed client that computes by default, or None."""
+    """Return the distributed client that dask uses by default, or None."""
     try:
         from distributed import default_client
 

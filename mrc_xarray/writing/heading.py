@@ -33,7 +33,7 @@ from mrc_xarray.writing.roles import Grid, Roles, find_grids, find_roles
 
 __all__ = ["Heading", "make_heading"]
 
-# CCP4's skew transformation, and what other programs store in the same bytes
+# CCP4's skew transformation
 _SKEW = slice(96, 148)
 # mrcz decides by this label what MZ means
 _MRCZ_LABEL = "MRCZ0.6.0"
@@ -76,9 +76,12 @@ class _Subject:
     @property
     def skew(self) -> bytes:
         """CCP4's skew transformation from the source; empty if there is none to preserve."""
-        if self.source is None or self.roles.kind != "volume" or not _has_skew(self.source):
+        source = self.source
+        if source is None or self.roles.kind != "volume" or source.lskflg != 1:
             return b""
-        return self.source.encode()[_SKEW]
+        # other programs store something else in the same bytes
+        is_other = source.exttyp.strip().isalnum() or source.has_imod_stamp
+        return b"" if is_other else source.encode()[_SKEW]
 
 
 def make_heading(data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Heading:
@@ -92,26 +95,35 @@ def make_heading(data: xr.DataArray, name: str, options: WriteOptions, codec: in
         If the data have a shape, a dtype or coordinates that no MRC file can have.
     """
     roles, provenance = find_roles(data), Provenance.of(data)
+    source = provenance.header
     subject = _Subject(
         data=data,
         options=options,
         codec=codec,
         roles=roles,
-        grids=find_grids(data, roles, options.voxel_size, provenance.header),
+        grids=find_grids(data, roles, options.voxel_size, source),
         mode=mode_for(data.dtype, options.mode, is_rgb=roles.is_rgb),
         provenance=provenance,
     )
-    bare = _header(subject)
-    is_same_grid = subject.source is not None and _is_same_grid(subject.source, bare, roles)
-    header = _with_crystal(bare, subject.source) if is_same_grid else bare
+    header = _header(subject)
+    is_same_grid = source is not None and _is_same_grid(source, header, roles)
+    if source is not None and is_same_grid and source.ispg > 1:
+        # a crystal, whose cell may be larger than the grid
+        names = ("ispg", "cella", "mx", "my", "mz")
+        header = header.replaced(**{name: source[name] for name in names})
     carried = _carried(subject, header, is_same_grid)
     dims = changed_dimensions(data, roles, header, len(carried.raw), name)
     extended, more = _with_json(subject, carried, dims)
-    complete = header.replaced(nsymbt=len(extended.raw), **extended.counts)
     if not subject.skew:
-        complete = complete.replaced(exttyp=extended.exttyp if extended.raw else "")
-    _check_numbers(complete, name)
-    return Heading(complete, extended.raw, subject.mode, (*_header_lost(subject), *more))
+        header = header.replaced(exttyp=extended.exttyp if extended.raw else "")
+    header = header.replaced(nsymbt=len(extended.raw), **extended.counts)
+    try:
+        header.encode()
+    except (struct.error, OverflowError) as error:
+        raise MrcError(
+            f"{name}: a size, a position or another number is more than a header can hold: {error}"
+        ) from error
+    return Heading(header, extended.raw, subject.mode, (*_header_lost(subject), *more))
 
 
 def _header(subject: _Subject) -> Header:
@@ -127,7 +139,8 @@ def _header(subject: _Subject) -> Header:
     cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in AXES)
     section, row, column = (AXES.index(axis) + 1 for axis in roles.axes)
     blank = Header.blank(BYTE_ORDERS[subject.options.byteorder], subject.skew or bytes(52))
-    has_angles = subject.source is not None and _has_angles(subject.source)
+    cellb = blank.cellb if subject.source is None else subject.source.cellb
+    has_angles = all(math.isfinite(angle) and 0 < angle < 180 for angle in cellb)
     texts = _texts(subject)
     return blank.replaced(
         nx=columns,
@@ -138,7 +151,7 @@ def _header(subject: _Subject) -> Header:
         my=intervals["y"],
         mz=intervals["z"],
         cella=XYZ(*cella),
-        cellb=subject.source.cellb if subject.source and has_angles else blank.cellb,
+        cellb=cellb if has_angles else blank.cellb,
         mapc=column,
         mapr=row,
         maps=section,
@@ -189,24 +202,6 @@ def _texts(subject: _Subject) -> Sequence[str]:
     return [*first, *old[:n_free], *added]
 
 
-def _has_skew(header: Header) -> bool:
-    """Return whether CCP4's skew transformation is there, and nothing else in its bytes."""
-    return header.lskflg == 1 and not header.exttyp.strip().isalnum() and not header.has_imod_stamp
-
-
-def _has_angles(header: Header) -> bool:
-    return all(math.isfinite(angle) and 0 < angle < 180 for angle in header.cellb)
-
-
-def _with_crystal(header: Header, source: Header | None) -> Header:
-    """Return the header with the space group of the source, and the cell that it describes."""
-    if source is None or source.ispg <= 1:
-        return header
-    return header.replaced(
-        ispg=source.ispg, cella=source.cella, mx=source.mx, my=source.my, mz=source.mz
-    )
-
-
 def _is_same_grid(source: Header, header: Header, roles: Roles) -> bool:
     """Return whether the new file has the voxels of the source, in the same places."""
     is_stack = roles.kind == "volume_stack"
@@ -231,7 +226,11 @@ def _carried(subject: _Subject, header: Header, is_same_grid: bool) -> Extended:
         return extended_header.given(subject.options.extended_header)
     try:
         return extended_header.carried(
-            subject.data, header, _sections(subject), is_same_grid=is_same_grid
+            subject.data,
+            subject.provenance,
+            header,
+            _sections(subject),
+            is_same_grid=is_same_grid,
         )
     except Exception as error:
         # any error of the store that the data were opened from
@@ -275,19 +274,10 @@ def _with_json(
 
 
 def _header_lost(subject: _Subject) -> list[str]:
-    """Return what of the positions, the instrument and the mode the header can't hold."""
+    """Return positions and values of the instrument that the header can't hold, for a warning."""
     lost = [grid.note for grid in subject.grids.values() if grid.note]
     if subject.skew and any(value is not None for value in subject.options.instrument.values()):
         lost.append("voltage, C3 and gain, since CCP4's skew transformation is in their place")
     if not subject.mode.is_standard:
         lost.append(f"MODE {subject.mode.number} is not in MRC2014, and few programs read it")
     return lost
-
-
-def _check_numbers(header: Header, name: str) -> None:
-    try:
-        header.encode()
-    except (struct.error, OverflowError) as error:
-        raise MrcError(
-            f"{name}: a size, a position or another number is more than a header can hold: {error}"
-        ) from error

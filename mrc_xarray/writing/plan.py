@@ -69,11 +69,6 @@ class Plan:
         return self.header.ny * self.mode.row_bytes(self.header.nx)
 
     @property
-    def size(self) -> int:
-        """Size of the file in bytes, before compression."""
-        return self.offset + self.header.nz * self.section_bytes
-
-    @property
     def measures(self) -> bool:
         """Whether the statistics of the pixels are measured."""
         return bool(self.statistics) and self.known is not None and self.mode.decoded != "c8"
@@ -85,7 +80,8 @@ def begin(plan: Plan) -> Plan:
     The lock is held for as long as the returned plan is in use. A scheduler drops the plan when
     the last task that needs it is done.
     """
-    return replace(plan, lock=plan.sink.begin(0 if plan.compressor else plan.size))
+    size = 0 if plan.compressor else plan.offset + plan.header.nz * plan.section_bytes
+    return replace(plan, lock=plan.sink.begin(size))
 
 
 def write_block(block: Array, plan: Plan, block_id: tuple[int, ...] = ()) -> Array:
@@ -111,15 +107,9 @@ def compress_block(block: Array, turn: Any, plan: Plan, block_id: tuple[int, ...
     values = plan.mode.cast(block)
     stored = plan.mode.encode(values, plan.header.byteorder)
     assert plan.compressor is not None
-    blocks = [
-        encode_block(
-            section,
-            compressor=plan.compressor,
-            level=plan.clevel,
-            typesize=np.dtype(plan.mode.stored).itemsize,
-        )
-        for section in stored.reshape(-1, *stored.shape[-2:])
-    ]
+    size, sections = np.dtype(plan.mode.stored).itemsize, stored.reshape(-1, *stored.shape[-2:])
+    options: Any = {"compressor": plan.compressor, "level": plan.clevel, "typesize": size}
+    blocks = [encode_block(section, **options) for section in sections]
     return _as_block((at, _measured(plan, values, at), blocks), block.ndim)
 
 
@@ -193,12 +183,15 @@ def _check_blocks(plan: Plan, end: int) -> None:
 
     It does, unless a worker that the cluster assumed to be dead continued to write.
     """
-    at, n_found = plan.offset, 0
+    at, n_found, section_bytes = plan.offset, 0, plan.section_bytes
     while n_found < plan.header.nz:
         header = plan.sink.read(at, BLOCK_HEADER_SIZE)
-        if len(header) < BLOCK_HEADER_SIZE or Chunk.parse(header).fault(plan.section_bytes):
+        if len(header) < BLOCK_HEADER_SIZE:
             break
-        at, n_found = at + Chunk.parse(header).ctbytes, n_found + 1
+        chunk = Chunk.parse(header)
+        if chunk.fault(section_bytes):
+            break
+        at, n_found = at + chunk.ctbytes, n_found + 1
     if at != end:
         raise MrcError(
             f"{plan.sink.name}: the block of section {n_found}, or the block in front of it, was "

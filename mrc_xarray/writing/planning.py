@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from mrc_xarray.errors import MrcError, warn
-from mrc_xarray.mrc.header import HEADER_SIZE, XYZ, Header
-from mrc_xarray.mrc.reading import MrcFile
+from mrc_xarray.mrc.header import HEADER_SIZE, Header
+from mrc_xarray.mrc.reading import MrcFile, inspect
 from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.pixels.statistics import UNDETERMINED, Statistics
 from mrc_xarray.storage.locks import Lock
@@ -28,7 +28,7 @@ __all__ = ["plan_in_place", "plan_new"]
 
 
 def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteOptions) -> Plan:
-    """Plan to write data to a new file; warn about what the file can't hold."""
+    """Plan to write data to a new file, with one warning about all that the file can't hold."""
     sink = open_sink(target, options.storage_options, options.overwrite)
     compressor = options.compressor_for(sink.name)
     codec = 0 if compressor is None else encoder(compressor)
@@ -75,41 +75,42 @@ def plan_in_place(
 ) -> Plan:
     """Plan to fill a region of an existing file, or to append to it, while `lock` is held on it.
 
-    Parameters
-    ----------
-    is_labelled : bool
-        Whether the user has named the dimensions of `data`.
-    is_delayed : bool
-        Whether the file is written later, and locked again then.
+    `is_labelled` is whether the user has named the dimensions of `data`, and `is_delayed` whether
+    the file is written later, and locked again then.
     """
     live = LiveFile.open(path, lock)
-    if is_read_from(data, live.name):
+    if is_read_from(data, path):
         raise MrcError(
-            f"{live.name}: the data would be read from this file while it is changed, and could "
-            "be a mixture of old and new pixels. Load them first, with "
-            "data.load().copy(deep=True), or write a new file"
+            f"{path}: the data would be read from this file while it is changed, and could be a "
+            "mixture of old and new pixels. Load them first, with data.load().copy(deep=True), or "
+            "write a new file"
         )
-    file = live.contents()
-    if file.sections.is_compressed:
-        raise MrcError(f"{live.name}: an MRCZ file can't be changed in place; write a new file")
+    file = inspect(live)
     sizes = _sizes(file, options.append_dim)
-    _check_dimensions(data, file, sizes, is_labelled=is_labelled)
-    _check_type(data, file, options.mode)
-    plan = Plan(
-        sink=InPlace(live.name, live.size, live.head, live.node, locks=is_delayed),
-        header=file.header.replaced(**UNDETERMINED),
+    _check_data(data, file, sizes, options.mode, is_labelled=is_labelled)
+    sink = InPlace(path, live.size, live.head, live.node, locks=is_delayed)
+    header, region, known = file.header, options.region or {}, None
+    if options.append_dim is not None:
+        _check_can_grow(live, file, sizes, options.append_dim)
+        n_old, n_new = sizes[options.append_dim], sizes[options.append_dim] + len(data)
+        sizes[options.append_dim] = n_new
+        region = {options.append_dim: slice(n_old, n_new)}
+        header = _lengthened(file, file.sections.shape[0] // n_old * n_new)
+        grows_to = file.sections.offset + file.sections.nbytes // n_old * n_new
+        sink = replace(sink, grows_to=grows_to)
+        if options.statistics is True:
+            known = _known_statistics(file)
+    return Plan(
+        sink=sink,
+        header=header.replaced(**UNDETERMINED),
         mode=file.sections.mode,
         shape=tuple(sizes.values()),
         dtype=data.dtype,
-        start=(0,) * len(sizes),
+        start=_start(data, file, sizes, region),
         statistics=options.statistics,
-        known=None,
+        known=known,
         offset=file.sections.offset,
     )
-    if options.append_dim is None:
-        return replace(plan, start=_start(data, file, sizes, options.region or {}))
-    _check_nothing_follows(live, file)
-    return _longer(plan, data, file, sizes, options.append_dim)
 
 
 def _sizes(file: MrcFile, append_dim: str | None) -> dict[str, int]:
@@ -123,10 +124,18 @@ def _sizes(file: MrcFile, append_dim: str | None) -> dict[str, int]:
     return leading | dict(frame)
 
 
-def _check_dimensions(
-    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], *, is_labelled: bool
+def _check_data(
+    data: xr.DataArray,
+    file: MrcFile,
+    sizes: Mapping[str, int],
+    number: int | None,
+    *,
+    is_labelled: bool,
 ) -> None:
-    given = [str(dim) for dim in data.dims]
+    """Raise MrcError if the file can't hold data of these dimensions, or of this dtype."""
+    mode, given = file.sections.mode, [str(dim) for dim in data.dims]
+    if file.sections.is_compressed:
+        raise MrcError(f"{file.name}: an MRCZ file can't be changed in place; write a new file")
     if given != list(sizes) and (is_labelled or len(given) != len(sizes)):
         raise MrcError(
             f"{file.name}: the data have the dimensions ({', '.join(given)}), and the file has "
@@ -134,10 +143,6 @@ def _check_dimensions(
         )
     if 0 in data.shape:
         raise MrcError(f"the data have the shape {data.shape}; accepted: no dimension of size 0")
-
-
-def _check_type(data: xr.DataArray, file: MrcFile, number: int | None) -> None:
-    mode = file.sections.mode
     if number is None and not np.can_cast(data.dtype, mode.decoded):
         raise MrcError(
             f"{file.name}: the data are {data.dtype}, and the file is {mode.decoded_name} "
@@ -176,45 +181,26 @@ def _start(
     return tuple(start)
 
 
-def _longer(
-    plan: Plan, data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], append_dim: str
-) -> Plan:
-    """Return the plan that adds the data after the sections of the file."""
-    slowest, n_old = next(iter(sizes.items()))
+def _lengthened(file: MrcFile, nz: int) -> Header:
+    """Return the header with more sections; the cell of a volume grows with its pixels."""
+    values: dict[str, Any] = {"nz": nz}
+    axis, n_old, cella = file.axes[0], file.sections.shape[0], file.header.cella
+    if file.layout.kind == "volume" and file.header[f"m{axis}"] == n_old:
+        longer = cella._replace(**{axis: getattr(cella, axis) * nz / n_old})
+        values |= {f"m{axis}": nz, "cella": longer}
+    return file.header.replaced(**values)
+
+
+def _check_can_grow(
+    live: LiveFile, file: MrcFile, sizes: Mapping[str, int], append_dim: str
+) -> None:
+    """Raise MrcError if sections can't be added, for example after an append that was killed."""
+    slowest = next(iter(sizes))
     if append_dim != slowest:
         raise MrcError(
             f"{file.name}: append_dim is {append_dim!r}; accepted: {slowest!r}, the slowest "
             "dimension"
         )
-    assert isinstance(plan.sink, InPlace)
-    n_new = n_old + data.shape[0]
-    longer = {**sizes, slowest: n_new}
-    nz = file.sections.shape[0] // n_old * n_new
-    measured = _known_statistics(file.header, prod(plan.shape))
-    return replace(
-        plan,
-        sink=replace(plan.sink, grows_to=plan.offset + nz * plan.section_bytes),
-        header=_lengthened(file, nz).replaced(**UNDETERMINED),
-        shape=tuple(longer.values()),
-        start=_start(data, file, longer, {slowest: slice(n_old, n_new)}),
-        known=measured if plan.statistics is True else None,
-    )
-
-
-def _lengthened(file: MrcFile, nz: int) -> Header:
-    """Return the header with more sections; the cell of a volume grows with its pixels."""
-    values: dict[str, Any] = {"nz": nz}
-    axis = "xyz".index(file.axes[0])
-    field, n_old = ("mx", "my", "mz")[axis], file.sections.shape[0]
-    if file.layout.kind == "volume" and file.header[field] == n_old:
-        cella = list(file.header.cella)
-        cella[axis] *= nz / n_old
-        values |= {field: nz, "cella": XYZ(*cella)}
-    return file.header.replaced(**values)
-
-
-def _check_nothing_follows(live: LiveFile, file: MrcFile) -> None:
-    """Refuse to append to a file with bytes after its sections, as a killed append leaves them."""
     end = file.sections.offset + file.sections.nbytes
     if live.size > end:
         raise MrcError(
@@ -225,8 +211,9 @@ def _check_nothing_follows(live: LiveFile, file: MrcFile) -> None:
         )
 
 
-def _known_statistics(header: Header, n: int) -> Statistics | None:
-    """Return the statistics of `n` pixels that a header contains, or None."""
+def _known_statistics(file: MrcFile) -> Statistics | None:
+    """Return the statistics of the pixels according to the header, or None."""
+    header, n = file.header, prod(file.sections.shape)
     if not header.has_statistics or header.rms < 0:
         return None
     return Statistics(n, header.dmin, header.dmax, header.dmean, n * header.rms**2)

@@ -21,44 +21,22 @@ _COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_
 
 
 class Roles(NamedTuple):
-    """What each dimension is.
+    """What each dimension is."""
 
-    Attributes
-    ----------
-    kind : {"image", "image_stack", "volume", "volume_stack"}
-    leading : tuple of str
-        Dimensions that count sections.
-    axes : tuple of {"x", "y", "z"}
-        The axes of sections, rows and columns.
-    spatial : dict of str to str
-        The dimension of each of those axes that the layout has.
-    is_rgb : bool
-    """
-
-    kind: str
-    leading: tuple[str, ...]
-    axes: tuple[str, str, str]
-    spatial: dict[str, str]
+    kind: str  # "image", "image_stack", "volume" or "volume_stack"
+    leading: tuple[str, ...]  # the dimensions that count sections
+    axes: tuple[str, str, str]  # of sections, rows and columns
+    spatial: dict[str, str]  # the dimension of each of these axes that the layout has
     is_rgb: bool
 
 
 class Grid(NamedTuple):
-    """Where the voxels are along one axis, in Å.
-
-    Attributes
-    ----------
-    voxel : float or None
-    first : float
-    is_stored : bool
-        Whether a header has fields for everything that the coordinate says.
-    note : str
-        What was assumed.
-    """
+    """Voxel size and first position along one axis, in Å."""
 
     voxel: float | None
     first: float
-    is_stored: bool = True
-    note: str = ""
+    is_stored: bool = True  # whether a header has fields for all that the coordinate contains
+    note: str = ""  # what was assumed
 
 
 def find_roles(data: xr.DataArray) -> Roles:
@@ -112,14 +90,7 @@ def find_grids(
 ) -> dict[str, Grid]:
     """Return where the voxels are, for the spatial axes and those that were selected away.
 
-    Parameters
-    ----------
-    data : DataArray
-    roles : Roles
-    voxel_size : float, mapping of str to float, or None
-        The user's, in Å, which overrides coordinates.
-    header : Header or None
-        The header that the data were opened with.
+    `voxel_size`, in Å, overrides coordinates. `header` is the one that the data were opened with.
     """
     if isinstance(voxel_size, Mapping):
         given = {str(dim): float(step) for dim, step in voxel_size.items()}
