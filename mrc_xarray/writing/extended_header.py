@@ -19,8 +19,9 @@ from mrc_xarray.mrc.extended import ExtendedHeader, kind_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.units import converted
 from mrc_xarray.writing.provenance import Provenance
+from mrc_xarray.writing.subject import Subject
 
-__all__ = ["Extended", "carried", "fields", "given"]
+__all__ = ["Extended", "carry", "fields"]
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,22 @@ def _with_text(attrs: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in attrs.items() if text}
 
 
-def carried(
-    data: xr.DataArray,
-    provenance: Provenance,
-    header: Header,
-    sections: npt.NDArray[np.integer] | None,
-    *,
-    is_same_grid: bool,
-) -> Extended:
-    """Return the part of the source's extended header that is valid for a new file.
+def carry(subject: Subject, header: Header, *, is_same_grid: bool) -> Extended:
+    """Return the extended header of the user, or what is still valid of the one in the source.
 
-    `sections` are the numbers of the sections in the source, or None if these are unknown.
     `is_same_grid` is whether the voxels are those of the source, in the same places.
     """
-    found = provenance.header
+    if subject.options.extended_header is not None:
+        return _given(subject.options.extended_header)
+    try:
+        return _carried(subject, header, is_same_grid)
+    except Exception as error:
+        # any error of the store that the data were opened from
+        return Extended(lost=(f"the extended header, which can't be read again ({error})",))
+
+
+def _carried(subject: Subject, header: Header, is_same_grid: bool) -> Extended:
+    data, provenance, found = subject.data, subject.provenance, subject.source
     if found is None:
         return Extended()
     kind = kind_of(found, int(provenance.attrs.get("mrc_extended_bytes", 0)))
@@ -100,7 +103,9 @@ def carried(
     source = _Source(found, kind, provenance.extended_header())
     in_order: npt.NDArray[np.integer] = np.arange(found.nz)
     is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
-    numbers = sections if sections is not None else in_order[: found.nz * is_complete]
+    numbers = subject.section_numbers
+    if numbers is None:
+        numbers = in_order[: found.nz * is_complete]
     if size := kind.record_size(found, source.raw):
         return _selected(data, header, source, size, numbers)
     if kind.is_of_grid:
@@ -166,7 +171,7 @@ def _is_close(found: npt.NDArray[Any], values: npt.NDArray[Any]) -> bool:
     return found.dtype.kind == "M" or np.array_equal(found, values)
 
 
-def given(content: bytes | tuple[str, bytes]) -> Extended:
+def _given(content: bytes | tuple[str, bytes]) -> Extended:
     """Return the extended header that the user gives: bytes, or EXTTYP and bytes."""
     if isinstance(content, bytes):
         return Extended("MRCO", content)

@@ -1,20 +1,26 @@
-"""What the dimensions of labelled data are, and where their voxels are, in terms of a file."""
+"""The data to be written, and what their labels mean in terms of a file."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.labels.spacing import spacing
 from mrc_xarray.mrc.geometry import AXES, FARTHEST, axis_names, geometry_of
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.pixels.modes import Mode, mode_for
 from mrc_xarray.units import length_unit
+from mrc_xarray.writing.options import WriteOptions
+from mrc_xarray.writing.provenance import Provenance
 
-__all__ = ["Grid", "Roles", "find_grids", "find_roles"]
+__all__ = ["Grid", "Roles", "Subject"]
 
 # dimensions of ours that count sections
 _COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_repeat"}
@@ -39,7 +45,49 @@ class Grid(NamedTuple):
     note: str = ""  # what was assumed
 
 
-def find_roles(data: xr.DataArray) -> Roles:
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The data to be written, and what is known about them."""
+
+    name: str  # of the file, which may determine the layout
+    data: xr.DataArray
+    options: WriteOptions
+    codec: int  # in MODE; 0 for a plain file
+    roles: Roles
+    grids: dict[str, Grid]
+    mode: Mode
+    provenance: Provenance
+    source: Header | None  # of the file that the data were opened from
+    sizes: tuple[int, ...]  # of the dimensions that count sections
+
+    @classmethod
+    def of(cls, data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Subject:
+        """Raise MrcError if no MRC file can have such dimensions, coordinates or dtype."""
+        roles, provenance = _find_roles(data), Provenance.of(data)
+        return cls(
+            name=name,
+            data=data,
+            options=options,
+            codec=codec,
+            roles=roles,
+            grids=_find_grids(data, roles, options.voxel_size, provenance.header),
+            mode=mode_for(data.dtype, options.mode, is_rgb=roles.is_rgb),
+            provenance=provenance,
+            source=provenance.header,
+            sizes=data.shape[: len(roles.leading)],
+        )
+
+    @property
+    def section_numbers(self) -> npt.NDArray[np.integer] | None:
+        """The number of each section in the source; None if that is unknown."""
+        coord, leading = self.data.coords.get("section"), self.data.dims[: len(self.sizes)]
+        if coord is None or set(coord.dims) != set(leading) or coord.dtype.kind not in "iu":
+            return None
+        numbers: npt.NDArray[np.integer] = coord.transpose(*leading).values.reshape(-1)
+        return numbers
+
+
+def _find_roles(data: xr.DataArray) -> Roles:
     """Return what each dimension is, by its name, or by its place if the name is the user's."""
     dims = [str(dim) for dim in data.dims]
     is_rgb = len(dims) > 2 and dims[-1] == "rgb" and data.sizes["rgb"] == 3
@@ -82,7 +130,7 @@ def find_roles(data: xr.DataArray) -> Roles:
     return Roles(kind, tuple(leading), (section_axis, row_axis, column_axis), spatial, is_rgb)
 
 
-def find_grids(
+def _find_grids(
     data: xr.DataArray,
     roles: Roles,
     voxel_size: float | Mapping[str, float] | None,
