@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rsciio.mrc
 import xarray as xr
-from written import (
+from writes import (
     check_plain,
     check_validity,
     extended,
@@ -26,11 +26,6 @@ from written import (
 from mrc_xarray import MrcWarning, to_mrc
 
 N = 6
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "result.mrc"
 
 
 def fei_block(k: int, size: int) -> bytes:

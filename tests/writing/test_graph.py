@@ -15,17 +15,12 @@ import mrcz
 import numpy as np
 import pytest
 import xarray as xr
-from written import Array, check_plain, counted, kinds, noise, opened, statistics, unwarned
+from writes import Array, check_plain, counted, kinds, noise, opened, statistics, unwarned
 
 from mrc_xarray import to_mrc
 from mrc_xarray.storage.base import cores
 
 MiB = 1024**2
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "result.mrc"
 
 
 @pytest.mark.parametrize(

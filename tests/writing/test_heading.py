@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from written import (
+from writes import (
     check_plain,
     check_validity,
     extended,
@@ -31,11 +31,6 @@ from written import (
 from mrc_xarray import MrcError, MrcWarning, to_mrc
 
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "result.mrc"
 
 
 # dimensions, shape → NX NY NZ, MX MY MZ, MAPC MAPR MAPS, ISPG

@@ -10,15 +10,9 @@ import by_hand
 import numpy as np
 import pytest
 import xarray as xr
-from written import check_plain, field, labelled, noise, opened, stored, warned
+from writes import check_plain, field, labelled, noise, opened, stored, warned
 
 from mrc_xarray import MrcWarning, to_mrc
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "result.mrc"
-
 
 STACK = noise((3, 4, 5))
 PLAIN_STACK = labelled(STACK, ("image", "y", "x"))

@@ -20,7 +20,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written import (
+from writes import (
     ORDERS,
     Array,
     check_plain,
@@ -50,11 +50,6 @@ MRCZ = {0, 1, 2, 4, 6, 7, 8}
 # one of each unit, in Å
 UNITS = {"angstrom": 1.0, "nm": 10.0, "pm": 0.01, "um": 1e4}
 STACK = noise((3, 4, 5))
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "result.mrc"
 
 
 LAYOUTS = [

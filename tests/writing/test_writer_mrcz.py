@@ -19,9 +19,9 @@ import pytest
 import rsciio.mrcz
 import xarray as xr
 from mrcz_by_hand import needs_blosc2
-from written import ORDERS, Array, kinds, labels, opened, unwarned
-from written import fields as header_fields
-from written import labelled as with_labels
+from writes import ORDERS, Array, kinds, labels, opened, unwarned
+from writes import fields as header_fields
+from writes import labelled as with_labels
 
 from mrc_xarray import MrcError, MrcWarning, to_mrc
 
