@@ -167,7 +167,6 @@ def test_every_dtype_has_its_mode(path: Path, dtype: str) -> None:
     [
         lambda pixels: np.asfortranarray(pixels),
         lambda pixels: pixels.astype(">f4"),
-        lambda pixels: pixels.astype("<f4"),
         lambda pixels: np.repeat(pixels, 2, axis=2)[:, :, ::2],
         lambda pixels: np.ascontiguousarray(pixels[::-1, ::-1, ::-1])[::-1, ::-1, ::-1],
         lambda pixels: np.moveaxis(np.moveaxis(pixels, 0, 2).copy(), 2, 0),
@@ -183,21 +182,18 @@ def test_any_order_in_memory(path: Path, twist: Any, chunked: bool) -> None:
     assert stored(path) == pixels.tobytes()
 
 
-def test_data_of_any_kind(tmp_path: Path) -> None:
-    pixels = noise((3, 4, 5))
-    array = labelled(pixels, ("z", "y", "x"))
-    writers = {
-        "array": lambda path: to_mrc(array, path),
-        "dataset": lambda path: to_mrc(array.to_dataset(name="density"), path),
-        "accessor": lambda path: array.mrc.to_file(path),
-        "dataset's accessor": lambda path: array.to_dataset(name="d").mrc.to_file(str(path)),
-        "options": lambda path: array.mrc.to_file(path, mode=2, labels=["by hand"]),
-    }
-    for name, write in writers.items():
-        path = tmp_path / f"{name}.mrc"
-        write(path)
-        assert stored(path) == pixels.tobytes()
-        assert opened(path).mrc.voxel_size == pytest.approx({"z": 2.5, "y": 2.5, "x": 2.5})
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda array, path: to_mrc(array.to_dataset(name="density"), path),
+        lambda array, path: array.mrc.to_file(path, mode=2, labels=["by hand"]),
+        lambda array, path: array.to_dataset(name="d").mrc.to_file(str(path)),
+    ],
+)
+def test_data_of_any_kind(path: Path, write: Any) -> None:
+    write(labelled(STACK), path)
+    assert stored(path) == STACK.tobytes()
+    assert opened(path).mrc.voxel_size == pytest.approx({"z": 2.5, "y": 2.5, "x": 2.5})
 
 
 @pytest.mark.parametrize(
@@ -221,9 +217,11 @@ def test_arrays_without_labels(path: Path, shape: Any, dims: Any) -> None:
 # what can't be written --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (0, 5), (2, 3, 4, 0)])
-@pytest.mark.parametrize("make", [np.asarray, xr.DataArray])
-def test_shapes_that_are_no_images(path: Path, shape: Any, make: Any) -> None:
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(np.asarray, ()), (np.asarray, (2, 0, 4)), (xr.DataArray, (5,)), (xr.DataArray, (0, 5))],
+)
+def test_shapes_that_are_no_images(path: Path, make: Any, shape: Any) -> None:
     with pytest.raises(MrcError, match="shape"):
         to_mrc(make(np.zeros(shape, "f4")), path)
     assert not path.exists()
@@ -266,18 +264,6 @@ def test_blocks_of_another_shape_are_refused(tmp_path: Path, suffix: str) -> Non
     data = da.from_delayed(block, (4, 5, 6), "f4")
     with pytest.raises(MrcError, match="its chunks declare"):
         to_mrc(data, tmp_path / f"a{suffix}")
-
-
-def test_blocks_of_another_type_are_refused(path: Path) -> None:
-    data = da.zeros((4, 5, 6), dtype="i2").map_blocks(lambda b: b + 0.5, dtype="i2")
-    with pytest.raises(MrcError, match="float64, which can't be cast safely to the int16"):
-        to_mrc(data, path)
-
-
-def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MrcError, match="not a regular file"):
-        to_mrc(noise((4, 5)), tmp_path / "pipe", overwrite=True)
 
 
 def test_colons_in_a_name(tmp_path: Path) -> None:
@@ -346,12 +332,11 @@ def test_delayed_overwrite_leaves_the_old_file_until_then(path: Path) -> None:
     path.write_bytes(before := by_hand.mrc(STACK))
     delayed = to_mrc(STACK + 1, path, compute=False, overwrite=True)
     assert path.read_bytes() == before
-    (done,) = dask.compute(delayed)
-    assert done is None
+    assert dask.compute(delayed) == (None,)
     check_plain(path, STACK + 1)
 
 
-def test_existing_file_is_not_overwritten_when_it_came_in_the_meantime(path: Path) -> None:
+def test_existing_file_is_not_overwritten_if_it_appears_in_the_meantime(path: Path) -> None:
     delayed = to_mrc(STACK, path, compute=False)
     path.write_bytes(before := by_hand.mrc(STACK + 1))
     with pytest.raises(FileExistsError):
