@@ -26,7 +26,7 @@ N = 48
 OLD = np.arange(N, dtype="f4")[:, None, None] * np.ones((1, 128, 128), "f4")
 NEW = OLD + 1000
 
-# writes sections, says when it is at the 30th, and waits there
+# writes sections, and waits at the 30th
 HALFWAY = """
 import signal, sys
 import dask.array as da, numpy as np, xarray as xr
@@ -38,7 +38,7 @@ def block(part, block_info=None):
         sys.stdin.readline()
     return part
 
-# a shell's job in the background starts with it ignored
+# a background job of a shell ignores it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 lazy = da.ones((48, 128, 128), dtype="f4", chunks=(1, -1, -1))
 lazy = lazy.map_blocks(block, meta=np.empty((0, 0, 0), "f4"))
@@ -140,14 +140,7 @@ class Writers:
         self.process.communicate()
 
     def run(self, after: float | None) -> tuple[bool, float]:
-        """Write, and kill the writer some seconds after it began.
-
-        Returns
-        -------
-        is_done : bool
-        seconds : float
-            How long it ran.
-        """
+        """Write, kill the writer after some seconds, and return if it had finished, and when."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("go\n")
