@@ -43,14 +43,9 @@ class Heading:
 
 
 def make_heading(data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Heading:
-    """Find the header and the extended header of a file from the labels of the data.
+    """Make the headers of a file from the labels of the data; the pixels are not computed.
 
-    The name of the file may determine the layout. The pixels are not computed.
-
-    Raises
-    ------
-    MrcError
-        If the data have a shape, a dtype or coordinates that no MRC file can have.
+    Raise MrcError if the data have a shape, a dtype or coordinates that no MRC file can have.
     """
     subject = Subject.of(data, name, options, codec)
     source, skew = subject.source, _skew(subject)

@@ -19,7 +19,7 @@ from mrc_xarray.pixels.statistics import UNDETERMINED, Statistics
 from mrc_xarray.storage.locks import Lock
 from mrc_xarray.storage.sink import InPlace, open_sink
 from mrc_xarray.writing.backing import is_read_from
-from mrc_xarray.writing.heading import Heading, make_heading
+from mrc_xarray.writing.heading import make_heading
 from mrc_xarray.writing.live import LiveFile
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan
@@ -33,15 +33,22 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
     compressor = options.compressor_for(sink.name)
     codec = 0 if compressor is None else encoder(compressor)
     heading = make_heading(data, sink.name, options, codec)
-    if codec:
-        _check_can_be_compressed(heading)
+    header, mode = heading.header, heading.mode
+    if codec and mode.is_packed:
+        raise MrcError(f"mode {mode.number} can't be compressed; use compressor=None")
+    # a block also has some bytes of blosc's own
+    if codec and header.ny * mode.row_bytes(header.nx) > LARGEST_BLOCK - 64:
+        raise MrcError(
+            f"a section of {header.ny} × {header.nx} pixels is larger than the 2 GiB that a block "
+            "of an MRCZ file can hold; use compressor=None"
+        )
     if heading.lost:
         warn(f"{sink.name}: an MRC file can't hold all of it: {'; '.join(heading.lost)}")
     return Plan(
         sink=sink,
-        header=heading.header,
+        header=header,
         extended=heading.extended,
-        mode=heading.mode,
+        mode=mode,
         shape=data.shape,
         dtype=data.dtype,
         start=(0,) * data.ndim,
@@ -50,18 +57,6 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
         clevel=options.clevel,
         offset=HEADER_SIZE + len(heading.extended),
     )
-
-
-def _check_can_be_compressed(heading: Heading) -> None:
-    header, mode = heading.header, heading.mode
-    if mode.is_packed:
-        raise MrcError(f"mode {mode.number} can't be compressed; use compressor=None")
-    # a block also has some bytes of blosc's own
-    if header.ny * mode.row_bytes(header.nx) > LARGEST_BLOCK - 64:
-        raise MrcError(
-            f"a section of {header.ny} × {header.nx} pixels is larger than the 2 GiB that a block "
-            "of an MRCZ file can hold; use compressor=None"
-        )
 
 
 def plan_in_place(
