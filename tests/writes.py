@@ -123,6 +123,13 @@ def opened(path: Path, **options: Any) -> xr.Dataset:
         return xr.open_dataset(path, engine="mrc", **options)
 
 
+def source(folder: Path, pixels: Array, name: str = "source.mrc", **fields: Any) -> xr.Dataset:
+    """Write a file by hand, and open it."""
+    path = folder / name
+    path.write_bytes(by_hand.mrc(pixels, **fields))
+    return opened(path)
+
+
 def warned(data: Any, path: Path, **options: Any) -> str:
     """Write, and return the text of the one warning."""
     with pytest.warns(MrcWarning) as caught:

@@ -6,7 +6,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import by_hand
 import mrcfile
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from writes import (
     noise,
     opened,
     read_by_rosettasciio,
+    source,
     unwarned,
 )
 
@@ -63,22 +63,16 @@ RECORDS: dict[str, tuple[dict[str, Any], list[bytes], int]] = {
 }  # fmt: skip
 
 
-def with_extended(source: Path, pixels: Any, content: bytes, **more: Any) -> xr.Dataset:
-    source.write_bytes(by_hand.mrc(pixels, extended=content, **more))
-    return opened(source, chunks={})
-
-
 def with_records(tmp_path: Path, kind: str) -> tuple[xr.Dataset, list[bytes]]:
     more, records, padding = RECORDS[kind]
-    content = b"".join(records) + bytes(padding)
-    source = tmp_path / "source.mrc"
-    return with_extended(source, noise((N, 4, 5), "i2"), content, ispg=0, mz=1, **more), records
+    fields = {"extended": b"".join(records) + bytes(padding), "ispg": 0, "mz": 1} | more
+    return source(tmp_path, noise((N, 4, 5), "i2"), **fields), records
 
 
-def with_tilts(source: Path, tilts: tuple[int, ...]) -> xr.DataArray:
+def with_tilts(tmp_path: Path, name: str, tilts: tuple[int, ...]) -> xr.DataArray:
     records = b"".join(struct.pack("<h", 100 * tilt) for tilt in tilts)
-    seri = {"exttyp": b"SERI", "nint": 2, "nreal": 1}
-    return with_extended(source, noise((len(tilts), 4, 5)), records, **seri).data
+    seri = {"extended": records, "exttyp": b"SERI", "nint": 2, "nreal": 1}
+    return source(tmp_path, noise((len(tilts), 4, 5)), name, **seri).data
 
 
 def check_records(path: Path, kind: str, records: list[bytes]) -> None:
@@ -128,9 +122,8 @@ def test_records_get_the_byte_order_of_the_new_file(path: Path, tmp_path: Path, 
 def test_records_of_old_fei_files(path: Path, tmp_path: Path, key: Any) -> None:
     """They have no EXTTYP, and are recognised by their length of 1024 records."""
     records = [struct.pack("<32f", 3.0 * k, *range(31)) for k in range(1024)]
-    fields = {"ispg": 0, "mz": 1, "nint": 0, "nreal": 32}
-    pixels = noise((N, 4, 5), "i2")
-    ds = with_extended(tmp_path / "source.mrc", pixels, b"".join(records), **fields)
+    fields = {"extended": b"".join(records), "ispg": 0, "mz": 1, "nint": 0, "nreal": 32}
+    ds = source(tmp_path, noise((N, 4, 5), "i2"), **fields)
     to_mrc(ds.isel(image=key), path)
     numbers = np.arange(N)[key]
     wanted = b"".join(records[k] for k in numbers)
@@ -144,7 +137,7 @@ def test_unknown_records_are_preserved_with_the_shape(
     path: Path, tmp_path: Path, exttyp: bytes
 ) -> None:
     content = bytes(range(250)) * 4
-    ds = with_extended(tmp_path / "source.mrc", noise((3, 4, 5)), content, exttyp=exttyp)
+    ds = source(tmp_path, noise((3, 4, 5)), extended=content, exttyp=exttyp)
     to_mrc((ds.data + 1).compute(), path)
     assert extended(path) == content
     assert field(path, "exttyp").strip(b" \0") == exttyp.strip()
@@ -161,8 +154,7 @@ def test_unknown_records_are_preserved_with_the_shape(
 def test_unknown_records_are_dropped_with_the_shape(
     path: Path, tmp_path: Path, change: Any
 ) -> None:
-    content = b"secret" * 40
-    ds = with_extended(tmp_path / "source.mrc", noise((4, 4, 4)), content, exttyp=b"ABCD")
+    ds = source(tmp_path, noise((4, 4, 4)), extended=b"secret" * 40, exttyp=b"ABCD")
     to_mrc(change(ds.data), path)
     assert field(path, "nsymbt") == 0
     check_validity(path)
@@ -209,7 +201,7 @@ def test_bad_extended_header_is_refused(path: Path, given: Any) -> None:
 @unwarned
 def test_records_of_joined_files_are_not_mixed_up(path: Path, tmp_path: Path) -> None:
     tilts = [(10, 20, 30), (-60, -50, -40)]
-    parts = [with_tilts(tmp_path / f"{i}.st", tilts[i]) for i in range(2)]
+    parts = [with_tilts(tmp_path, f"{i}.st", tilts[i]) for i in range(2)]
     joined = xr.concat(parts, "image")
     assert joined.tilt_angle.values.tolist() == [*tilts[0], *tilts[1]]
     to_mrc(joined, path)
@@ -217,7 +209,7 @@ def test_records_of_joined_files_are_not_mixed_up(path: Path, tmp_path: Path) ->
 
 
 def test_corrected_records_are_dropped_with_a_warning(path: Path, tmp_path: Path) -> None:
-    data = with_tilts(tmp_path / "a.st", (10, 20, 30))
+    data = with_tilts(tmp_path, "a.st", (10, 20, 30))
     data = data.assign_coords(tilt_angle=("image", [1.0, 2.0, 3.0]))
     with pytest.warns(MrcWarning, match="tilt_angle.*contradict"):
         to_mrc(data, path)

@@ -24,6 +24,7 @@ from writes import (
     labels,
     noise,
     opened,
+    source,
     unwarned,
     warned,
 )
@@ -106,9 +107,7 @@ def test_single_position_has_its_spacing(path: Path) -> None:
 
 def test_selected_section_is_still_a_volume(path: Path, tmp_path: Path) -> None:
     """Its spacing is that of the source."""
-    source = tmp_path / "source.mrc"
-    source.write_bytes(by_hand.mrc(noise((4, 5, 6)), cella=(12, 10, 12)))
-    to_mrc(opened(source).isel(z=[2]), path)
+    to_mrc(source(tmp_path, noise((4, 5, 6)), cella=(12, 10, 12)).isel(z=[2]), path)
     ds = opened(path)
     assert ds.data.dims == ("z", "y", "x")
     assert ds.mrc.voxel_size == pytest.approx({"z": 3, "y": 2, "x": 2})
@@ -116,9 +115,8 @@ def test_selected_section_is_still_a_volume(path: Path, tmp_path: Path) -> None:
 
 
 def test_coarsened_data_have_larger_voxels(path: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source.mrc"
-    source.write_bytes(by_hand.mrc(noise((4, 6, 8)), cella=(16, 12, 8)))
-    data = opened(source).data.coarsen(z=2, y=2, x=2).mean()
+    ds = source(tmp_path, noise((4, 6, 8)), cella=(16, 12, 8))
+    data = ds.data.coarsen(z=2, y=2, x=2).mean()
     to_mrc(data, path)
     assert field(path, "cella") == (16, 12, 8)
     assert field(path, "origin") == (1, 1, 1)
@@ -128,12 +126,11 @@ def test_coarsened_data_have_larger_voxels(path: Path, tmp_path: Path) -> None:
 @unwarned
 @kinds
 def test_averaged_to_one_voxel_the_size_is_unknown(tmp_path: Path, suffix: str) -> None:
-    source, path = tmp_path / "a.mrc", tmp_path / f"b{suffix}"
-    source.write_bytes(by_hand.mrc(noise((4, 4, 4)), cella=(8, 8, 8)))
-    one = opened(source).data.coarsen(z=4).mean()
-    to_mrc(one, path, mode=2)
+    path = tmp_path / f"b{suffix}"
+    data = source(tmp_path, noise((4, 4, 4)), cella=(8, 8, 8)).data
+    to_mrc(data.coarsen(z=4).mean(), path, mode=2)
     assert field(path, "cella")[2] == 0
-    to_mrc(opened(source).data[1:2], path, overwrite=True)
+    to_mrc(data[1:2], path, overwrite=True)
     assert field(path, "cella")[2] == 2
 
 
@@ -231,11 +228,10 @@ def test_users_labels_are_added(path: Path) -> None:
 @unwarned
 @pytest.mark.parametrize(("suffix", "first"), [(".mrc", []), (".mrcz", ["MRCZ0.6.0"])])
 def test_labels_are_ten_at_most(tmp_path: Path, suffix: str, first: list[str]) -> None:
-    source, path = tmp_path / "source.mrc", tmp_path / f"result{suffix}"
+    path = tmp_path / f"result{suffix}"
     old = [f"old {k}" for k in range(10)]
     texts = (b"old 0", b"", *(label.encode() for label in old[1:9]))
-    source.write_bytes(by_hand.mrc(noise((3, 4, 5)), labels=texts))
-    to_mrc(opened(source), path, labels=["new"])
+    to_mrc(source(tmp_path, noise((3, 4, 5)), labels=texts), path, labels=["new"])
     found = labels(path)
     assert len(found) == 10
     # in their order, and as many as there is room for
@@ -267,9 +263,7 @@ CRYSTAL: dict[str, Any] = {"ispg": 19, "cellb": (90, 100, 120), "exttyp": b"CCP4
 
 
 def test_crystal_is_preserved_where_the_grid_is(path: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source.map"
-    source.write_bytes(by_hand.mrc(noise((3, 4, 5)), extended=SYMMETRY, **CRYSTAL))
-    data = (opened(source, chunks={}).data * 2).compute()
+    data = source(tmp_path, noise((3, 4, 5)), extended=SYMMETRY, **CRYSTAL).data * 2
     to_mrc(data, path)
     assert fields(path, "ispg", "exttyp", "cellb") == (19, b"CCP4", (90, 100, 120))
     assert extended(path) == SYMMETRY
@@ -287,22 +281,20 @@ def test_crystal_is_preserved_where_the_grid_is(path: Path, tmp_path: Path) -> N
 def test_crystal_is_dropped_where_the_grid_changes(
     path: Path, tmp_path: Path, change: Any
 ) -> None:
-    source = tmp_path / "source.map"
-    source.write_bytes(by_hand.mrc(noise((4, 4, 4)), extended=SYMMETRY, **CRYSTAL))
-    to_mrc(change(opened(source).data), path)
+    data = source(tmp_path, noise((4, 4, 4)), extended=SYMMETRY, **CRYSTAL).data
+    to_mrc(change(data), path)
     assert fields(path, "ispg", "nsymbt") == (1, 0)
     check_validity(path)
 
 
 def test_skew_and_symmetry_are_carried_together(path: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source.mrc"
     raw = bytearray(by_hand.mrc(noise((3, 4, 5)), extended=b"X,  Y,  Z".ljust(80)))
     skew = struct.pack("<i12f", 1, *range(2, 14))
     raw[96:148] = skew
-    source.write_bytes(raw)
+    (tmp_path / "source.mrc").write_bytes(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MrcWarning)
-        data = (opened(source).data * 2).compute()
+        data = (opened(tmp_path / "source.mrc").data * 2).compute()
         # mrcz has the voltage in the same bytes, so it is dropped, with a warning
         attrs = data.attrs | {"voltage_kV": 200.0}
         to_mrc(data.assign_attrs(attrs), path)
@@ -313,14 +305,13 @@ def test_skew_and_symmetry_are_carried_together(path: Path, tmp_path: Path) -> N
 
 
 def test_header_survives_arithmetic(path: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source.mrc"
     cell: dict[str, Any] = {
         "exttyp": b"MRCO", "cellb": (90, 100, 110), "cella": (10, 8, 6), "origin": (1, 2, 3),
     }  # fmt: skip
-    source.write_bytes(
-        by_hand.mrc(noise((3, 4, 5)), labels=(b"a long story",), extended=b"secret" * 40, **cell)
+    more = {"labels": (b"a long story",), "extended": b"secret" * 40} | cell
+    data = (source(tmp_path, noise((3, 4, 5)), **more).data * 2).where(
+        lambda values: values > 0, 0
     )
-    data = (opened(source, chunks={}).data * 2).where(lambda values: values > 0, 0)
     to_mrc(data.to_dataset(name="other"), path)
     assert labels(path)[0] == "a long story"
     assert dict(zip(cell, fields(path, *cell), strict=True)) == cell

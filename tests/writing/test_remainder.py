@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import by_hand
 import numpy as np
 import pytest
 import xarray as xr
-from writes import check_plain, field, labelled, noise, opened, stored, warned
+from writes import check_plain, field, labelled, noise, opened, source, stored, warned
 
 from mrc_xarray import MrcWarning, to_mrc
 
@@ -105,9 +104,7 @@ def test_angstroms_are_assumed(path: Path) -> None:
 
 def test_section_numbers_draw_no_warning(path: Path, tmp_path: Path) -> None:
     """They are the numbers in the old file, and the new file numbers its own sections."""
-    source = tmp_path / "source.mrc"
-    source.write_bytes(by_hand.mrc(STACK, ispg=0, mz=1))
-    to_mrc(opened(source).isel(image=[0, 2]), path)
+    to_mrc(source(tmp_path, STACK, ispg=0, mz=1).isel(image=[0, 2]), path)
     np.testing.assert_array_equal(opened(path)["section"], [0, 1])
     check_plain(path, STACK[[0, 2]])
 
@@ -149,10 +146,9 @@ def test_what_json_can_not_hold_is_reported(tmp_path: Path) -> None:
 
 
 def test_records_that_json_replaces_are_reported(tmp_path: Path) -> None:
-    source, path = tmp_path / "a.st", tmp_path / "b.mrcs"
+    path = tmp_path / "b.mrcs"
     records = b"".join((100 * tilt).to_bytes(2, "little") for tilt in (10, 20, 30))
     seri: Any = {"extended": records, "exttyp": b"SERI", "nint": 2, "nreal": 1}
-    source.write_bytes(by_hand.mrc(STACK, **seri))
-    message = warned(opened(source), path, metadata={"a": 1})
+    message = warned(source(tmp_path, STACK, "a.st", **seri), path, metadata={"a": 1})
     assert re.search(r"tilt_angle.*bytes \(SERI\)", message)
     assert opened(path).mrc.metadata == {"a": 1}

@@ -50,11 +50,11 @@ def check_nothing_changed(path: Path, before: bytes | None, listed: list[str]) -
     assert names(path.parent) == listed
 
 
-# what raises ------------------------------------------------------------------------------------
+# errors ----------------------------------------------------------------------------------------
 
 
 @kinds
-def test_raising_task_leaves_what_was_there(
+def test_failed_task_leaves_the_old_file(
     anywhere: None, tmp_path: Path, suffix: str, before: bytes | None
 ) -> None:
     path = tmp_path / f"volume{suffix}"
@@ -100,7 +100,7 @@ def small_disk() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("suffix", [".mrc", ".mrcz", ".mrc.gz"])
-def test_full_disk_leaves_what_was_there(anywhere: None, small_disk: Path, suffix: str) -> None:
+def test_full_disk_leaves_the_old_file(anywhere: None, small_disk: Path, suffix: str) -> None:
     path = small_disk / f"volume{suffix}"
     listed = put(path, OLD)
     # compression can't make noise smaller; with .gz the disk is full when it is compressed
@@ -111,7 +111,7 @@ def test_full_disk_leaves_what_was_there(anywhere: None, small_disk: Path, suffi
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.__notes__
     check_nothing_changed(path, OLD, listed)
-    # all the space is there again
+    # the space is free again
     to_mrc(PIXELS[:16], path, overwrite=True)
     np.testing.assert_array_equal(read(path), PIXELS[:16])
 
@@ -206,7 +206,7 @@ def test_target_is_old_until_it_is_complete(
 
 
 @kinds
-def test_two_writers_of_one_file_leave_what_one_of_them_wrote(tmp_path: Path, suffix: str) -> None:
+def test_two_writers_of_one_file_leave_the_file_of_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"volume{suffix}"
     versions = [PIXELS, PIXELS[:9] + np.int16(1)]
     meet = threading.Barrier(2)
