@@ -15,6 +15,7 @@ from typing import Any
 import by_hand
 import dask.array as da
 import mrcfile
+import mrcz
 import numpy as np
 import pytest
 import rsciio.mrc
@@ -155,6 +156,14 @@ def statistics(path: Path) -> tuple[float, ...]:
     return fields(path, "dmin", "dmax", "dmean", "rms")
 
 
+def check_statistics(path: Path, pixels: Array, byteorder: str = "<") -> None:
+    """Compare with NumPy's, of the finite pixels."""
+    exact = pixels[np.isfinite(pixels)].astype("f8")
+    mean, spread = exact.mean(), exact.std()
+    found = fields(path, "dmin", "dmax", "dmean", "rms", byteorder=byteorder)
+    assert found == pytest.approx((exact.min(), exact.max(), mean, spread), abs=1e-6 * spread)
+
+
 def labels(path: Path) -> list[str]:
     """Return the texts, after a check that they come first and are counted."""
     raw = path.read_bytes()
@@ -185,6 +194,14 @@ def read_by_rosettasciio(reader: Any, path: Path) -> dict[str, Any]:
 def check_validity(path: Path) -> None:
     report = io.StringIO()
     assert mrcfile.validate(path, print_file=report), report.getvalue()
+
+
+def check_pixels(path: Path, pixels: Array) -> None:
+    """Compare with what mrcz or other programs read."""
+    if path.suffix == ".mrc":
+        check_plain(path, pixels)
+    else:
+        np.testing.assert_array_equal(np.reshape(mrcz.readMRC(path)[0], pixels.shape), pixels)
 
 
 def check_plain(path: Path, pixels: Array, byteorder: str = "<", *, valid: bool = True) -> None:

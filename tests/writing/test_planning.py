@@ -19,7 +19,18 @@ import mrcfile
 import numpy as np
 import pytest
 import xarray as xr
-from writes import UNDETERMINED, Array, by_rename, fail, field, fields, once, read, statistics
+from writes import (
+    UNDETERMINED,
+    Array,
+    by_rename,
+    check_statistics,
+    fail,
+    field,
+    fields,
+    once,
+    read,
+    statistics,
+)
 
 from mrc_xarray import MrcError, MrcWarning, create, edit_header, to_mrc, validate
 from mrc_xarray.storage.sink import InPlace
@@ -213,14 +224,6 @@ def test_only_existing_plain_files_change_in_place(
 
 
 # append_dim -------------------------------------------------------------------------------------
-
-
-def check_statistics(path: Path, pixels: Array, byteorder: str = "<") -> None:
-    found = fields(path, "dmin", "dmax", "dmean", "rms", byteorder=byteorder)
-    mean, spread = pixels.mean(dtype="f8"), pixels.std(dtype="f8")
-    # joined from the float32 statistics of the parts
-    expected = pytest.approx((pixels.min(), pixels.max(), mean, spread), abs=1e-6 * spread)
-    assert found == expected
 
 
 APPENDS = {

@@ -60,7 +60,6 @@ LAYOUTS = [
     *itertools.permutations("zyx"),
 ]
 LEAST = {"image": 2, "channel": 2}
-CHUNKINGS = ("numpy", "sections", "rows", "columns", "pairs", "everything")
 
 
 class Case(NamedTuple):
@@ -90,20 +89,15 @@ def cases(draw: st.DrawFn) -> Case:
     scaled = [{a: length / UNITS[units] for a, length in of.items()} for of in (voxel, first)]
     data = labelled(pixels, dims, *scaled, units)
 
-    sizes = dict.fromkeys(dims, -1)
-    match draw(st.sampled_from(CHUNKINGS)):
-        case "sections":
-            sizes |= dict.fromkeys(dims[:-2], 1)
-        case "rows":
-            sizes[dims[-2]] = 2
-        case "columns":
-            sizes[dims[-1]] = 2
-        case "pairs":
-            sizes |= dict.fromkeys(dims[:-2], 2)
-        case "everything":
-            sizes = {dim: draw(st.integers(1, 3)) for dim in dims}
-        case "numpy":
-            sizes = {}
+    chunkings = {
+        "numpy": {},
+        "sections": dict.fromkeys(dims[:-2], 1),
+        "rows": {dims[-2]: 2},
+        "columns": {dims[-1]: 2},
+        "pairs": dict.fromkeys(dims[:-2], 2),
+        "everything": {dim: draw(st.integers(1, 3)) for dim in dims},
+    }
+    sizes = chunkings[draw(st.sampled_from(sorted(chunkings)))]
     data = data.chunk(sizes) if sizes else data
     return Case(pixels, data, voxel, units, draw(st.sampled_from(sorted(ORDERS))), suffix)
 
