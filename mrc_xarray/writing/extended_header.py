@@ -60,23 +60,15 @@ def fields(data: xr.DataArray) -> xr.Dataset:
     every = xr.DataArray(np.arange(source.nz), dims="section")
     numbers = data.coords.get("section", every if source.nz > 1 else every[0])
     found = kind_of(source, len(raw)).read(source, raw, numbers.values.reshape(-1))
-    variables = {
-        column.name: xr.Variable(
-            numbers.dims,
-            column.values.reshape(numbers.shape),
-            _with_text({"units": column.units, "long_name": column.long_name}),
-        )
-        for column in found.columns
-    }
-    variables |= {
-        name: xr.Variable((), value, _with_text({"units": units}))
-        for name, (value, units) in found.values.items()
-    }
+    variables: dict[str, xr.Variable] = {}
+    for column in found.columns:
+        values = column.values.reshape(numbers.shape)
+        texts = {"units": column.units, "long_name": column.long_name}
+        attrs = {name: text for name, text in texts.items() if text}
+        variables[column.name] = xr.Variable(numbers.dims, values, attrs)
+    for name, (value, units) in found.values.items():
+        variables[name] = xr.Variable((), value, {"units": units} if units else {})
     return xr.Dataset(variables, {"section": numbers.variable})
-
-
-def _with_text(attrs: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in attrs.items() if text}
 
 
 def carry(subject: Subject, header: Header, *, is_same_grid: bool) -> Extended:

@@ -45,7 +45,7 @@ def write_task(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delaye
     is_plain = plan.compressor is None
     blocks = _blocks_of_rows(plan, array) if is_plain else _blocks_of_sections(plan, array)
     complete = replace(plan, chunks=blocks.chunks)
-    # a name of its own: two writes of the same data to the same file are two
+    # a unique name: two writes of the same data to the same file are two tasks
     begun = delayed(complete, name=f"plan-{uuid.uuid4().hex}", traverse=False)
     if not is_begun:
         begun = delayed(begin)(begun)

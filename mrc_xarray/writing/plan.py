@@ -207,7 +207,7 @@ def _position(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int,
         raise MrcError(
             f"a block of the dask array has dtype {block.dtype}, which can't be cast safely to "
             f"the {plan.dtype} that the array declares. The function that makes the blocks must "
-            "return what its dtype= or meta= says"
+            "return the dtype that dtype= or meta= declares"
         )
     declared = tuple(sizes[i] for sizes, i in zip(plan.chunks, block_id, strict=True))
     if block.shape != declared:

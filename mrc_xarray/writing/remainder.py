@@ -59,12 +59,9 @@ def store_labels(
 
 @dataclass(frozen=True, kw_only=True)
 class _Remainder:
-    """Labels that neither the header nor the extended header holds.
+    """Labels that neither the header nor the extended header holds."""
 
-    `dims` says how the dimensions change, and is empty if they do not.
-    """
-
-    dims: str
+    dims: str  # how the dimensions change; empty if they do not
     coords: list[str]
     attrs: list[str]
 

@@ -104,30 +104,32 @@ def _find_roles(data: xr.DataArray) -> Roles:
             f"the data have the shape ({shape}); accepted: two dimensions or more, none empty"
         )
     *leading, rows, columns = dims
-    named = [dim for dim in (rows, columns) if dim in AXES]
-    row_axis = rows if rows in AXES else next(a for a in "yxz" if a not in named)
-    column_axis = (
-        columns if columns in AXES else next(a for a in "xyz" if a not in (*named, row_axis))
-    )
+    row_axis = rows if rows in AXES else next(a for a in "yxz" if a != columns)
+    column_axis = columns if columns in AXES else next(a for a in AXES if a != row_axis)
     section_axis = next(a for a in AXES if a not in (row_axis, column_axis))
     spatial = {row_axis: rows, column_axis: columns}
-    said = data.attrs.get("mrc_layout")
-
-    kind = "image_stack"
-    if not leading:
-        kind = "image"
-    elif len(leading) == 1:
-        if leading[0] == section_axis or (
-            leading[0] != "image" and said != "image_stack" and (said == "volume" or not named)
-        ):
-            kind = "volume"
-    elif len(leading) == 2 and (
-        leading[1] == section_axis or (said == "volume_stack" and "image" not in leading)
-    ):
-        kind = "volume_stack"
+    kind = _kind(leading, section_axis, data.attrs.get("mrc_layout"), {rows, columns} & set(AXES))
     if kind in ("volume", "volume_stack"):
         spatial[section_axis] = leading[-1]
     return Roles(kind, tuple(leading), (section_axis, row_axis, column_axis), spatial, is_rgb)
+
+
+def _kind(leading: list[str], section_axis: str, layout: object, named: set[str]) -> str:
+    """Return the kind of data; `layout` is that of the source, `named` the names in x, y, z."""
+    match leading:
+        case []:
+            return "image"
+        case [dim] if dim == section_axis:
+            return "volume"
+        case ["image"]:
+            return "image_stack"
+        case [_] if layout == "volume" or not (named or layout == "image_stack"):
+            return "volume"
+        case [_, dim] if dim == section_axis:
+            return "volume_stack"
+        case [_, _] if layout == "volume_stack" and "image" not in leading:
+            return "volume_stack"
+    return "image_stack"
 
 
 def _find_grids(
@@ -210,7 +212,7 @@ def _stored_spacing(coord: xr.DataArray, dim: str, header: Header | None) -> Any
     stored = coord.attrs.get("spacing")
     if coord.size > 1 or header is None or dim not in axis_names(header):
         return stored
-    # the position of averaged voxels lies between positions of the file
+    # the position of averaged voxels is between positions of the file
     geometry = geometry_of(header, (dim,))
     unit = length_unit(coord.attrs.get("units"))
     if dim not in geometry.voxel or unit is None:

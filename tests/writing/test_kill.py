@@ -159,9 +159,9 @@ class Writers:
 
 def outcome(what: str, path: Path) -> str:
     """Return the state that a killed write left; fail if it is not an allowed one."""
-    pixels, voxel, said = read(path)
+    pixels, voxel, messages = read(path)
     if what == "overwrite":
-        assert not said
+        assert not messages
         assert np.array_equal(pixels, OLD) or np.array_equal(pixels, NEW)
         return "new" if pixels[0, 0, 0] == 1000 else "old"
     if what == "region":
@@ -172,17 +172,17 @@ def outcome(what: str, path: Path) -> str:
     if what == "edit_header":
         assert set(voxel.values()) in ({1.0}, {2.0}, {3.0})
         np.testing.assert_array_equal(pixels, OLD)
-        assert not said
+        assert not messages
         return f"voxel size {voxel['x']}"
     np.testing.assert_array_equal(pixels[:N], OLD)
     if len(pixels) == 2 * N:
         np.testing.assert_array_equal(pixels[N:], NEW)
-        assert not said
+        assert not messages
         return "appended"
     assert len(pixels) == N
     if path.stat().st_size == 1024 + OLD.nbytes:
         return "old"
-    assert "os.truncate" in said[0]
+    assert "os.truncate" in messages[0]
     assert any("os.truncate" in str(problem) for problem in validate(path))
     with pytest.raises(MrcError, match="killed"):
         to_mrc(NEW[:1], path, append_dim="z")
