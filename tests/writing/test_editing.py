@@ -95,20 +95,15 @@ def test_labels_are_replaced(path: Path) -> None:
         {"voxel_size": {"w": 1.0}},
         # a valid value is not written either
         {"origin": (1, 2, 3), "nz": 9},
+        {"nz": 8, "no_field": 1},
+        {"voxelsize": 2.0},
+        {"NX": 10},
     ],
     ids=str,
 )
-def test_harmful_edits_leave_the_file_as_it_was(path: Path, edit: dict[str, Any]) -> None:
+def test_harmful_edits_leave_the_file_unchanged(path: Path, edit: dict[str, Any]) -> None:
     path.write_bytes(before := by_hand.mrc(PIXELS))
     with pytest.raises((MrcError, TypeError), match=r"(?i)volume\.mrc|" + "|".join(edit)):
-        edit_header(path, **edit)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("edit", [{"voxelsize": 2.0}, {"NX": 10}, {"nz": 8, "no_field": 1}])
-def test_unknown_field_is_a_type_error(path: Path, edit: dict[str, Any]) -> None:
-    path.write_bytes(before := by_hand.mrc(PIXELS))
-    with pytest.raises(TypeError, match=list(edit)[-1]):
         edit_header(path, **edit)
     assert path.read_bytes() == before
 

@@ -59,6 +59,6 @@ def test_compressor_of_a_file(name: str, compressor: str | None, found: str | No
 
 
 @pytest.mark.parametrize(("name", "compressor"), [("a.mrcz.gz", "auto"), ("a.mrc.xz", "lz4")])
-def test_compressed_twice(name: str, compressor: str) -> None:
+def test_file_is_not_compressed_twice(name: str, compressor: str) -> None:
     with pytest.raises(MrcError, match="already compressed"):
         WriteOptions(compressor=compressor).compressor_for(name)
