@@ -51,6 +51,7 @@ class MrcAccessor:
         It is correct after slicing and coarsening. A dimension without a regular coordinate is
         left out; a dimension of length 1 has the voxel size that it was opened with.
         """
+        # for its warning about malformed attributes, such as a spacing
         Provenance.of(self._obj)
         return voxel_size(self._obj)
 
