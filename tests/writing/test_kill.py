@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,39 +123,34 @@ for line in sys.stdin:
 """
 
 
-class Writers:
-    """A process that forks writers."""
+@contextlib.contextmanager
+def writers(what: str, path: Path) -> Iterator[Callable[[float | None], tuple[bool, float]]]:
+    """Start a process that forks writers.
 
-    def __init__(self, what: str, path: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WRITER, what, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    The result is a function that writes, kills the writer after some seconds, and returns whether
+    it had finished, and how long it ran.
+    """
+    command = [sys.executable, "-W", "ignore", "-c", WRITER, what, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        to_process, from_process = process.stdin, process.stdout
+        assert to_process is not None
+        assert from_process is not None
 
-    def __enter__(self) -> Writers:
-        return self
+        def run(after: float | None) -> tuple[bool, float]:
+            print("go", file=to_process, flush=True)
+            child = int(from_process.readline())
+            began = time.monotonic()
+            if after is not None:
+                time.sleep(after)
+                # it may have finished; only its parent may wait for it
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            status = int(from_process.readline())
+            assert status in (0, -signal.SIGKILL)
+            return status == 0, time.monotonic() - began
 
-    def __exit__(self, *error: object) -> None:
-        self.process.communicate()
-
-    def run(self, after: float | None) -> tuple[bool, float]:
-        """Write, kill the writer after some seconds, and return if it had finished, and when."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        child = int(self.process.stdout.readline())
-        began = time.monotonic()
-        if after is not None:
-            time.sleep(after)
-            # it may have finished; only its parent may wait for it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        status = int(self.process.stdout.readline())
-        assert status in (0, -signal.SIGKILL)
-        return status == 0, time.monotonic() - began
+        yield run
 
 
 def outcome(what: str, path: Path) -> str:
@@ -210,12 +206,12 @@ def test_killed_writers(tmp_path: Path, what: str, suffix: str) -> None:
         else:
             to_mrc(OLD, path, overwrite=True)
 
-    with Writers(what, path) as writers:
+    with writers(what, path) as run:
         restore()
-        longest = max(writers.run(None)[1] for _ in range(2))
+        longest = max(run(None)[1] for _ in range(2))
         for _ in range(ROUNDS):
             restore()
-            is_done, _ = writers.run(rng.uniform(0, longest))
+            is_done, _ = run(rng.uniform(0, longest))
             outcomes[outcome(what, path) + ", done" * is_done] += 1
             # the next writer of the name succeeds, and removes the temporary files
             with warnings.catch_warnings():
