@@ -18,10 +18,11 @@ from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 from mrc_xarray.text import printable
 from mrc_xarray.writing.arrays import Data, as_dask, as_data_array
 from mrc_xarray.writing.graph import client_of_user, write_task
+from mrc_xarray.writing.in_place import plan_in_place
 from mrc_xarray.writing.live import local_path
+from mrc_xarray.writing.new_file import plan_new
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan, begin, finish_plain
-from mrc_xarray.writing.planning import plan_in_place, plan_new
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed

@@ -1,8 +1,7 @@
-"""Plan a write: to a new file, to a region of an existing one, or after its sections."""
+"""Plan to change an existing file in place: to fill a region of it, or to append to it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
@@ -11,52 +10,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrc_xarray.errors import MrcError, warn
-from mrc_xarray.mrc.header import HEADER_SIZE, Header
+from mrc_xarray.errors import MrcError
+from mrc_xarray.mrc.header import Header
 from mrc_xarray.mrc.reading import MrcFile, inspect
-from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
 from mrc_xarray.pixels.statistics import UNDETERMINED, Statistics
 from mrc_xarray.storage.locks import Lock
-from mrc_xarray.storage.sink import InPlace, open_sink
+from mrc_xarray.storage.sink import InPlace
 from mrc_xarray.writing.backing import is_read_from
-from mrc_xarray.writing.heading import make_heading
 from mrc_xarray.writing.live import LiveFile
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan
 
-__all__ = ["plan_in_place", "plan_new"]
-
-
-def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteOptions) -> Plan:
-    """Plan to write data to a new file, with one warning about all that the file can't hold."""
-    sink = open_sink(target, options.storage_options, options.overwrite)
-    compressor = options.compressor_for(sink.name)
-    codec = 0 if compressor is None else encoder(compressor)
-    heading = make_heading(data, sink.name, options, codec)
-    header, mode = heading.header, heading.mode
-    if codec and mode.is_packed:
-        raise MrcError(f"mode {mode.number} can't be compressed; use compressor=None")
-    # a block also has some bytes of blosc's own
-    if codec and header.ny * mode.row_bytes(header.nx) > LARGEST_BLOCK - 64:
-        raise MrcError(
-            f"a section of {header.ny} × {header.nx} pixels is larger than the 2 GiB that a block "
-            "of an MRCZ file can hold; use compressor=None"
-        )
-    if heading.lost:
-        warn(f"{sink.name}: an MRC file can't hold all of it: {'; '.join(heading.lost)}")
-    return Plan(
-        sink=sink,
-        header=header,
-        extended=heading.extended,
-        mode=mode,
-        shape=data.shape,
-        dtype=data.dtype,
-        start=(0,) * data.ndim,
-        statistics=options.statistics,
-        compressor=compressor,
-        clevel=options.clevel,
-        offset=HEADER_SIZE + len(heading.extended),
-    )
+__all__ = ["plan_in_place"]
 
 
 def plan_in_place(

@@ -1,28 +1,31 @@
-"""From labels to a header: the inverse of `mrc_xarray.labels`."""
+"""Plan a new file: from labels to a header, the inverse of `mrc_xarray.labels`."""
 
 from __future__ import annotations
 
 import datetime
 import math
+import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
 from mrc_xarray._version import __version__
-from mrc_xarray.errors import MrcError
+from mrc_xarray.errors import MrcError, warn
 from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
-from mrc_xarray.mrc.header import N_LABELS, XYZ, Header
+from mrc_xarray.mrc.header import HEADER_SIZE, N_LABELS, XYZ, Header
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
-from mrc_xarray.pixels.modes import PER_CODEC, Mode
+from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
+from mrc_xarray.pixels.modes import PER_CODEC
+from mrc_xarray.storage.sink import open_sink
 from mrc_xarray.writing.extended_header import carry
 from mrc_xarray.writing.options import WriteOptions
+from mrc_xarray.writing.plan import Plan
 from mrc_xarray.writing.remainder import store_labels
 from mrc_xarray.writing.subject import Roles, Subject
 
-__all__ = ["Heading", "make_heading"]
+__all__ = ["plan_new"]
 
 # CCP4's skew transformation
 _SKEW = slice(96, 148)
@@ -32,22 +35,45 @@ _MRCZ_LABEL = "MRCZ0.6.0"
 _INSTRUMENT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 
 
-@dataclass(frozen=True)
-class Heading:
-    """Header, with undetermined statistics, and extended header; what they can't hold is lost."""
+def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteOptions) -> Plan:
+    """Plan to write data to a new file, with one warning about all that the file can't hold.
 
-    header: Header
-    extended: bytes
-    mode: Mode
-    lost: tuple[str, ...]
-
-
-def make_heading(data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Heading:
-    """Make the headers of a file from the labels of the data; the pixels are not computed.
-
-    Raise MrcError if the data have a shape, a dtype or coordinates that no MRC file can have.
+    The pixels are not computed. Raise MrcError if the data have a shape, a dtype or coordinates
+    that no MRC file can have.
     """
-    subject = Subject.of(data, name, options, codec)
+    sink = open_sink(target, options.storage_options, options.overwrite)
+    compressor = options.compressor_for(sink.name)
+    codec = 0 if compressor is None else encoder(compressor)
+    subject = Subject.of(data, sink.name, options, codec)
+    header, extended, lost = _headers(subject)
+    mode = subject.mode
+    if codec and mode.is_packed:
+        raise MrcError(f"mode {mode.number} can't be compressed; use compressor=None")
+    # a block also has some bytes of blosc's own
+    if codec and header.ny * mode.row_bytes(header.nx) > LARGEST_BLOCK - 64:
+        raise MrcError(
+            f"a section of {header.ny} × {header.nx} pixels is larger than the 2 GiB that a block "
+            "of an MRCZ file can hold; use compressor=None"
+        )
+    if lost:
+        warn(f"{sink.name}: an MRC file can't hold all of it: {'; '.join(lost)}")
+    return Plan(
+        sink=sink,
+        header=header,
+        extended=extended,
+        mode=mode,
+        shape=data.shape,
+        dtype=data.dtype,
+        start=(0,) * data.ndim,
+        statistics=options.statistics,
+        compressor=compressor,
+        clevel=options.clevel,
+        offset=HEADER_SIZE + len(extended),
+    )
+
+
+def _headers(subject: Subject) -> tuple[Header, bytes, list[str]]:
+    """Return header and extended header, and what these can't hold."""
     source, skew = subject.source, _skew(subject)
     header = _header(subject, skew)
     is_same_grid = source is not None and _is_same_grid(source, header, subject.roles)
@@ -63,9 +89,10 @@ def make_heading(data: xr.DataArray, name: str, options: WriteOptions, codec: in
         header.encode()
     except (struct.error, OverflowError) as error:
         raise MrcError(
-            f"{name}: a size, a position or another number is more than a header can hold: {error}"
+            f"{subject.name}: a size, a position or another number is more than a header can "
+            f"hold: {error}"
         ) from error
-    return Heading(header, extended.raw, subject.mode, (*_header_lost(subject, skew), *lost))
+    return header, extended.raw, [*_header_lost(subject, skew), *lost]
 
 
 def _skew(subject: Subject) -> bytes:
