@@ -42,7 +42,7 @@ SCAN = noise((2, 3, 4, 5))
         ("a.rec", PLAIN_STACK, ["layout=.image_stack"]),
     ],
 )
-def test_what_mrc_can_not_hold(tmp_path: Path, name: str, data: Any, words: list[str]) -> None:
+def test_labels_that_no_mrc_holds(tmp_path: Path, name: str, data: Any, words: list[str]) -> None:
     path = tmp_path / name
     message = warned(data, path)
     for word in words:

@@ -172,7 +172,7 @@ def test_file_url_is_as_safe_as_a_path(tmp_path: Path) -> None:
     assert names(tmp_path) == [path.name]
 
 
-def test_permissions_are_the_old_files_or_the_umask(anywhere: None, tmp_path: Path) -> None:
+def test_permissions_come_from_the_old_file_or_the_umask(anywhere: None, tmp_path: Path) -> None:
     new, old = tmp_path / "new.mrc", tmp_path / "old.mrc"
     old.write_bytes(OLD)
     old.chmod(0o604)
