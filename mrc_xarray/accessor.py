@@ -51,7 +51,8 @@ class MrcAccessor:
         It is correct after slicing and coarsening. A dimension without a regular coordinate is
         left out; a dimension of length 1 has the voxel size that it was opened with.
         """
-        Provenance.of(self._obj).warned()
+        # for its warning about malformed attributes, such as a spacing
+        Provenance.of(self._obj)
         return voxel_size(self._obj)
 
     @property
@@ -101,13 +102,12 @@ class MrcAccessor:
 
     def _provenance(self) -> Provenance:
         data = self._data()
-        return Provenance.of(xr.Dataset() if data is None else data).warned()
+        return Provenance.of(xr.Dataset() if data is None else data)
 
     def _opened(self) -> xr.DataArray:
         data = self._data()
         if data is None:
             raise AttributeError("the Dataset has no variable that was opened with engine='mrc'")
-        Provenance.of(data).warned()
         return data
 
     def _data(self) -> xr.DataArray | None:

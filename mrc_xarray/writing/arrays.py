@@ -24,13 +24,7 @@ _BLOCK = 16 * 1024**2
 
 
 def as_data_array(obj: Any) -> xr.DataArray:
-    """Return the data as a DataArray; see `mrc_xarray.to_mrc`.
-
-    Raises
-    ------
-    MrcError
-        If they are not one array of known shape.
-    """
+    """Return the data as a DataArray; raise MrcError if they are not one array of known shape."""
     if isinstance(obj, xr.Dataset):
         names = list(obj.data_vars)
         if len(names) != 1:
@@ -41,22 +35,19 @@ def as_data_array(obj: Any) -> xr.DataArray:
     elif isinstance(obj, xr.DataArray):
         data = obj
     else:
-        data = _with_default_dims(obj if hasattr(obj, "dask") else np.asanyarray(obj))
+        array = obj if hasattr(obj, "dask") else np.asanyarray(obj)
+        if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):
+            raise MrcError("the data are masked, and an MRC file has no mask; fill them first")
+        if array.ndim not in _DEFAULT_DIMS:
+            raise MrcError(
+                f"the array has the shape {array.shape}; accepted: two dimensions (an image), "
+                "three (a volume) or four (a stack of volumes). Name the dimensions of other "
+                "arrays with xarray.DataArray(..., dims=)"
+            )
+        data = xr.DataArray(array, dims=_DEFAULT_DIMS[array.ndim])
     if any(isinstance(n, float) for n in data.shape):
         raise MrcError("the data have dimensions of unknown size; compute_chunk_sizes() first")
     return data
-
-
-def _with_default_dims(array: Any) -> xr.DataArray:
-    if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):
-        raise MrcError("the data are masked, and an MRC file has no mask; fill them first")
-    if array.ndim not in _DEFAULT_DIMS:
-        raise MrcError(
-            f"the array has the shape {array.shape}; accepted: two dimensions (an image), three "
-            "(a volume) or four (a stack of volumes). Name the dimensions of other arrays with "
-            "xarray.DataArray(..., dims=)"
-        )
-    return xr.DataArray(array, dims=_DEFAULT_DIMS[array.ndim])
 
 
 def as_dask(data: xr.DataArray) -> dask.array.Array:
@@ -90,12 +81,8 @@ class _Uncopied:
     """Pixels in memory, or a map of a large file: dask would copy an array when it wraps it."""
 
     def __init__(self, values: npt.NDArray[Any]) -> None:
-        self.values, self.shape, self.dtype, self.ndim = (
-            values,
-            values.shape,
-            values.dtype,
-            values.ndim,
-        )
+        self.values = values
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
 
     def __getitem__(self, key: Any) -> Any:
         return self.values[key]

@@ -21,20 +21,10 @@ _SEARCHED = ("builtins", "collections", "functools", "dask", "numpy", "xarray")
 
 
 def is_read_from(data: xr.DataArray, path: str) -> bool:
-    """Return whether the pixels of `data` come from a file, by reading it or from a memory map.
+    """Return whether the pixels of `data` come from an existing file, by reads or a memory map.
 
-    Parameters
-    ----------
-    data : DataArray
-        In memory, lazy, or backed by dask. A dask graph is searched for lazy arrays, memory maps,
-        and tasks whose arguments name the file. Data in the workers of a cluster are not searched.
-    path : str
-        The path of an existing file.
-
-    Raises
-    ------
-    OSError
-        If the file is missing.
+    A dask graph is searched for lazy arrays, memory maps, and tasks whose arguments name the file.
+    Data in the workers of a cluster are not searched.
     """
     target = os.stat(path)
     maps = _maps_of(target)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mrc_xarray.errors import MrcError
+from mrc_xarray.mrc.geometry import AXES
 from mrc_xarray.mrc.header import N_LABELS, PLACES, XYZ, Header
-from mrc_xarray.mrc.reading import MrcFile
+from mrc_xarray.mrc.reading import MrcFile, inspect
 from mrc_xarray.mrc.recognition import guess_byteorder
 from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.storage.locks import lock_in_place
@@ -18,8 +19,6 @@ from mrc_xarray.storage.sink import InPlace
 from mrc_xarray.writing.live import LiveFile, local_path
 
 __all__ = ["edit_header"]
-
-_AXES = "xyz"
 
 
 def edit_header(
@@ -74,14 +73,14 @@ def _edited(
 ) -> Header:
     """Return the header with new values, after a check that the file can be read with it."""
     try:
-        before = _findings(file.contents())
+        before = _findings(inspect(file))
     except MrcError:
         # any header that makes the file readable is better
         before = None
     header = _with_fields(file, fields)
     if voxel_size is not None:
-        header = _with_voxel_size(file.with_header(header).contents(), voxel_size)
-    after = _findings(file.with_header(header).contents())
+        header = _with_voxel_size(inspect(file.with_header(header)), voxel_size)
+    after = _findings(inspect(file.with_header(header)))
     if before is not None and after - before:
         raise MrcError("; ".join(sorted(after - before)))
     return header
@@ -109,19 +108,18 @@ def _findings(file: MrcFile) -> set[str]:
 def _with_voxel_size(file: MrcFile, voxel_size: float | Mapping[str, float]) -> Header:
     """Return the file's header with another CELLA, and with MX, MY, MZ if they are unknown."""
     header = file.header
-    spatial = [axis for axis in dict(file.layout.leading) if axis in _AXES] + [*file.axes[1:]]
+    spatial = [axis for axis in dict(file.layout.leading) if axis in AXES] + [*file.axes[1:]]
     given = voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(spatial, voxel_size)
-    if set(given) - set(_AXES):
+    if set(given) - set(AXES):
         raise TypeError(f"voxel_size is {voxel_size!r}; accepted: a number, or one for x, y, z")
     sizes = dict(zip(file.axes, (header.nz, header.ny, header.nx), strict=True))
-    cella, intervals = list(header.cella), [header.mx, header.my, header.mz]
-    for axis, step in given.items():
-        i = _AXES.index(axis)
-        if intervals[i] <= 0 and header.mrcz_version is None:
-            intervals[i] = sizes[axis]
-        cella[i] = float(step) * (intervals[i] if intervals[i] > 0 else sizes[axis])
-    mx, my, mz = intervals
-    return header.replaced(cella=XYZ(*cella), mx=mx, my=my, mz=mz)
+    intervals = {axis: n if (n := header[f"m{axis}"]) > 0 else sizes[axis] for axis in given}
+    cella = {axis: float(step) * intervals[axis] for axis, step in given.items()}
+    # in an MRCZ, MX, MY and MZ can be 0
+    changed = intervals if header.mrcz_version is None else {}
+    return header.replaced(
+        cella=header.cella._replace(**cella), **{f"m{axis}": n for axis, n in changed.items()}
+    )
 
 
 def _typed(name: str, value: Any) -> Any:

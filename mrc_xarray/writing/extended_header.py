@@ -19,31 +19,23 @@ from mrc_xarray.mrc.extended import ExtendedHeader, kind_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.units import converted
 from mrc_xarray.writing.provenance import Provenance
+from mrc_xarray.writing.subject import Subject
 
-__all__ = ["Extended", "carried", "fields", "given"]
+__all__ = ["Extended", "carry", "fields"]
 
 
 @dataclass(frozen=True)
 class Extended:
-    """The extended header of a new file.
-
-    Attributes
-    ----------
-    exttyp : str
-    raw : bytes
-    counts : dict
-        NINT and NREAL, if the records need them.
-    coords, attrs : dict
-        What the records contain about the sections and about the file, as the engine opens it.
-    lost : tuple of str
-        Why it is not the source's, if that is not valid for the new file.
-    """
+    """The extended header of a new file."""
 
     exttyp: str = ""
     raw: bytes = b""
+    # NINT and NREAL, if the records need them
     counts: dict[str, int] = field(default_factory=dict)
+    # the labels that the engine makes from the records
     coords: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
+    # for a warning, what of the source's is not in it
     lost: tuple[str, ...] = ()
 
 
@@ -60,65 +52,41 @@ class _Source:
 
 
 def fields(data: xr.DataArray) -> xr.Dataset:
-    """Decode the records in the extended header for the sections of the data.
-
-    Returns
-    -------
-    Dataset
-        One variable per field, with its units as in the file: along the dimensions that count
-        the sections, or without a dimension if there is one value for the file.
-
-    Raises
-    ------
-    OSError, MrcError
-        As `mrc_xarray.writing.provenance.Provenance.extended_header`.
-    """
+    """Decode the extended header; see `mrc_xarray.accessor.MrcAccessor.extended_fields`."""
     provenance = Provenance.of(data)
     source, raw = provenance.header, provenance.extended_header()
     if source is None or not raw:
         return xr.Dataset()
-    numbers = data.coords.get("section")
-    if numbers is None:
-        every = xr.DataArray(np.arange(source.nz), dims="section")
-        numbers = every if source.nz > 1 else every[0]
+    every = xr.DataArray(np.arange(source.nz), dims="section")
+    numbers = data.coords.get("section", every if source.nz > 1 else every[0])
     found = kind_of(source, len(raw)).read(source, raw, numbers.values.reshape(-1))
-    variables = {
-        column.name: xr.Variable(
-            numbers.dims,
-            column.values.reshape(numbers.shape),
-            _with_text({"units": column.units, "long_name": column.long_name}),
-        )
-        for column in found.columns
-    }
-    variables |= {
-        name: xr.Variable((), value, _with_text({"units": units}))
-        for name, (value, units) in found.values.items()
-    }
+    variables: dict[str, xr.Variable] = {}
+    for column in found.columns:
+        values = column.values.reshape(numbers.shape)
+        texts = {"units": column.units, "long_name": column.long_name}
+        attrs = {name: text for name, text in texts.items() if text}
+        variables[column.name] = xr.Variable(numbers.dims, values, attrs)
+    for name, (value, units) in found.values.items():
+        variables[name] = xr.Variable((), value, {"units": units} if units else {})
     return xr.Dataset(variables, {"section": numbers.variable})
 
 
-def _with_text(attrs: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in attrs.items() if text}
+def carry(subject: Subject, header: Header, *, is_same_grid: bool) -> Extended:
+    """Return the extended header of the user, or what is still valid of the one in the source.
 
-
-def carried(
-    data: xr.DataArray,
-    header: Header,
-    sections: npt.NDArray[np.integer] | None,
-    *,
-    is_same_grid: bool,
-) -> Extended:
-    """Return the part of the source's extended header that is valid for a new file.
-
-    Parameters
-    ----------
-    sections : ndarray of int or None
-        The number of each section in the source; None if that is unknown.
-    is_same_grid : bool
-        Whether the voxels are those of the source, in the same places.
+    `is_same_grid` is whether the voxels are those of the source, in the same places.
     """
-    provenance = Provenance.of(data)
-    found = provenance.header
+    if subject.options.extended_header is not None:
+        return _given(subject.options.extended_header)
+    try:
+        return _carried(subject, header, is_same_grid)
+    except Exception as error:
+        # any error of the store that the data were opened from
+        return Extended(lost=(f"the extended header, which can't be read again ({error})",))
+
+
+def _carried(subject: Subject, header: Header, is_same_grid: bool) -> Extended:
+    data, provenance, found = subject.data, subject.provenance, subject.source
     if found is None:
         return Extended()
     kind = kind_of(found, int(provenance.attrs.get("mrc_extended_bytes", 0)))
@@ -126,19 +94,17 @@ def carried(
         return Extended()
     source = _Source(found, kind, provenance.extended_header())
     in_order: npt.NDArray[np.integer] = np.arange(found.nz)
-    if sections is not None:
-        numbers = sections
-    else:
-        is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
-        numbers = in_order if is_complete else in_order[:0]
+    is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
+    numbers = subject.section_numbers
+    if numbers is None:
+        numbers = in_order[: found.nz * is_complete]
     if size := kind.record_size(found, source.raw):
         return _selected(data, header, source, size, numbers)
     if kind.is_of_grid:
-        is_valid = is_same_grid and found.ispg == header.ispg
+        if is_same_grid and found.ispg == header.ispg:
+            return Extended(kind.name, source.raw, attrs=attrs_of(source.read().values))
         # operators of another grid would be wrong: they are dropped without a warning
-        if not is_valid:
-            return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
-        return Extended(kind.name, source.raw, attrs=attrs_of(source.read().values))
+        return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
     if np.array_equal(numbers, in_order) and all(found[name] == header[name] for name in grid):
         return Extended(found.exttyp, source.raw)
@@ -180,8 +146,8 @@ def _selected(
 def _agree(data: xr.DataArray, columns: Mapping[str, npt.NDArray[Any]]) -> bool:
     """Return whether coordinates have the values of records, or nearly.
 
-    They don't where files were joined, whose sections have the same numbers, or where the user
-    has corrected a coordinate. The numbers of a sidecar may have more digits.
+    They differ if files were joined, whose sections have the same numbers, or if the user has
+    corrected a coordinate. The values of a sidecar may have more digits.
     """
     present = [name for name in columns if name in data.coords]
     if columns and not present:
@@ -197,7 +163,7 @@ def _is_close(found: npt.NDArray[Any], values: npt.NDArray[Any]) -> bool:
     return found.dtype.kind == "M" or np.array_equal(found, values)
 
 
-def given(content: bytes | tuple[str, bytes]) -> Extended:
+def _given(content: bytes | tuple[str, bytes]) -> Extended:
     """Return the extended header that the user gives: bytes, or EXTTYP and bytes."""
     if isinstance(content, bytes):
         return Extended("MRCO", content)

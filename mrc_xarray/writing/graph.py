@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import dask.array
     from dask.delayed import Delayed
 
-__all__ = ["client_of_user", "written"]
+__all__ = ["client_of_user", "write_task"]
 
 # chunks are joined up to this size
 _CHUNK = 16 * 1024**2
@@ -35,23 +35,17 @@ _SHORTEST_RUN = 16 * 1024
 _JOINED = 64
 
 
-def written(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
+def write_task(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
     """Return the task that completes the file, with all tasks that it needs.
 
-    Parameters
-    ----------
-    plan : Plan
-    array : dask array
-        The data, with as many dimensions as the plan.
-    is_begun : bool
-        Whether the caller has called `begin` and holds the lock. Otherwise the first task does so.
+    `is_begun` is whether the caller has called `begin`. Otherwise the first task does.
     """
     from dask.delayed import delayed
 
     is_plain = plan.compressor is None
     blocks = _blocks_of_rows(plan, array) if is_plain else _blocks_of_sections(plan, array)
     complete = replace(plan, chunks=blocks.chunks)
-    # a name of its own: two writes of the same data to the same file are two
+    # a unique name: two writes of the same data to the same file are two tasks
     begun = delayed(complete, name=f"plan-{uuid.uuid4().hex}", traverse=False)
     if not is_begun:
         begun = delayed(begin)(begun)
@@ -64,7 +58,7 @@ def written(plan: Plan, array: dask.array.Array, *, is_begun: bool) -> Delayed:
 
 
 def client_of_user() -> Any:
-    """Return the distributed client that computes by default, or None."""
+    """Return the distributed client that dask uses by default, or None."""
     try:
         from distributed import default_client
 

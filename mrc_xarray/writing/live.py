@@ -9,9 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
-from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.storage import LocalSource, filesystem, redacted
 from mrc_xarray.storage.base import Access
 from mrc_xarray.storage.codecs import begins_stream
@@ -22,18 +20,12 @@ __all__ = ["LiveFile", "local_path"]
 
 
 def local_path(target: str | os.PathLike[str]) -> str:
-    """Return the path of a file that can be changed in place.
-
-    Raises
-    ------
-    MrcError
-        If the target is in a store.
-    """
+    """Return the path of a file that can be changed in place; raise MrcError for a store."""
     fs, path = filesystem(os.fsdecode(target))
     if fs is not None:
         raise MrcError(
-            f"{redacted(os.fsdecode(target))}: only a file on a disk can be changed in place. "
-            "Write a new file, or change a local copy"
+            f"{redacted(os.fsdecode(target))}: only a file on a disk can be filled or changed in "
+            "place. Use a local file, and copy it when it is complete"
         )
     return os.path.realpath(os.path.expanduser(path))
 
@@ -42,7 +34,7 @@ def local_path(target: str | os.PathLike[str]) -> str:
 class LiveFile:
     """A file that other processes may be changing, with a header of the caller's choice.
 
-    A `LocalSource` would refuse to read a file that changes.
+    It has the protocol `Bytes`. A `LocalSource` would refuse to read a file that changes.
     """
 
     name: str
@@ -53,13 +45,7 @@ class LiveFile:
 
     @classmethod
     def open(cls, path: str, lock: Lock) -> LiveFile:
-        """Open the file that is locked.
-
-        Raises
-        ------
-        MrcError
-            If it is not a plain file, or not the file that is locked.
-        """
+        """Open the file; raise MrcError if it is not plain, or not the one that is locked."""
         # refuses what is not a regular file
         LocalSource.open(path)
         with open(path, "rb") as file:
@@ -74,10 +60,6 @@ class LiveFile:
             )
         return cls(path, found.st_size, head, node_of(found, path))
 
-    def contents(self) -> MrcFile:
-        """Return what the file contains according to its header."""
-        return reading.inspect(self)
-
     def with_header(self, header: Header) -> LiveFile:
         """Return the file as it would be with another header."""
         try:
@@ -85,10 +67,8 @@ class LiveFile:
         except (struct.error, UnicodeEncodeError, OverflowError) as error:
             raise MrcError(f"{self.name}: a value does not fit its field: {error}") from error
 
-    # the protocol `Bytes`, which opening needs
-
     def read(self, offset: int, nbytes: int) -> bytes:
-        """Return bytes from the header, and from the file after it."""
+        """Return bytes of the header of the caller's choice, and of the file after it."""
         with open(self.name, "rb") as file:
             file.seek(offset)
             data = file.read(nbytes)

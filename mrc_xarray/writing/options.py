@@ -19,15 +19,7 @@ _IN_PLACE = {"mode", "statistics", "region", "append_dim", "storage_options"}
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """How data are written; see `mrc_xarray.to_mrc` for each argument.
-
-    Raises
-    ------
-    MrcError
-        If no file can have such labels.
-    TypeError, ValueError
-        If an argument has a wrong type or value, or excludes another one.
-    """
+    """How data are written; see `mrc_xarray.to_mrc` for each argument, and for the errors."""
 
     mode: int | None = None
     compressor: str | None = "auto"

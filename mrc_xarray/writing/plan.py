@@ -69,11 +69,6 @@ class Plan:
         return self.header.ny * self.mode.row_bytes(self.header.nx)
 
     @property
-    def size(self) -> int:
-        """Size of the file in bytes, before compression."""
-        return self.offset + self.header.nz * self.section_bytes
-
-    @property
     def measures(self) -> bool:
         """Whether the statistics of the pixels are measured."""
         return bool(self.statistics) and self.known is not None and self.mode.decoded != "c8"
@@ -85,12 +80,13 @@ def begin(plan: Plan) -> Plan:
     The lock is held for as long as the returned plan is in use. A scheduler drops the plan when
     the last task that needs it is done.
     """
-    return replace(plan, lock=plan.sink.begin(0 if plan.compressor else plan.size))
+    size = 0 if plan.compressor else plan.offset + plan.header.nz * plan.section_bytes
+    return replace(plan, lock=plan.sink.begin(size))
 
 
 def write_block(block: Array, plan: Plan, block_id: tuple[int, ...] = ()) -> Array:
     """Write a block in its place; return its statistics as the one element of an array."""
-    at = _place(plan, block, block_id)
+    at = _position(plan, block, block_id)
     values = plan.mode.cast(block)
     stored = plan.mode.encode(values, plan.header.byteorder)
     n_outer = plan.n_leading + 1
@@ -107,19 +103,13 @@ def compress_block(block: Array, turn: Any, plan: Plan, block_id: tuple[int, ...
     Return its position, its statistics and its sections as the one element of an array. The task
     waits for `turn`, whose value is not used.
     """
-    at = _place(plan, block, block_id)
+    at = _position(plan, block, block_id)
     values = plan.mode.cast(block)
     stored = plan.mode.encode(values, plan.header.byteorder)
     assert plan.compressor is not None
-    blocks = [
-        encode_block(
-            section,
-            compressor=plan.compressor,
-            level=plan.clevel,
-            typesize=np.dtype(plan.mode.stored).itemsize,
-        )
-        for section in stored.reshape(-1, *stored.shape[-2:])
-    ]
+    size, sections = np.dtype(plan.mode.stored).itemsize, stored.reshape(-1, *stored.shape[-2:])
+    options: Any = {"compressor": plan.compressor, "level": plan.clevel, "typesize": size}
+    blocks = [encode_block(section, **options) for section in sections]
     return _as_block((at, _measured(plan, values, at), blocks), block.ndim)
 
 
@@ -132,8 +122,11 @@ def append_blocks(compressed: Array, before: Appended | None, plan: Plan) -> App
     """
     start, statistics = before or (plan.offset, Statistics())
     at, measured, blocks = compressed.item()
-    if any(header := plan.sink.read(start, BLOCK_HEADER_SIZE)):
-        blocks = _written_blocks(plan, start, header, len(blocks))
+    if any(plan.sink.read(start, BLOCK_HEADER_SIZE)):
+        # an image has no leading dimension
+        along, sizes = (0, *at[: plan.n_leading]), (1, *plan.shape[: plan.n_leading])
+        first = int(np.ravel_multi_index(along, sizes))
+        blocks = [plan.sink.read(*each) for each in _places(plan, start, first, len(blocks))]
         measured = _measured_in_blocks(plan, at, blocks)
     else:
         # what a worker wrote before it died may be longer
@@ -146,14 +139,30 @@ def append_blocks(compressed: Array, before: Appended | None, plan: Plan) -> App
     return start + sum(map(len, blocks)), statistics.joined(measured)
 
 
-def _written_blocks(plan: Plan, start: int, header: bytes, n: int) -> list[bytes]:
-    """Read `n` consecutive blocks from the file; `header` is the header of the first."""
-    blocks = []
-    for _ in range(n):
-        blocks.append(plan.sink.read(start, Chunk.parse(header).ctbytes))
-        start += len(blocks[-1])
+def _places(plan: Plan, start: int, first: int, n: int) -> list[tuple[int, int]]:
+    """Return first byte and size of `n` blocks in the file, from section `first` on.
+
+    Raise MrcError if one of them was overwritten, for example by a worker that the cluster assumed
+    to be dead.
+    """
+    found: list[tuple[int, int]] = []
+    section_bytes = plan.section_bytes
+    while len(found) < n:
         header = plan.sink.read(start, BLOCK_HEADER_SIZE)
-    return blocks
+        chunk = Chunk.parse(header.ljust(BLOCK_HEADER_SIZE, b"\0"))
+        if chunk.fault(section_bytes):
+            raise _overwritten(plan, first + len(found))
+        found.append((start, chunk.ctbytes))
+        start += chunk.ctbytes
+    return found
+
+
+def _overwritten(plan: Plan, section: int) -> MrcError:
+    return MrcError(
+        f"{plan.sink.name}: the block of section {section}, or the block in front of it, was "
+        "overwritten while the file was written, for example by a worker that lost the "
+        "connection to its cluster. Write the file again"
+    )
 
 
 def _measured_in_blocks(plan: Plan, at: tuple[int, ...], blocks: list[bytes]) -> Statistics:
@@ -183,31 +192,14 @@ def finish_plain(plan: Plan, measured: Statistics) -> None:
 def finish_mrcz(plan: Plan, appended: Appended) -> None:
     """Write the header with the size and statistics of the blocks, and complete the file."""
     end, measured = appended
-    _check_blocks(plan, end)
+    places = _places(plan, plan.offset, 0, plan.header.nz)
+    if sum(places[-1]) != end:
+        raise _overwritten(plan, len(places))
     header = plan.header.replaced(packed_bytes=end - plan.offset, **measured.fields())
     plan.sink.finish(header.encode() + plan.extended)
 
 
-def _check_blocks(plan: Plan, end: int) -> None:
-    """Raise MrcError unless the chain of block headers ends where the last block ends.
-
-    It does, unless a worker that the cluster assumed to be dead continued to write.
-    """
-    at, n_found = plan.offset, 0
-    while n_found < plan.header.nz:
-        header = plan.sink.read(at, BLOCK_HEADER_SIZE)
-        if len(header) < BLOCK_HEADER_SIZE or Chunk.parse(header).fault(plan.section_bytes):
-            break
-        at, n_found = at + Chunk.parse(header).ctbytes, n_found + 1
-    if at != end:
-        raise MrcError(
-            f"{plan.sink.name}: the block of section {n_found}, or the block in front of it, was "
-            "overwritten while the file was written, for example by a worker that lost the "
-            "connection to its cluster. Write the file again"
-        )
-
-
-def _place(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int, ...]:
+def _position(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int, ...]:
     """Check a block, and return the position of its first pixel in the file."""
     if isinstance(block, np.ma.MaskedArray):
         raise MrcError("the data are masked, and an MRC file has no mask; fill them first")
@@ -215,7 +207,7 @@ def _place(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int, ..
         raise MrcError(
             f"a block of the dask array has dtype {block.dtype}, which can't be cast safely to "
             f"the {plan.dtype} that the array declares. The function that makes the blocks must "
-            "return what its dtype= or meta= says"
+            "return the dtype that dtype= or meta= declares"
         )
     declared = tuple(sizes[i] for sizes, i in zip(plan.chunks, block_id, strict=True))
     if block.shape != declared:

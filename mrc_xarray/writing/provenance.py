@@ -34,57 +34,36 @@ class Provenance:
         The header that the data were opened with.
     metadata : dict
         The metadata of a file and its sidecars; empty if there are none.
-    malformed : tuple of str
-        The names of the attributes that are ignored.
     """
 
     attrs: Mapping[Any, Any]
     header: Header | None
     metadata: dict[str, Any]
-    malformed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, obj: xr.DataArray | xr.Dataset) -> Provenance:
-        """Parse the attributes of a DataArray, or of a Dataset and its variables."""
-        malformed = {f"{where}{key}" for where, key in _malformed(obj)}
+        """Parse the attributes of the data, with one warning about those that are malformed."""
+        malformed = sorted({f"{where}{key}" for where, key in _malformed(obj)})
+        if malformed:
+            warn(
+                f"the attributes {', '.join(malformed[:_MOST_NAMES])} are not as this package "
+                "writes them, and are ignored. They may come from a damaged file, or from another "
+                "program"
+            )
         attrs = {
             key: value
             for key, value in obj.attrs.items()
             if key in OWN_ATTRS and key not in malformed
         }
-        text, metadata = attrs.get("mrc_header"), attrs.get("mrc_metadata", "{}")
+        header = attrs.get("mrc_header")
         return cls(
             attrs=attrs,
-            header=None if text is None else Header.from_json(text),
-            metadata=decode_json(metadata),
-            malformed=tuple(sorted(malformed)),
+            header=None if header is None else Header.from_json(header),
+            metadata=decode_json(attrs.get("mrc_metadata", "{}")),
         )
 
-    def warned(self) -> Provenance:
-        """Return this object, after a warning if attributes are malformed."""
-        if self.malformed:
-            warn(
-                f"the attributes {', '.join(self.malformed[:_MOST_NAMES])} are not as this "
-                "package writes them, and are ignored. They may come from a damaged file, or "
-                "from another program"
-            )
-        return self
-
     def extended_header(self) -> bytes:
-        """Read the bytes between header and pixels, from the file that data were opened from.
-
-        Returns
-        -------
-        bytes
-            Empty if there are none.
-
-        Raises
-        ------
-        OSError
-            If the file no longer exists.
-        MrcError
-            If another file is there, or if the data were not opened from it in this session.
-        """
+        """Read the extended header; see `mrc_xarray.accessor.MrcAccessor.extended_header`."""
         name = self.attrs.get("mrc_source")
         if isinstance(name, SourceName):
             return name.extended_header()

@@ -17,24 +17,51 @@ from mrc_xarray.labels.stored_labels import values_to_json
 from mrc_xarray.metadata.find import evidence_next_to
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.mrc.layout import arrange
+from mrc_xarray.recording import LABELS_KEY
 from mrc_xarray.text import json_text
 from mrc_xarray.writing.extended_header import Extended
-from mrc_xarray.writing.roles import Grid, Roles
+from mrc_xarray.writing.subject import Subject
 
-__all__ = ["Remainder", "as_json", "changed_dimensions", "find_remainder", "labels_for_json"]
+__all__ = ["store_labels"]
 
 # a longer list in a warning is not read
 _MOST_NAMES = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Remainder:
-    """Labels that neither the header nor the extended header holds.
+def store_labels(
+    subject: Subject, header: Header, carried: Extended
+) -> tuple[Extended, tuple[str, ...]]:
+    """Return the extended header of the new file, and what can't be stored, for a warning.
 
-    `dims` says how the dimensions change, and is empty if they do not.
+    It is `carried`, the part of the source's that is still valid, or JSON if there is something to
+    store as JSON: metadata, and the labels of an MRCZ. JSON then also contains the labels that the
+    replaced records had.
     """
+    options, data = subject.options, subject.data
+    source_metadata = subject.provenance.metadata
+    metadata = (source_metadata if subject.codec else {}) | dict(options.metadata or {})
+    dims = _changed_dimensions(subject, header, len(carried.raw))
+    left = _remainder(subject, carried, dims)
+    # RosettaSciIO can't read an MRCZ that has no JSON
+    needs_json = metadata or (subject.codec and (left or not carried.raw))
+    if options.extended_header is not None or not needs_json:
+        hint = "the metadata; metadata=data.mrc.metadata writes them as JSON"
+        return carried, (*left.lost, *[hint] * bool(source_metadata), *carried.lost)
+    replaced = f"the extended header's bytes ({carried.exttyp}), since JSON replaces them"
+    lost = (*[replaced] * bool(carried.raw), *carried.lost)
+    all_left = _remainder(subject, Extended(), dims)
+    if not subject.codec:
+        return Extended("json", _as_json(metadata)), (*all_left.lost, *lost)
+    labels, no_form = _labels_for_json(data, all_left)
+    stored = {LABELS_KEY: labels} if metadata or left else {}
+    return Extended("json", _as_json(metadata | stored)), (*no_form, *lost)
 
-    dims: str
+
+@dataclass(frozen=True, kw_only=True)
+class _Remainder:
+    """Labels that neither the header nor the extended header holds."""
+
+    dims: str  # how the dimensions change; empty if they do not
     coords: list[str]
     attrs: list[str]
 
@@ -50,17 +77,16 @@ class Remainder:
         return lost
 
 
-def find_remainder(
-    data: xr.DataArray, grids: Mapping[str, Grid], roles: Roles, carried: Extended, dims: str
-) -> Remainder:
-    """Find the labels that neither the header nor the extended header `carried` holds."""
-    held = {roles.spatial.get(axis, axis) for axis, grid in grids.items() if grid.is_stored}
+def _remainder(subject: Subject, carried: Extended, dims: str) -> _Remainder:
+    """Return the labels that neither the header nor the extended header `carried` holds."""
+    data, spatial = subject.data, subject.roles.spatial
+    held = {spatial.get(axis, axis) for axis, grid in subject.grids.items() if grid.is_stored}
     held |= {name for name, values in carried.coords.items() if _has_values(data, name, values)}
     if "mrc_header" in data.attrs:
         # the new file numbers its own sections
         held.add("section")
     attrs = {str(key): value for key, value in data.attrs.items() if key not in OWN_ATTRS}
-    return Remainder(
+    return _Remainder(
         dims=dims,
         coords=[str(name) for name in data.coords if name not in held],
         attrs=[
@@ -81,21 +107,19 @@ def _has_values(data: xr.DataArray, name: str, values: np.ndarray[Any, Any]) -> 
     return np.array_equal(found, values, equal_nan=found.dtype.kind in "fM")
 
 
-def changed_dimensions(
-    data: xr.DataArray, roles: Roles, header: Header, extended_size: int, name: str
-) -> str:
+def _changed_dimensions(subject: Subject, header: Header, extended_size: int) -> str:
     """Return how the dimensions change when the file is opened; empty if they do not."""
+    roles = subject.roles
     arranged = arrange(
         header,
         header.nz,
-        name=name,
+        name=subject.name,
         section_axis=roles.axes[0],
         extended_size=extended_size,
-        evidence=evidence_next_to(name),
+        evidence=evidence_next_to(subject.name),
     )
     opened = [*dict(arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
-    dims = [str(dim) for dim in data.dims]
-    sizes = data.shape[: len(roles.leading)]
+    dims, sizes = [str(dim) for dim in subject.data.dims], subject.sizes
     if opened == dims and tuple(n for _, n in arranged.leading) == sizes:
         return ""
     hint = ""
@@ -113,17 +137,17 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMES]) + more
 
 
-def labels_for_json(data: xr.DataArray, remainder: Remainder) -> tuple[dict[str, Any], list[str]]:
+def _labels_for_json(data: xr.DataArray, left: _Remainder) -> tuple[dict[str, Any], list[str]]:
     """Return labels in the form of `labels.stored_labels`, and what JSON can't hold."""
     coords = {}
-    for name in remainder.coords:
+    for name in left.coords:
         coord = data.coords[name]
         coords[name] = {
             "dims": [str(dim) for dim in coord.dims],
             "attrs": {str(key): value for key, value in coord.attrs.items() if _has_form(value)},
             **values_to_json(coord.values),
         }
-    attrs = {str(key): value for key, value in data.attrs.items() if str(key) in remainder.attrs}
+    attrs = {str(key): value for key, value in data.attrs.items() if str(key) in left.attrs}
     no_form = [key for key, value in attrs.items() if not _has_form(value)]
     labels = {
         "dims": [str(dim) for dim in data.dims],
@@ -134,7 +158,7 @@ def labels_for_json(data: xr.DataArray, remainder: Remainder) -> tuple[dict[str,
     return labels, [f"{_listed(no_form)}, for which JSON has no form"] if no_form else []
 
 
-def as_json(metadata: Mapping[str, Any]) -> bytes:
+def _as_json(metadata: Mapping[str, Any]) -> bytes:
     """Return metadata as JSON, in the form that mrcz gives them; raise MrcError if it has none."""
     try:
         return json_text(metadata, default=_plain).encode()
@@ -144,7 +168,7 @@ def as_json(metadata: Mapping[str, Any]) -> bytes:
 
 def _has_form(value: Any) -> bool:
     try:
-        return bool(as_json({"": value}))
+        return bool(_as_json({"": value}))
     except MrcError:
         return False
 

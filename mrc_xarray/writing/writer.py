@@ -12,18 +12,17 @@ import xarray as xr
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.pixels.statistics import Statistics
-from mrc_xarray.storage import filesystem, redacted
 from mrc_xarray.storage.locks import lock_in_place
 from mrc_xarray.storage.threads import own_threads
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 from mrc_xarray.text import printable
 from mrc_xarray.writing.arrays import Data, as_dask, as_data_array
-from mrc_xarray.writing.graph import client_of_user, written
+from mrc_xarray.writing.graph import client_of_user, write_task
+from mrc_xarray.writing.in_place import plan_in_place
 from mrc_xarray.writing.live import local_path
+from mrc_xarray.writing.new_file import plan_new
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan, begin, finish_plain
-from mrc_xarray.writing.planning import plan_in_place, plan_new
-from mrc_xarray.writing.provenance import Provenance
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -140,7 +139,6 @@ def to_mrc(
     ``docs/reference/format.md#header`` and ``docs/reference/format.md#mrcz``.
     """
     data = as_data_array(obj)
-    Provenance.of(data).warned()
     options = WriteOptions(
         mode=mode,
         compressor=compressor,
@@ -207,7 +205,8 @@ def create(
     FileExistsError
         If the target exists and may not be replaced.
     """
-    _check_can_be_filled(os.fsdecode(target))
+    if (path := local_path(target)).lower().endswith(COMPRESSED_SUFFIXES):
+        raise MrcError(f"{path}: a compressed stream can't be filled in place")
     # takes no memory, whatever its shape
     zeros = np.broadcast_to(np.zeros((), dtype), tuple(shape))
     data = as_data_array(zeros if dims is None else xr.DataArray(zeros, dims=tuple(dims)))
@@ -228,17 +227,6 @@ def create(
         raise
 
 
-def _check_can_be_filled(name: str) -> None:
-    """Raise MrcError if a file of this name can't be changed in place."""
-    if filesystem(name)[0] is not None:
-        raise MrcError(
-            f"{redacted(name)}: only a file on a disk can be filled in place. Create it locally, "
-            "and copy it when it is complete"
-        )
-    if name.lower().endswith(COMPRESSED_SUFFIXES):
-        raise MrcError(f"{name}: a compressed stream can't be filled in place")
-
-
 def _at_origin(
     data: xr.DataArray, origin: Mapping[str, float], voxel_size: float | Mapping[str, float] | None
 ) -> xr.DataArray:
@@ -257,15 +245,15 @@ def _at_origin(
 
 
 def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
-    """Write what is planned, or return the task that does so."""
+    """Write the data as planned, or return a task that does."""
     if not compute:
-        return written(plan, as_dask(data), is_begun=False)
+        return write_task(plan, as_dask(data), is_begun=False)
     # data in memory need no cluster
     is_here = data.chunks is None and client_of_user() is not None
     scheduler = {"scheduler": "threads"} if is_here else {}
     try:
         with (begun := begin(plan)).lock:
-            task = written(begun, as_dask(data), is_begun=True)
+            task = write_task(begun, as_dask(data), is_begun=True)
             with own_threads(task, **scheduler) as own:
                 task.compute(**scheduler, **own)
     except BaseException as error:

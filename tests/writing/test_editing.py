@@ -12,7 +12,7 @@ import mrcfile
 import numpy as np
 import pytest
 import xarray as xr
-from written import field
+from writes import by_rename, field
 
 from mrc_xarray import MrcError, MrcWarning, edit_header, to_mrc
 from mrc_xarray.storage import part
@@ -21,19 +21,11 @@ from mrc_xarray.storage.sink import InPlace
 PIXELS = np.random.default_rng(6).integers(-(2**15), 2**15, (8, 12, 10), "i2")
 
 
-VOXEL = {"z": 4.0, "y": 3.0, "x": 2.0}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "volume.mrc"
-
-
 @pytest.mark.parametrize(
     ("edit", "changed"),
     [
         ({"voxel_size": 2.5}, {"cella": (25, 30, 20)}),
-        ({"voxel_size": VOXEL}, {"cella": (20, 36, 32)}),
+        ({"voxel_size": {"z": 4.0, "y": 3.0, "x": 2.0}}, {"cella": (20, 36, 32)}),
         ({"voxel_size": {"z": 4.0}}, {"cella": (10, 12, 32)}),
         ({"cella": (1.5, 2.5, 3.5)}, {"cella": (1.5, 2.5, 3.5)}),
         ({"origin": (-1.5, 2, 3)}, {"origin": (-1.5, 2, 3)}),
@@ -41,11 +33,7 @@ def path(tmp_path: Path) -> Path:
         ({"ispg": 0, "mz": 1}, {"ispg": 0, "mz": 1}),
         ({"ispg": 401, "mz": 4}, {"ispg": 401, "mz": 4}),
         ({"mapc": 3, "maps": 1}, {"mapc": 3, "maps": 1}),
-        (
-            {"dmin": -1, "dmax": 2, "dmean": 0.5, "rms": 3},
-            {"dmin": -1, "dmax": 2, "dmean": 0.5, "rms": 3},
-        ),
-        ({"nversion": 20140}, {"nversion": 20140}),
+        ({"dmin": -1, "rms": 3}, {"dmin": -1, "rms": 3}),
         ({"nx": 12, "ny": 10}, {"nx": 12, "ny": 10}),
         ({"mode": 6}, {"mode": 6}),
         ({}, {}),
@@ -68,8 +56,7 @@ def test_fields_are_replaced_and_nothing_else(
     assert path.read_bytes() == expected
     with mrcfile.open(path, header_only=True) as mrc:
         for name, value in changed.items():
-            found = mrc.header[name].item()
-            assert found == pytest.approx(value)
+            assert mrc.header[name].item() == value
     xr.open_dataset(path, engine="mrc")
 
 
@@ -91,43 +78,32 @@ def test_labels_are_replaced(path: Path) -> None:
         {"nz": 9},
         {"nx": 0},
         {"mode": 2},
-        {"mode": 6001},
         {"nsymbt": 80},
-        {"nsymbt": -1},
         {"map": "PAM "},
-        {"machst": b"\0\0\0\0"},
         {"mapc": 2},
-        {"maps": 0},
         {"mx": 0},
-        {"cella": (-1, 2, 3)},
         {"cella": (float("nan"), 2, 3)},
         {"cella": (1, 2)},
         {"cella": 5.0},
         {"dmin": "low"},
         {"origin": (1e12, 0, 0)},
-        {"origin": (float("inf"), 0, 0)},
         {"ispg": 2**31},
         {"nxstart": 100_000},
         {"label": ["x" * 81]},
         {"label": [str(i) for i in range(11)]},
         {"voxel_size": -1.0},
         {"voxel_size": {"w": 1.0}},
-        # one that would do is not written either
+        # a valid value is not written either
         {"origin": (1, 2, 3), "nz": 9},
+        {"nz": 8, "no_field": 1},
+        {"voxelsize": 2.0},
+        {"NX": 10},
     ],
     ids=str,
 )
-def test_harmful_edits_leave_the_file_as_it_was(path: Path, edit: dict[str, Any]) -> None:
+def test_harmful_edits_leave_the_file_unchanged(path: Path, edit: dict[str, Any]) -> None:
     path.write_bytes(before := by_hand.mrc(PIXELS))
     with pytest.raises((MrcError, TypeError), match=r"(?i)volume\.mrc|" + "|".join(edit)):
-        edit_header(path, **edit)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("edit", [{"voxelsize": 2.0}, {"NX": 10}, {"nz": 8, "no_field": 1}])
-def test_unknown_field_is_a_type_error(path: Path, edit: dict[str, Any]) -> None:
-    path.write_bytes(before := by_hand.mrc(PIXELS))
-    with pytest.raises(TypeError, match=list(edit)[-1]):
         edit_header(path, **edit)
     assert path.read_bytes() == before
 
@@ -149,7 +125,7 @@ def test_damaged_header_is_repaired(
     path.write_bytes(by_hand.mrc(PIXELS, **damage))
     with pytest.warns(MrcWarning):
         xr.open_dataset(path, engine="mrc")
-    # a field that has nothing to do with it may be edited, too
+    # an unrelated field may also be edited
     edit_header(path, dmin=-7)
     edit_header(path, **edit)
     assert xr.open_dataset(path, engine="mrc").mrc.header.dmin == -7
@@ -177,12 +153,6 @@ def test_label_of_an_mrcz_stays_first(tmp_path: Path) -> None:
     to_mrc(xr.DataArray(np.zeros((3, 2, 8, 8), "f4"), dims=("image", "channel", "y", "x")), path)
     edit_header(path, label=["new"])
     assert xr.open_dataarray(path, engine="mrc").dims == ("image", "channel", "y", "x")
-
-
-def by_rename(path: Path, content: bytes) -> None:
-    other = path.with_name("other")
-    other.write_bytes(content)
-    other.replace(path)
 
 
 def test_file_that_is_replaced_before_a_header_is_written(
@@ -227,7 +197,7 @@ def test_header_changes_by_one_call(
     assert calls[-1] == (0, 1024)
 
 
-def test_header_that_does_not_fit_draws_no_advice_to_cut_the_file(path: Path) -> None:
+def test_error_about_a_size_does_not_advise_to_truncate_the_file(path: Path) -> None:
     path.write_bytes(before := by_hand.mrc(PIXELS))
     with pytest.raises(MrcError, match="the file was left as it is") as caught:
         edit_header(path, nx=5)

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ N = 48
 OLD = np.arange(N, dtype="f4")[:, None, None] * np.ones((1, 128, 128), "f4")
 NEW = OLD + 1000
 
-# writes sections, says when it is at the 30th, and waits there
+# writes sections, and waits at the 30th
 HALFWAY = """
 import signal, sys
 import dask.array as da, numpy as np, xarray as xr
@@ -38,7 +39,7 @@ def block(part, block_info=None):
         sys.stdin.readline()
     return part
 
-# a shell's job in the background starts with it ignored
+# a background job of a shell ignores it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 lazy = da.ones((48, 128, 128), dtype="f4", chunks=(1, -1, -1))
 lazy = lazy.map_blocks(block, meta=np.empty((0, 0, 0), "f4"))
@@ -122,53 +123,41 @@ for line in sys.stdin:
 """
 
 
-class Writers:
-    """A process that forks writers."""
+@contextlib.contextmanager
+def writers(what: str, path: Path) -> Iterator[Callable[[float | None], tuple[bool, float]]]:
+    """Start a process that forks writers.
 
-    def __init__(self, what: str, path: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WRITER, what, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    The result is a function that writes, kills the writer after some seconds, and returns whether
+    it had finished, and how long it ran.
+    """
+    command = [sys.executable, "-W", "ignore", "-c", WRITER, what, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        to_process, from_process = process.stdin, process.stdout
+        assert to_process is not None
+        assert from_process is not None
 
-    def __enter__(self) -> Writers:
-        return self
+        def run(after: float | None) -> tuple[bool, float]:
+            print("go", file=to_process, flush=True)
+            child = int(from_process.readline())
+            began = time.monotonic()
+            if after is not None:
+                time.sleep(after)
+                # it may have finished; only its parent may wait for it
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            status = int(from_process.readline())
+            assert status in (0, -signal.SIGKILL)
+            return status == 0, time.monotonic() - began
 
-    def __exit__(self, *error: object) -> None:
-        self.process.communicate()
-
-    def run(self, after: float | None) -> tuple[bool, float]:
-        """Write, and kill the writer some seconds after it began.
-
-        Returns
-        -------
-        is_done : bool
-        seconds : float
-            How long it ran.
-        """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        child = int(self.process.stdout.readline())
-        began = time.monotonic()
-        if after is not None:
-            time.sleep(after)
-            # it may have finished; only its parent may wait for it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        status = int(self.process.stdout.readline())
-        assert status in (0, -signal.SIGKILL)
-        return status == 0, time.monotonic() - began
+        yield run
 
 
 def outcome(what: str, path: Path) -> str:
     """Return the state that a killed write left; fail if it is not an allowed one."""
-    pixels, voxel, said = read(path)
+    pixels, voxel, messages = read(path)
     if what == "overwrite":
-        assert not said
+        assert not messages
         assert np.array_equal(pixels, OLD) or np.array_equal(pixels, NEW)
         return "new" if pixels[0, 0, 0] == 1000 else "old"
     if what == "region":
@@ -179,17 +168,17 @@ def outcome(what: str, path: Path) -> str:
     if what == "edit_header":
         assert set(voxel.values()) in ({1.0}, {2.0}, {3.0})
         np.testing.assert_array_equal(pixels, OLD)
-        assert not said
+        assert not messages
         return f"voxel size {voxel['x']}"
     np.testing.assert_array_equal(pixels[:N], OLD)
     if len(pixels) == 2 * N:
         np.testing.assert_array_equal(pixels[N:], NEW)
-        assert not said
+        assert not messages
         return "appended"
     assert len(pixels) == N
     if path.stat().st_size == 1024 + OLD.nbytes:
         return "old"
-    assert "os.truncate" in said[0]
+    assert "os.truncate" in messages[0]
     assert any("os.truncate" in str(problem) for problem in validate(path))
     with pytest.raises(MrcError, match="killed"):
         to_mrc(NEW[:1], path, append_dim="z")
@@ -217,12 +206,12 @@ def test_killed_writers(tmp_path: Path, what: str, suffix: str) -> None:
         else:
             to_mrc(OLD, path, overwrite=True)
 
-    with Writers(what, path) as writers:
+    with writers(what, path) as run:
         restore()
-        longest = max(writers.run(None)[1] for _ in range(2))
+        longest = max(run(None)[1] for _ in range(2))
         for _ in range(ROUNDS):
             restore()
-            is_done, _ = writers.run(rng.uniform(0, longest))
+            is_done, _ = run(rng.uniform(0, longest))
             outcomes[outcome(what, path) + ", done" * is_done] += 1
             # the next writer of the name succeeds, and removes the temporary files
             with warnings.catch_warnings():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import by_hand
 import numpy as np
 import pytest
 import xarray as xr
-from written import (
+from writes import (
     UNDETERMINED,
     check_plain,
-    check_validity,
+    check_statistics,
     field,
     fields,
     in_chunks,
@@ -21,6 +20,7 @@ from written import (
     labelled,
     noise,
     opened,
+    source,
     statistics,
     stored,
     unwarned,
@@ -31,28 +31,20 @@ from mrc_xarray import MrcError, to_mrc
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "result.mrc"
-
-
 CHUNKS = [None, (2, 3, -1), (3, 4, 5)]
 
 
-@pytest.mark.parametrize("dtype", ["bool", "i1", "i2", "u1", "u2", "i4", "u4", "f2", "f4"])
+@pytest.mark.parametrize("dtype", ["bool", "i2", "u1", "u4", "f2", "f4"])
 @unwarned
 def test_statistics(path: Path, dtype: str) -> None:
     pixels = noise((5, 7, 11), dtype)
     to_mrc(in_chunks(pixels, (2, 3, 5)), path)
-    exact = pixels.astype("f8")
-    expected = exact.min(), exact.max(), exact.mean(), exact.std()
-    assert statistics(path) == pytest.approx(expected, rel=1e-6)
+    check_statistics(path, pixels)
 
 
-@pytest.mark.parametrize("chunks", CHUNKS)
-def test_statistics_of_large_values_that_hardly_differ(path: Path, chunks: Any) -> None:
+def test_statistics_of_large_values_that_hardly_differ(path: Path) -> None:
     pixels = (1e7 + noise((5, 7, 11)) // 16).astype("f4")
-    to_mrc(in_chunks(pixels, chunks), path)
+    to_mrc(in_chunks(pixels, (2, 3, -1)), path)
     exact = pixels.astype("f8")
     assert statistics(path)[2:] == pytest.approx((exact.mean(), exact.std()), rel=1e-6)
 
@@ -63,49 +55,42 @@ def test_statistics_are_of_finite_values(path: Path, chunks: Any, bad: float) ->
     pixels[1] = bad
     pixels[3, 2, 4] = bad
     to_mrc(in_chunks(pixels, chunks), path)
-    exact = pixels[np.isfinite(pixels)].astype("f8")
-    expected = exact.min(), exact.max(), exact.mean(), exact.std()
-    assert statistics(path) == pytest.approx(expected, rel=1e-6)
-    # mrcfile finds any statistics wrong where there is a NaN
+    check_statistics(path, pixels)
+    # mrcfile finds all statistics wrong if a pixel is NaN
     check_plain(path, pixels, valid=False)
 
 
-@pytest.mark.parametrize(("bad", "statistics_"), [(NAN, True), (INF, "quick")])
-def test_statistics_of_no_finite_value_are_undetermined(
-    path: Path, bad: float, statistics_: Any
+@pytest.mark.parametrize(
+    ("pixels", "statistics_"),
+    [
+        (np.full((2, 3, 4), NAN, "f4"), True),
+        (np.full((2, 3, 4), INF, "f4"), "quick"),
+        (noise((3, 4, 5), "c8"), True),
+        (noise((3, 4, 5), "c8"), "quick"),
+        (noise((3, 4, 5)), False),
+    ],
+)
+@kinds
+def test_statistics_that_are_undetermined(
+    tmp_path: Path, pixels: Any, statistics_: Any, suffix: str
 ) -> None:
-    to_mrc(np.full((2, 3, 4), bad, "f4"), path, statistics=statistics_)
-    assert statistics(path) == UNDETERMINED
-
-
-@pytest.mark.parametrize("statistics_", [True, "quick"])
-def test_statistics_of_complex_data_are_undetermined(path: Path, statistics_: Any) -> None:
-    pixels = noise((3, 4, 5), "c8")
+    path = tmp_path / f"a{suffix}"
     to_mrc(pixels, path, statistics=statistics_)
     assert statistics(path) == UNDETERMINED
-    check_plain(path, pixels)
+    if suffix == ".mrc" and np.isfinite(pixels).all():
+        check_plain(path, pixels)
 
 
-@pytest.mark.parametrize("chunks", [None, (2, 3, -1)])
-@kinds
+@pytest.mark.parametrize(
+    ("chunks", "suffix"), [(None, ".mrc"), ((2, 3, -1), ".mrc"), (2, ".mrcz")]
+)
 def test_quick_statistics_are_of_the_first_section(
     tmp_path: Path, chunks: Any, suffix: str
 ) -> None:
     pixels = noise((5, 7, 11), "i2")
     path = tmp_path / f"result{suffix}"
     to_mrc(in_chunks(pixels, chunks), path, statistics="quick")
-    exact = pixels[0].astype("f8")
-    expected = exact.min(), exact.max(), exact.mean(), exact.std()
-    assert statistics(path) == pytest.approx(expected, rel=1e-6)
-
-
-@kinds
-def test_no_statistics(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"result{suffix}"
-    to_mrc(noise((3, 4, 5)), path, statistics=False)
-    assert statistics(path) == UNDETERMINED
-    if suffix == ".mrc":
-        check_validity(path)
+    check_statistics(path, pixels[0])
 
 
 def test_statistics_are_of_what_is_stored(path: Path) -> None:
@@ -119,25 +104,10 @@ def test_statistics_are_of_what_is_stored(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "cast"),
-    [
-        (">f8", "mode=2"), ("i8", "mode="), ("c16", "mode=4"), ("U3", "astype"),
-        ("M8[s]", "astype"), ("O", "astype"), ("i2,i2", "astype"),
-    ],
-)  # fmt: skip
-def test_dtypes_that_no_mode_holds(path: Path, dtype: str, cast: str) -> None:
-    pixels = np.zeros((2, 3, 4), dtype)
-    with pytest.raises(MrcError, match=cast) as caught:
-        to_mrc(pixels, path)
-    assert pixels.dtype.name in str(caught.value) or str(pixels.dtype) in str(caught.value)
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
     ("given", "mode", "code"),
     [
-        ("f8", 2, "f4"), ("f4", 12, "f2"), ("c16", 4, "c8"), ("u8", 6, "u2"), ("f4", 0, "i1"),
-        ("u1", 1, "i2"), ("bool", 2, "f4"), ("i8", 2, "f4"), ("u2", 12, "f2"), (">i4", 1, "i2"),
+        ("f8", 2, "f4"), ("c16", 4, "c8"), ("f4", 0, "i1"), ("bool", 2, "f4"), ("u2", 12, "f2"),
+        (">i4", 1, "i2"),
     ],
 )  # fmt: skip
 def test_casts_on_request(path: Path, given: str, mode: int, code: str) -> None:
@@ -148,35 +118,9 @@ def test_casts_on_request(path: Path, given: str, mode: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype", "mode", "expected"),
-    [
-        ([1.4, 1.6, -1.4, -1.6], "f4", 1, [1, 2, -1, -2]),
-        ([127.4, -128.4, 0, 0], "f8", 0, [127, -128, 0, 0]),
-        ([65535.4, -0.4, 0.6, 2], "f8", 6, [65535, 0, 1, 2]),
-        ([2**24, -(2**24), 0, 0], "i8", 2, [2**24, -(2**24), 0, 0]),
-        ([NAN, INF, -INF, 0], "f8", 2, [NAN, INF, -INF, 0]),
-        ([65504, -65504, 0, 0], "f8", 12, [65504, -65504, 0, 0]),
-    ],
+    ("dtype", "value", "mode", "limit"),
+    [("i4", 65536, 6, "65535"), ("f4", NAN, 1, "32767"), ("c16", 1e39j, 4, "e")],
 )
-def test_values_after_a_cast(
-    path: Path, values: Any, dtype: str, mode: int, expected: Any
-) -> None:
-    to_mrc(np.array([values], dtype), path, mode=mode)
-    codes = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-    assert stored(path) == np.array([expected], codes[mode]).tobytes()
-
-
-OUT_OF_RANGE = [
-    ("i2", 128, 0, "127"), ("i2", -129, 0, "-128"), ("u1", 16, 101, "15"), ("i2", -1, 101, "0"),
-    ("i4", 65536, 6, "65535"), ("f4", -1, 6, "0"), ("f4", 127.6, 0, "127"),
-    ("f8", 2.0**31, 7, "2147483647"), ("f4", 2.0**32, 8, "4294967295"), ("f8", 1e39, 2, "e"),
-    ("f4", 70000, 12, "65504"), ("f4", NAN, 1, "32767"), ("f8", -INF, 0, "-128"),
-    ("c8", 40000j, 3, "32767"), ("c16", 1e39j, 4, "e"), ("c8", complex(NAN, 0), 3, "32767"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("dtype", "value", "mode", "limit"), OUT_OF_RANGE)
-@unwarned
 def test_values_out_of_range_are_refused(
     path: Path, dtype: str, value: Any, mode: int, limit: str
 ) -> None:
@@ -184,23 +128,14 @@ def test_values_out_of_range_are_refused(
     pixels[2, 3, 4] = value
     with pytest.raises(MrcError, match=limit) as caught:
         to_mrc(in_chunks(pixels, (1, 2, -1)), path, mode=mode)
-    part = abs(value.imag or value.real)
-    assert re.search(rf"{part:g}|{part:.0f}".replace("+", r"\+"), str(caught.value))
+    assert f"{abs(value.imag or value.real):g}" in str(caught.value)
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", [1, 2])
-def test_complex_data_are_not_made_real(path: Path, mode: int) -> None:
-    with pytest.raises(MrcError, match="complex"):
-        to_mrc(noise((4, 5), "c8"), path, mode=mode)
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("mode", [5, 1001, "int16", 16])
-def test_unknown_modes_are_refused(path: Path, mode: Any) -> None:
-    """Mode 16 is one of the unknown: the data are not RGB."""
-    with pytest.raises((MrcError, TypeError), match="mode"):
-        to_mrc(np.zeros((4, 5), "u1"), path, mode=mode)
+@pytest.mark.parametrize(("dtype", "mode"), [("f8", None), ("c8", 1), ("u1", 5), ("u1", "int16")])
+def test_modes_that_do_not_fit_are_refused(path: Path, dtype: str, mode: Any) -> None:
+    with pytest.raises(MrcError, match=r"(?i)mode"):
+        to_mrc(np.zeros((4, 5), dtype), path, mode=mode)
     assert not path.exists()
 
 
@@ -213,22 +148,19 @@ def test_unsigned_bytes_have_imods_flag(path: Path, byteorder: str, order: str) 
     assert field(path, "mode", order) == 0
     assert field(path, "imod_stamp", order) == by_hand.IMOD_STAMP
     assert field(path, "imod_flags", order) & 1 == 0
-    # an unsigned byte is a signed one to mrcfile, which so finds the statistics wrong
+    # mrcfile takes bytes as signed, and the statistics as wrong
     check_plain(path, pixels.view("i1"), order, valid=False)
     ds = opened(path)
     assert ds.data.dtype == np.uint8
     np.testing.assert_array_equal(ds.data, pixels)
-    # IMOD's stamp without flag 4 would turn the sign of ORIGIN
+    # IMOD's stamp without flag 4 would change the sign of ORIGIN
     for dim in "xyz":
         assert ds[dim].values[0] == first[dim]
 
 
-def test_signed_bytes_have_no_imod_stamp_that_says_otherwise(path: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source.mrc"
-    pixels = noise((3, 4, 5), "u1")
+def test_signed_bytes_have_no_imod_stamp(path: Path, tmp_path: Path) -> None:
     more = {"imod_stamp": by_hand.IMOD_STAMP, "imod_flags": 4, "origin": (1, 2, 3)}
-    source.write_bytes(by_hand.header(pixels.shape, 0, **more) + pixels.tobytes())
-    data = opened(source).data
+    data = source(tmp_path, noise((3, 4, 5), "u1"), mode=0, **more).data
     assert data.dtype == np.uint8
     signed = (data.astype("i2") - 128).astype("i1")
     to_mrc(signed, path)
@@ -238,12 +170,11 @@ def test_signed_bytes_have_no_imod_stamp_that_says_otherwise(path: Path, tmp_pat
     assert [ds[dim].item(0) for dim in "xyz"] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("nx", [1, 7, 8])
-@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize(
+    ("nx", "chunks"), [(1, None), (7, (2, 3, -1)), (7, (3, 4, 5)), (8, (3, 4, 5))]
+)
 def test_four_bits(path: Path, nx: int, chunks: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 16, (5, 7, nx), "u1")
-    if chunks:
-        chunks = tuple(min(c, n) for c, n in zip(chunks, pixels.shape, strict=True))
     to_mrc(in_chunks(pixels.astype("f4"), chunks), path, mode=101)
     assert field(path, "mode") == 101
     np.testing.assert_array_equal(opened(path).data, pixels)
@@ -264,8 +195,10 @@ def test_complex_integers(path: Path, byteorder: str, order: str, dtype: str, ch
     np.testing.assert_array_equal(opened(path).data, pixels)
 
 
-@pytest.mark.parametrize("dims", [("y", "x", "rgb"), ("image", "y", "x", "rgb")])
-@pytest.mark.parametrize(("mode", "chunked"), [(None, True), (16, False)])
+@pytest.mark.parametrize(
+    ("dims", "mode", "chunked"),
+    [(("y", "x", "rgb"), None, True), (("image", "y", "x", "rgb"), 16, False)],
+)
 @unwarned
 def test_rgb(path: Path, dims: Any, mode: int | None, chunked: bool) -> None:
     pixels = noise((2, 4, 5, 3)[-len(dims) :], "u1")

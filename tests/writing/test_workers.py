@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import dask.array as da
-import mrcfile
-import mrcz
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from writes import PIXELS, Array, kinds, names, read, volume
+from writes import PIXELS, Array, check_pixels, check_statistics, kinds, names, read, volume
 
 from mrc_xarray import to_mrc
 
@@ -25,16 +23,8 @@ MiB = 1024**2
 
 
 def check(path: Path, pixels: Array) -> None:
-    """Compare with mrcfile or mrcz."""
-    if path.suffix == ".mrcz":
-        np.testing.assert_array_equal(np.squeeze(mrcz.readMRC(path)[0]), pixels)
-        return
-    with mrcfile.open(path) as file:
-        np.testing.assert_array_equal(file.data, pixels)
-        assert file.header.dmin == pixels.min()
-        assert file.header.dmax == pixels.max()
-        assert file.header.dmean == pytest.approx(pixels.mean(dtype="f8"), rel=1e-6)
-        assert file.header.rms == pytest.approx(pixels.std(dtype="f8"), rel=1e-6)
+    check_pixels(path, pixels)
+    check_statistics(path, pixels)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:

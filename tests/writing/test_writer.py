@@ -20,7 +20,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written import (
+from writes import (
     ORDERS,
     Array,
     check_plain,
@@ -52,11 +52,6 @@ UNITS = {"angstrom": 1.0, "nm": 10.0, "pm": 0.01, "um": 1e4}
 STACK = noise((3, 4, 5))
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "result.mrc"
-
-
 LAYOUTS = [
     ("y", "x"),
     ("image", "y", "x"),
@@ -65,7 +60,6 @@ LAYOUTS = [
     *itertools.permutations("zyx"),
 ]
 LEAST = {"image": 2, "channel": 2}
-CHUNKINGS = ("numpy", "sections", "rows", "columns", "pairs", "everything")
 
 
 class Case(NamedTuple):
@@ -95,20 +89,15 @@ def cases(draw: st.DrawFn) -> Case:
     scaled = [{a: length / UNITS[units] for a, length in of.items()} for of in (voxel, first)]
     data = labelled(pixels, dims, *scaled, units)
 
-    sizes = dict.fromkeys(dims, -1)
-    match draw(st.sampled_from(CHUNKINGS)):
-        case "sections":
-            sizes |= dict.fromkeys(dims[:-2], 1)
-        case "rows":
-            sizes[dims[-2]] = 2
-        case "columns":
-            sizes[dims[-1]] = 2
-        case "pairs":
-            sizes |= dict.fromkeys(dims[:-2], 2)
-        case "everything":
-            sizes = {dim: draw(st.integers(1, 3)) for dim in dims}
-        case "numpy":
-            sizes = {}
+    chunkings = {
+        "numpy": {},
+        "sections": dict.fromkeys(dims[:-2], 1),
+        "rows": {dims[-2]: 2},
+        "columns": {dims[-1]: 2},
+        "pairs": dict.fromkeys(dims[:-2], 2),
+        "everything": {dim: draw(st.integers(1, 3)) for dim in dims},
+    }
+    sizes = chunkings[draw(st.sampled_from(sorted(chunkings)))]
     data = data.chunk(sizes) if sizes else data
     return Case(pixels, data, voxel, units, draw(st.sampled_from(sorted(ORDERS))), suffix)
 
@@ -172,7 +161,6 @@ def test_every_dtype_has_its_mode(path: Path, dtype: str) -> None:
     [
         lambda pixels: np.asfortranarray(pixels),
         lambda pixels: pixels.astype(">f4"),
-        lambda pixels: pixels.astype("<f4"),
         lambda pixels: np.repeat(pixels, 2, axis=2)[:, :, ::2],
         lambda pixels: np.ascontiguousarray(pixels[::-1, ::-1, ::-1])[::-1, ::-1, ::-1],
         lambda pixels: np.moveaxis(np.moveaxis(pixels, 0, 2).copy(), 2, 0),
@@ -188,21 +176,18 @@ def test_any_order_in_memory(path: Path, twist: Any, chunked: bool) -> None:
     assert stored(path) == pixels.tobytes()
 
 
-def test_data_of_any_kind(tmp_path: Path) -> None:
-    pixels = noise((3, 4, 5))
-    array = labelled(pixels, ("z", "y", "x"))
-    writers = {
-        "array": lambda path: to_mrc(array, path),
-        "dataset": lambda path: to_mrc(array.to_dataset(name="density"), path),
-        "accessor": lambda path: array.mrc.to_file(path),
-        "dataset's accessor": lambda path: array.to_dataset(name="d").mrc.to_file(str(path)),
-        "options": lambda path: array.mrc.to_file(path, mode=2, labels=["by hand"]),
-    }
-    for name, write in writers.items():
-        path = tmp_path / f"{name}.mrc"
-        write(path)
-        assert stored(path) == pixels.tobytes()
-        assert opened(path).mrc.voxel_size == pytest.approx({"z": 2.5, "y": 2.5, "x": 2.5})
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda array, path: to_mrc(array.to_dataset(name="density"), path),
+        lambda array, path: array.mrc.to_file(path, mode=2, labels=["by hand"]),
+        lambda array, path: array.to_dataset(name="d").mrc.to_file(str(path)),
+    ],
+)
+def test_data_of_any_kind(path: Path, write: Any) -> None:
+    write(labelled(STACK), path)
+    assert stored(path) == STACK.tobytes()
+    assert opened(path).mrc.voxel_size == pytest.approx({"z": 2.5, "y": 2.5, "x": 2.5})
 
 
 @pytest.mark.parametrize(
@@ -226,41 +211,34 @@ def test_arrays_without_labels(path: Path, shape: Any, dims: Any) -> None:
 # what can't be written --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (0, 5), (2, 3, 4, 0)])
-@pytest.mark.parametrize("make", [np.asarray, xr.DataArray])
-def test_shapes_that_are_no_images(path: Path, shape: Any, make: Any) -> None:
-    with pytest.raises(MrcError, match="shape"):
-        to_mrc(make(np.zeros(shape, "f4")), path)
-    assert not path.exists()
+PIXELS = noise((4, 5, 6))
+UNKNOWN = da.from_array(PIXELS)[da.from_array(np.array([True, False, True, True]))]
 
 
-def test_unknown_chunks_are_refused(path: Path) -> None:
-    lazy = da.from_array(noise((4, 5, 6)), chunks=(1, -1, -1))
-    unknown = lazy[da.from_array(np.array([True, False, True, True]), chunks=1)]
-    with pytest.raises(MrcError, match="chunk"):
-        to_mrc(unknown, path)
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("names", [(), ("a", "b")])
-def test_datasets_have_one_variable(path: Path, names: tuple[str, ...]) -> None:
-    ds = xr.Dataset({name: (("y", "x"), noise((4, 5))) for name in names})
-    with pytest.raises(ValueError, match="variable"):
-        to_mrc(ds, path)
-
-
-@pytest.mark.parametrize("data", ["text", None, 5])
-def test_other_objects_are_refused(path: Path, data: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=r"."):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((2, 0, 4), "f4"), "shape"),
+        (xr.DataArray(np.zeros(5, "f4")), "shape"),
+        (xr.DataArray(np.zeros((0, 5), "f4")), "shape"),
+        ("text", "shape"),
+        (None, "shape"),
+        (UNKNOWN, "compute_chunk_sizes"),
+        (xr.Dataset(), "variables"),
+        (xr.Dataset(dict.fromkeys("ab", (("y", "x"), PIXELS[0]))), "variables"),
+        (xr.DataArray(PIXELS, dims=("y", "x", "image")), r"data.transpose\('image', ...\)"),
+        (da.ma.masked_less(da.from_array(PIXELS), 0), "masked"),
+    ],
+)
+def test_data_that_are_no_images_are_refused(path: Path, data: Any, message: str) -> None:
+    with pytest.raises(MrcError, match=message):
         to_mrc(data, path)
     assert not path.exists()
 
 
-def test_masked_data(path: Path) -> None:
+def test_masked_values_in_memory_become_nan(path: Path) -> None:
+    """xarray fills them."""
     pixels = np.ma.masked_less(noise((4, 5)), 0)
-    with pytest.raises(MrcError, match="masked"):
-        to_mrc(da.ma.masked_less(da.from_array(pixels.data), 0), path)
-    # xarray fills arrays in memory
     to_mrc(pixels, path)
     np.testing.assert_array_equal(opened(path).data, pixels.filled(np.nan))
 
@@ -273,39 +251,20 @@ def test_blocks_of_another_shape_are_refused(tmp_path: Path, suffix: str) -> Non
         to_mrc(data, tmp_path / f"a{suffix}")
 
 
-def test_blocks_of_another_type_are_refused(path: Path) -> None:
-    data = da.zeros((4, 5, 6), dtype="i2").map_blocks(lambda b: b + 0.5, dtype="i2")
-    with pytest.raises(MrcError, match="float64, which can't be cast safely to the int16"):
-        to_mrc(data, path)
-
-
-def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MrcError, match="not a regular file"):
-        to_mrc(noise((4, 5)), tmp_path / "pipe", overwrite=True)
-
-
 def test_colons_in_a_name(tmp_path: Path) -> None:
     to_mrc(noise((4, 5)), tmp_path / "a::b.mrc")
     assert os.listdir(tmp_path) == ["a::b.mrc"]
 
 
-def test_rows_and_columns_come_last(path: Path) -> None:
-    data = xr.DataArray(noise((3, 4, 5)), dims=("y", "x", "image"))
-    with pytest.raises(MrcError, match=r"data.transpose\('image', ...\)"):
-        to_mrc(data, path)
-
-
 # files of others --------------------------------------------------------------------------------
-
-
-RealFile = Callable[[str], Path]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["EMD-3197.map", "fei-extended.mrc"])
 @kinds
-def test_real_files(tmp_path: Path, real_file: RealFile, name: str, suffix: str) -> None:
+def test_real_files(
+    tmp_path: Path, real_file: Callable[[str], Path], name: str, suffix: str
+) -> None:
     source = real_file(name)
     path = tmp_path / f"result{suffix}"
     ds = opened(source, chunks={})
@@ -351,12 +310,11 @@ def test_delayed_overwrite_leaves_the_old_file_until_then(path: Path) -> None:
     path.write_bytes(before := by_hand.mrc(STACK))
     delayed = to_mrc(STACK + 1, path, compute=False, overwrite=True)
     assert path.read_bytes() == before
-    (done,) = dask.compute(delayed)
-    assert done is None
+    assert dask.compute(delayed) == (None,)
     check_plain(path, STACK + 1)
 
 
-def test_existing_file_is_not_overwritten_when_it_came_in_the_meantime(path: Path) -> None:
+def test_existing_file_is_not_overwritten_if_it_appears_in_the_meantime(path: Path) -> None:
     delayed = to_mrc(STACK, path, compute=False)
     path.write_bytes(before := by_hand.mrc(STACK + 1))
     with pytest.raises(FileExistsError):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import blosc
-import by_hand
 import dask.array as da
 import mrcfile
 import mrcz
@@ -19,11 +18,20 @@ import pytest
 import rsciio.mrcz
 import xarray as xr
 from mrcz_by_hand import needs_blosc2
-from written import ORDERS, Array, kinds, labels, opened, unwarned
-from written import fields as header_fields
-from written import labelled as with_labels
+from writes import (
+    ORDERS,
+    Array,
+    check_pixels,
+    check_statistics,
+    fields,
+    kinds,
+    labelled,
+    labels,
+    opened,
+    unwarned,
+)
 
-from mrc_xarray import MrcError, MrcWarning, to_mrc
+from mrc_xarray import MrcWarning, to_mrc
 
 CODECS = {"blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
 # what blosc writes into bits 5–7 of its flags
@@ -39,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def poisson(shape: tuple[int, ...], dtype: str = "i2") -> Array:
-    """Return what a counting camera sees, with negative and imaginary parts where there can be."""
+    """Return counts, some of them negative or imaginary if the dtype has such values."""
     pixels = np.random.default_rng(5).poisson(2, shape).astype(dtype)
     if pixels.dtype.kind in "ifc":
         pixels[..., ::3] *= -1
@@ -48,13 +56,8 @@ def poisson(shape: tuple[int, ...], dtype: str = "i2") -> Array:
     return pixels
 
 
-def labelled(pixels: Any, dims: tuple[str, ...], units: str = "angstrom") -> xr.DataArray:
-    """Label with a voxel of 2, 3 and 4 along x, y and z."""
-    return with_labels(pixels, dims, {"x": 2.0, "y": 3.0, "z": 4.0}, units=units)
-
-
-def fields(path: Path, *names: str, byteorder: str = "<") -> list[Any]:
-    return list(header_fields(path, *names, byteorder=byteorder))
+# a voxel of 2, 3 and 4 Å along x, y and z
+VOXEL = {"x": 2.0, "y": 3.0, "z": 4.0}
 
 
 class Chunk:
@@ -67,7 +70,7 @@ class Chunk:
 
 
 def chunks_of(path: Path, byteorder: str = "<") -> list[Chunk]:
-    """Walk over the sections' chunks, which must end where the file does."""
+    """Return the chunk of each section, after a check that the last one ends with the file."""
     raw = path.read_bytes()
     nz, nsymbt, packed = fields(path, "nz", "nsymbt", "packed_bytes", byteorder=byteorder)
     start, found = 1024 + nsymbt, []
@@ -79,24 +82,16 @@ def chunks_of(path: Path, byteorder: str = "<") -> list[Chunk]:
     return found
 
 
-def read_by_mrcz(path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
-    found: tuple[Any, dict[str, Any]] = mrcz.readMRC(path, **options)
-    return found
-
-
 @pytest.mark.parametrize(
     ("dtype", "codec", "byteorder"),
-    [(dtype, "zstd", "little") for dtype in MODES]
-    + [("i2", codec, "big") for codec in CODECS]
-    + [("c8", "lz4", "big")],
+    [(dtype, "zstd", "little") for dtype in MODES] + [("i2", codec, "big") for codec in CODECS],
 )
 @unwarned
 def test_all_types_codecs_and_orders(path: Path, dtype: str, codec: str, byteorder: str) -> None:
     pixels = poisson((3, 48, 64), dtype)
     order = ORDERS[byteorder]
     to_mrc(pixels, path, compressor=codec, byteorder=byteorder)
-    (mode,) = fields(path, "mode", byteorder=order)
-    assert mode == 1000 * CODECS[codec] + MODES[dtype]
+    assert fields(path, "mode", byteorder=order) == (1000 * CODECS[codec] + MODES[dtype],)
     for chunk, section in zip(chunks_of(path, order), pixels, strict=True):
         assert (chunk.version, chunk.typesize) == (2, pixels.itemsize)
         assert chunk.nbytes == section.nbytes
@@ -105,8 +100,8 @@ def test_all_types_codecs_and_orders(path: Path, dtype: str, codec: str, byteord
         assert chunk.flags & 5 == 4
         stored = section.astype(section.dtype.newbyteorder(order))
         assert blosc.decompress(chunk.raw) == stored.tobytes()
-    # it would not guess the order of every codec's MODE
-    found, header = read_by_mrcz(path, endian=ENDIAN[byteorder])
+    # mrcz would not guess the order for every codec
+    found, header = mrcz.readMRC(path, endian=ENDIAN[byteorder])
     np.testing.assert_array_equal(found, pixels)
     assert (header["compressor"], header["backend"]) == (codec, "blosc1")
     ds = opened(path)
@@ -139,8 +134,7 @@ def test_higher_levels_are_smaller(tmp_path: Path) -> None:
 def test_sections_of_any_kind(path: Path, pixels: Array) -> None:
     to_mrc(pixels, path)
     chunks_of(path)
-    found, _ = read_by_mrcz(path)
-    np.testing.assert_array_equal(np.reshape(found, pixels.shape), pixels)
+    check_pixels(path, pixels)
     np.testing.assert_array_equal(opened(path, layout="volume").data, pixels)
 
 
@@ -152,7 +146,6 @@ def test_sections_of_any_kind(path: Path, pixels: Array) -> None:
         ("lz4", "i2"),
         ("lz4hc", "f4"),
         ("zlib", "c8"),
-        ("zstd", "u2"),
         ("zstd", "i4"),
     ],
 )
@@ -160,33 +153,37 @@ def test_sections_of_any_kind(path: Path, pixels: Array) -> None:
 def test_version_5_on_request(path: Path, codec: str, dtype: str) -> None:
     pixels = poisson((3, 48, 64), dtype)
     to_mrc(pixels, path, compressor=f"blosc2:{codec}")
-    assert fields(path, "mode") == [1000 * CODECS[codec] + MODES[dtype]]
+    assert fields(path, "mode") == (1000 * CODECS[codec] + MODES[dtype],)
     assert [chunk.version for chunk in chunks_of(path)] == [5, 5, 5]
-    found, header = read_by_mrcz(path)
+    found, header = mrcz.readMRC(path)
     np.testing.assert_array_equal(found, pixels)
     assert header["backend"] == "blosc2"
     np.testing.assert_array_equal(opened(path).data, pixels)
 
 
 @needs_blosc2
-@pytest.mark.parametrize("shape", [(2, 17, 23), (2, 1, 1)])
-@pytest.mark.parametrize("dtype", ["f4", "c8"])
+@pytest.mark.parametrize(("shape", "dtype"), [((2, 17, 23), "c8"), ((2, 1, 1), "f4")])
 def test_version_5_of_small_sections(path: Path, shape: Any, dtype: str) -> None:
     pixels = poisson(shape, dtype)
     to_mrc(pixels, path, compressor="blosc2:zstd")
     np.testing.assert_array_equal(opened(path).data, pixels)
 
 
-@pytest.mark.parametrize("compressor", ["snappy", "", "blosc2:gzip"])
-def test_unknown_compressors_are_refused(path: Path, compressor: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"compressor|snappy"):
-        to_mrc(poisson((3, 4, 5)), path, compressor=compressor)
-    assert not path.exists()
-
-
-def test_four_bits_are_not_compressed(path: Path) -> None:
-    with pytest.raises(MrcError, match="101"):
-        to_mrc(np.zeros((3, 4, 6), "u1"), path, mode=101)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compressor": "snappy"}, "snappy"),
+        ({"compressor": "blosc2:gzip"}, "compressor is 'blosc2:gzip'"),
+        ({"mode": 101}, "mode 101 can't be compressed"),
+        ({"metadata": {"x": object()}}, "the metadata can't be written as JSON"),
+        ({"metadata": {1j: 2}}, "the metadata can't be written as JSON"),
+        ({"metadata": "text"}, "dictionary"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused(path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_mrc(np.zeros((3, 4, 6), "u1"), path, **options)
     assert not path.exists()
 
 
@@ -196,7 +193,7 @@ def test_unsigned_bytes(path: Path) -> None:
     to_mrc(pixels, path, mode=0)
     assert opened(path).data.dtype == np.uint8
     np.testing.assert_array_equal(opened(path).data, pixels)
-    np.testing.assert_array_equal(read_by_mrcz(path)[0].view("u1"), pixels)
+    np.testing.assert_array_equal(mrcz.readMRC(path)[0].view("u1"), pixels)
 
 
 # the header -------------------------------------------------------------------------------------
@@ -222,30 +219,20 @@ def test_header_from_labels(
     path: Path, dims: Any, shape: Any, n: Any, m: Any, ispg: int, cella: Any, seen: Any,
 ) -> None:  # fmt: skip
     pixels = poisson(shape)
-    data = labelled(pixels, dims)
-    if shape[0] == 1:
-        data["z"].attrs["spacing"] = 4.0
-    order = ">"
+    data = labelled(pixels, dims, VOXEL)
     to_mrc(data, path, byteorder="big")
 
-    found = fields(path, "nx", "ny", "nz", "mx", "my", "mz", "ispg", byteorder=order)
-    assert tuple(found) == (*n, *m, ispg)
-    (cell,) = fields(path, "cella", byteorder=order)
-    assert cell[: len(cella)] == cella
-    found = fields(path, "nversion", "map", "cellb", "mapc", "mapr", "maps", byteorder=order)
-    assert found == [20141, b"MAP ", (90, 90, 90), 1, 2, 3]
-    assert path.read_bytes()[212:214] == by_hand.STAMPS[order][:2]
-    assert fields(path, "dmin", "dmax", "dmean", "rms", byteorder=order) == pytest.approx(
-        [pixels.min(), pixels.max(), pixels.mean(), pixels.std()]
-    )
-    chunks_of(path, order)
+    found = fields(path, "nx", "ny", "nz", "mx", "my", "mz", "ispg", byteorder=">")
+    assert found == (*n, *m, ispg)
+    assert fields(path, "cella", byteorder=">")[0][: len(cella)] == cella
+    found = fields(path, "nversion", "map", "cellb", "mapc", "mapr", "maps", byteorder=">")
+    assert found == (20141, b"MAP ", (90, 90, 90), 1, 2, 3)
+    check_statistics(path, pixels, ">")
+    chunks_of(path, ">")
 
-    images, header = read_by_mrcz(path, endian="be")
-    if isinstance(seen, list):
-        assert isinstance(images, list)
-        assert [image.shape for image in images] == seen
-    else:
-        assert images.shape == seen
+    images, header = mrcz.readMRC(path, endian="be")
+    shapes = [image.shape for image in images] if isinstance(images, list) else images.shape
+    assert shapes == seen
     np.testing.assert_array_equal(np.reshape(images, shape), pixels)
     assert header["pixelsize"][1:] == pytest.approx([3, 2])
     if dims[0] == "z":
@@ -253,7 +240,7 @@ def test_header_from_labels(
 
     ds = opened(path)
     assert ds.data.dims == dims
-    assert ds.mrc.voxel_size == {dim: {"x": 2, "y": 3, "z": 4}[dim] for dim in data.coords}
+    assert ds.mrc.voxel_size == {dim: VOXEL[str(dim)] for dim in data.coords}
     np.testing.assert_array_equal(ds.data, pixels)
 
 
@@ -261,8 +248,8 @@ def test_header_from_labels(
 def test_mrcz_and_rosettasciio_see_the_pixel_size(path: Path, units: str, scale: float) -> None:
     pixels = poisson((3, 4, 5))
     # rosettasciio reads no file without JSON
-    to_mrc(labelled(pixels, ("z", "y", "x")), path, metadata={"a": 1})
-    _, header = read_by_mrcz(path, pixelunits=units)
+    to_mrc(labelled(pixels, voxel=VOXEL), path, metadata={"a": 1})
+    _, header = mrcz.readMRC(path, pixelunits=units)
     assert header["pixelsize"] == pytest.approx(np.array([4, 3, 2]) * scale)
     (signal,) = rsciio.mrcz.file_reader(str(path))
     np.testing.assert_array_equal(signal["data"], pixels)
@@ -277,22 +264,21 @@ def test_voltage_c3_and_gain(tmp_path: Path, suffix: str) -> None:
         byteorder="big",
     )  # fmt: skip
     found = fields(path, "voltage", "c3", "gain", byteorder=">")
-    assert found == pytest.approx([300, 2.7, 1.25])
-    _, header = read_by_mrcz(path, endian="be")
-    assert [header[key] for key in ("voltage", "C3", "gain")] == found
+    assert found == pytest.approx((300, 2.7, 1.25))
+    _, header = mrcz.readMRC(path, endian="be")
+    assert [header[key] for key in ("voltage", "C3", "gain")] == list(found)
     attrs = opened(path).data.attrs
-    assert [attrs[key] for key in ("voltage_kV", "c3_mm", "gain_e_per_DN")] == found
+    assert [attrs[key] for key in ("voltage_kV", "c3_mm", "gain_e_per_DN")] == list(found)
 
 
 def test_voltage_is_carried_over_and_overridden(path: Path, tmp_path: Path) -> None:
     source = tmp_path / "source.mrcz"
     mrcz.writeMRC(poisson((3, 4, 5)), source, compressor="lz4", voltage=200.0, C3=1.5, gain=2.0)
-    data = (opened(source, chunks={}).data + 1).compute()
-    to_mrc(data, path, gain=3)
-    assert fields(path, "voltage", "c3", "gain") == [200, 1.5, 3]
+    to_mrc(opened(source).data + 1, path, gain=3)
+    assert fields(path, "voltage", "c3", "gain") == (200, 1.5, 3)
 
 
-def test_mrcz_label_is_of_an_mrcz_alone(path: Path, tmp_path: Path) -> None:
+def test_only_an_mrcz_has_the_mrcz_label(path: Path, tmp_path: Path) -> None:
     source, plain = tmp_path / "source.mrcz", tmp_path / "plain.mrc"
     mrcz.writeMRC(poisson((3, 4, 5)), source, compressor="lz4")
     to_mrc(opened(source), plain)
@@ -303,21 +289,9 @@ def test_mrcz_label_is_of_an_mrcz_alone(path: Path, tmp_path: Path) -> None:
     assert [label for label in labels(again) if label.startswith("MRCZ")] == ["MRCZ0.6.0"]
 
 
-@unwarned
-def test_ten_old_labels_leave_room(path: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source.mrc"
-    old = tuple(b"old %d" % k for k in range(10))
-    source.write_bytes(by_hand.mrc(poisson((3, 4, 5)), labels=old))
-    to_mrc(opened(source), path)
-    found = labels(path)
-    assert len(found) == 10
-    assert found[0] == "MRCZ0.6.0"
-    np.testing.assert_array_equal(read_by_mrcz(path)[0], poisson((3, 4, 5)))
-
-
 @kinds
 def test_layouts_from_mrcz_and_back(tmp_path: Path, suffix: str) -> None:
-    """What mrcz wrote is written so that mrcz returns it as before."""
+    """mrcz reads the same from the copy of a file that it wrote."""
     for name, given in {
         "array": poisson((3, 4, 5)),
         "channels": [*poisson((3, 2, 4, 5))],
@@ -325,7 +299,7 @@ def test_layouts_from_mrcz_and_back(tmp_path: Path, suffix: str) -> None:
         source, path = tmp_path / f"{name} source.mrcz", tmp_path / f"{name}{suffix}"
         mrcz.writeMRC(given, source, compressor="zstd", pixelsize=[3.0, 2.0, 1.0], pixelunits="nm")
         to_mrc(opened(source), path, compressor="lz4")
-        found, header = read_by_mrcz(path)
+        found, header = mrcz.readMRC(path)
         assert type(found) is type(given)
         np.testing.assert_array_equal(found, given)
         assert header["pixelsize"][1:] == pytest.approx([20, 10])
@@ -362,7 +336,7 @@ def test_metadata(tmp_path: Path, name: str, suffix: str) -> None:
     assert exttyp == b"json"
     text = json.loads(path.read_bytes()[1024 : 1024 + nsymbt].decode("utf-8"))
     assert {key: text[key] for key in stored} == stored
-    found, header = read_by_mrcz(path, slices=0)
+    found, header = mrcz.readMRC(path, slices=0)
     np.testing.assert_array_equal(found, pixels)
     assert {key: header[key] for key in stored} == stored
     metadata = opened(path).mrc.metadata
@@ -371,19 +345,11 @@ def test_metadata(tmp_path: Path, name: str, suffix: str) -> None:
         np.testing.assert_array_equal(mrcfile.read(path), pixels)
 
 
-@pytest.mark.parametrize("bad", [{"x": object()}, {1j: 2}, "text", 5])
-def test_bad_metadata_are_refused(path: Path, bad: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"metadata|dictionary|iterable|mapping"):
-        to_mrc(poisson((3, 4, 5)), path, metadata=bad)
-    assert not path.exists()
-
-
 def test_metadata_are_merged_over_the_sources(path: Path, tmp_path: Path) -> None:
     source = tmp_path / "source.mrcz"
     mrcz.writeMRC(poisson((3, 4, 5)), source, compressor="lz4", meta={"a": 1, "b": {"c": 2}})
-    data = (opened(source, chunks={}).data + 1).compute()
-    to_mrc(data, path, metadata={"b": 3, "d": [4]})
-    _, header = read_by_mrcz(path)
+    to_mrc(opened(source).data + 1, path, metadata={"b": 3, "d": [4]})
+    _, header = mrcz.readMRC(path)
     assert (header["a"], header["b"], header["d"]) == (1, 3, [4])
     again = path.with_name("again.mrcz")
     to_mrc(opened(path), again)
@@ -391,8 +357,7 @@ def test_metadata_are_merged_over_the_sources(path: Path, tmp_path: Path) -> Non
     assert (metadata["a"], metadata["b"], metadata["d"]) == (1, 3, [4])
 
 
-def test_extended_header_by_argument_stands(tmp_path: Path) -> None:
-    """Instead of JSON, which is what an MRCZ has there otherwise."""
+def test_extended_header_by_argument_replaces_json(tmp_path: Path) -> None:
     source, path = tmp_path / "a.mrcz", tmp_path / "b.mrcz"
     pixels = np.arange(60, dtype="i2").reshape(3, 4, 5)
     to_mrc(pixels, source, metadata={"who": "me"})
@@ -400,9 +365,6 @@ def test_extended_header_by_argument_stands(tmp_path: Path) -> None:
         to_mrc(xr.open_dataarray(source, engine="mrc"), path, extended_header=("CCP4", b"X" * 80))
     assert path.read_bytes()[1024:1104] == b"X" * 80
     np.testing.assert_array_equal(mrcz.readMRC(str(path))[0], pixels)
-
-
-# to plain, and from it --------------------------------------------------------------------------
 
 
 # order and settings -----------------------------------------------------------------------------
@@ -423,10 +385,10 @@ def test_sections_are_in_order_whatever_finishes_first(path: Path) -> None:
 
     lazy = da.from_array(pixels, chunks=(1, -1, -1)).map_blocks(late, meta=pixels[:0])
     to_mrc(lazy, path)
-    np.testing.assert_array_equal(read_by_mrcz(path)[0], pixels)
+    np.testing.assert_array_equal(mrcz.readMRC(path)[0], pixels)
 
 
-@pytest.mark.parametrize("chunks", [(1, -1, -1), (4, 5, -1), (3, 5, 7)])
+@pytest.mark.parametrize("chunks", [(1, -1, -1), (3, 5, 7)])
 def test_bytes_do_not_depend_on_chunks(path: Path, tmp_path: Path, chunks: Any) -> None:
     pixels = poisson((7, 20, 30))
     to_mrc(pixels, path)
@@ -440,14 +402,14 @@ def test_bytes_do_not_depend_on_chunks(path: Path, tmp_path: Path, chunks: Any) 
     assert raws[0] == raws[1]
 
 
-def test_settings_of_mrcz_do_no_harm_and_stay(path: Path) -> None:
+def test_threads_and_block_size_that_mrcz_sets(path: Path) -> None:
     before = blosc.set_nthreads(2)
     try:
         blosc.set_blocksize(4096)
         pixels = poisson((6, 256, 256), "f4")
         lazy = da.from_array(pixels, chunks=(1, -1, -1))
         to_mrc(lazy, path)
-        np.testing.assert_array_equal(read_by_mrcz(path)[0], pixels)
+        np.testing.assert_array_equal(mrcz.readMRC(path)[0], pixels)
     finally:
         blosc.set_blocksize(0)
         blosc.set_nthreads(before)

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import dask
 import dask.array as da
@@ -24,7 +23,7 @@ from mrc_xarray import MrcError, to_mrc
 
 @pytest.fixture(params=["threads", pytest.param("cluster", marks=pytest.mark.slow)])
 def anywhere(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Computing in threads of this process, and on workers."""
+    """Compute in threads of this process, or in workers."""
     if request.param == "threads":
         with dask.config.set(scheduler="threads", num_workers=4):
             yield
@@ -40,22 +39,22 @@ def before(request: pytest.FixtureRequest) -> bytes | None:
 
 
 def put(path: Path, content: bytes | None) -> list[str]:
-    """Write what is there before, and return the names in its directory."""
+    """Write the old content, if there is any, and return the names in the directory."""
     if content is not None:
         path.write_bytes(content)
     return names(path.parent)
 
 
-def check_nothing_happened(path: Path, before: bytes | None, listed: list[str]) -> None:
+def check_nothing_changed(path: Path, before: bytes | None, listed: list[str]) -> None:
     assert (path.read_bytes() if path.exists() else None) == before
     assert names(path.parent) == listed
 
 
-# what raises ------------------------------------------------------------------------------------
+# errors ----------------------------------------------------------------------------------------
 
 
 @kinds
-def test_raising_task_leaves_what_was_there(
+def test_failed_task_leaves_the_old_file(
     anywhere: None, tmp_path: Path, suffix: str, before: bytes | None
 ) -> None:
     path = tmp_path / f"volume{suffix}"
@@ -63,36 +62,12 @@ def test_raising_task_leaves_what_was_there(
     with pytest.raises(RuntimeError, match="beyond repair") as caught:
         to_mrc(once(fail), path, overwrite=True)
     assert any("was not written" in note for note in caught.value.__notes__)
-    check_nothing_happened(path, before, listed)
-
-
-@kinds
-def test_value_out_of_range_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"volume{suffix}"
-    listed = put(path, OLD)
-    pixels = PIXELS.astype("f4")
-    pixels[20, 3, 4] = 40000
-    with pytest.raises(MrcError, match="40000") as caught:
-        to_mrc(volume(pixels), path, mode=1, overwrite=True)
-    assert "32767" in str(caught.value)
-    check_nothing_happened(path, OLD, listed)
-
-
-@pytest.mark.parametrize("options", [{"mode": 0}, {"compressor": "none!"}], ids=str)
-def test_bad_arguments_leave_what_was_there(tmp_path: Path, options: dict[str, Any]) -> None:
-    path = tmp_path / "volume.mrc"
-    listed = put(path, OLD)
-    with pytest.raises(ValueError, match=next(iter(options))):
-        to_mrc(PIXELS, path, overwrite=True, **options)
-    check_nothing_happened(path, OLD, listed)
+    check_nothing_changed(path, before, listed)
 
 
 @pytest.mark.parametrize(
     ("suffix", "declared", "real"),
-    [
-        *[(".mrc", "f4", "f8"), (".mrc", "i2", "f4"), (".mrc", "u1", "i1"), (".mrc", "f4", "c8")],
-        *[(".mrc", "i2", "U3"), (".mrcz", "i2", "i4")],
-    ],
+    [(".mrc", "f4", "f8"), (".mrc", "u1", "i1"), (".mrcz", "i2", "U3")],
 )
 def test_block_of_another_type_than_declared_is_an_error(
     tmp_path: Path, suffix: str, declared: str, real: str
@@ -125,7 +100,7 @@ def small_disk() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("suffix", [".mrc", ".mrcz", ".mrc.gz"])
-def test_full_disk_leaves_what_was_there(anywhere: None, small_disk: Path, suffix: str) -> None:
+def test_full_disk_leaves_the_old_file(anywhere: None, small_disk: Path, suffix: str) -> None:
     path = small_disk / f"volume{suffix}"
     listed = put(path, OLD)
     # compression can't make noise smaller; with .gz the disk is full when it is compressed
@@ -135,8 +110,8 @@ def test_full_disk_leaves_what_was_there(anywhere: None, small_disk: Path, suffi
         to_mrc(volume(noise), path, overwrite=True)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.__notes__
-    check_nothing_happened(path, OLD, listed)
-    # all the space is there again
+    check_nothing_changed(path, OLD, listed)
+    # the space is free again
     to_mrc(PIXELS[:16], path, overwrite=True)
     np.testing.assert_array_equal(read(path), PIXELS[:16])
 
@@ -148,7 +123,7 @@ def test_read_only_disk(small_disk: Path, before: bytes | None) -> None:
     with pytest.raises(OSError, match="Read-only") as caught:
         to_mrc(PIXELS, path, overwrite=True)
     assert caught.value.errno == errno.EROFS
-    check_nothing_happened(path, before, listed)
+    check_nothing_changed(path, before, listed)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -191,13 +166,13 @@ def test_file_url_is_as_safe_as_a_path(tmp_path: Path) -> None:
     listed = put(path, OLD)
     with pytest.raises(RuntimeError, match="beyond repair"):
         to_mrc(once(fail), f"file://{path}", overwrite=True)
-    check_nothing_happened(path, OLD, listed)
+    check_nothing_changed(path, OLD, listed)
     to_mrc(PIXELS, f"file://{path}", overwrite=True)
     np.testing.assert_array_equal(read(path), PIXELS)
     assert names(tmp_path) == [path.name]
 
 
-def test_permissions_are_the_old_files_or_the_umask(anywhere: None, tmp_path: Path) -> None:
+def test_permissions_come_from_the_old_file_or_the_umask(anywhere: None, tmp_path: Path) -> None:
     new, old = tmp_path / "new.mrc", tmp_path / "old.mrc"
     old.write_bytes(OLD)
     old.chmod(0o604)
@@ -231,7 +206,7 @@ def test_target_is_old_until_it_is_complete(
 
 
 @kinds
-def test_two_writers_of_one_file_leave_what_one_of_them_wrote(tmp_path: Path, suffix: str) -> None:
+def test_two_writers_of_one_file_leave_the_file_of_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"volume{suffix}"
     versions = [PIXELS, PIXELS[:9] + np.int16(1)]
     meet = threading.Barrier(2)
@@ -263,20 +238,3 @@ def test_file_that_is_read_lazily_is_overwritten(
     ds.data[5:17, ::-1].mrc.to_file(path, overwrite=True)
     np.testing.assert_array_equal(read(path), PIXELS[5:17, ::-1] + np.int16(1))
     assert names(tmp_path) == [path.name]
-
-
-@kinds
-def test_nothing_is_touched_before_it_is_computed(tmp_path: Path, suffix: str) -> None:
-    path, other = tmp_path / f"volume{suffix}", tmp_path / f"other{suffix}"
-    path.write_bytes(OLD)
-    computed: list[int] = []
-    write = to_mrc(volume(PIXELS, computed.append), path, overwrite=True, compute=False)
-    also = to_mrc(PIXELS, other, compute=False)
-    assert computed == []
-    assert names(tmp_path) == [path.name]
-    assert path.read_bytes() == OLD
-    assert dask.compute(write, also) == (None, None)
-    assert sorted(computed) == list(range(len(PIXELS)))
-    for written in (path, other):
-        np.testing.assert_array_equal(read(written), PIXELS)
-    assert names(tmp_path) == sorted([path.name, other.name])

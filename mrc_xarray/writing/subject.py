@@ -1,67 +1,93 @@
-"""What the dimensions of labelled data are, and where their voxels are, in terms of a file."""
+"""The data to be written, and what their labels mean in terms of a file."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.labels.spacing import spacing
 from mrc_xarray.mrc.geometry import AXES, FARTHEST, axis_names, geometry_of
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.pixels.modes import Mode, mode_for
 from mrc_xarray.units import length_unit
+from mrc_xarray.writing.options import WriteOptions
+from mrc_xarray.writing.provenance import Provenance
 
-__all__ = ["Grid", "Roles", "find_grids", "find_roles"]
+__all__ = ["Grid", "Roles", "Subject"]
 
 # dimensions of ours that count sections
 _COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_repeat"}
 
 
 class Roles(NamedTuple):
-    """What each dimension is.
+    """What each dimension is."""
 
-    Attributes
-    ----------
-    kind : {"image", "image_stack", "volume", "volume_stack"}
-    leading : tuple of str
-        Dimensions that count sections.
-    axes : tuple of {"x", "y", "z"}
-        The axes of sections, rows and columns.
-    spatial : dict of str to str
-        The dimension of each of those axes that the layout has.
-    is_rgb : bool
-    """
-
-    kind: str
-    leading: tuple[str, ...]
-    axes: tuple[str, str, str]
-    spatial: dict[str, str]
+    kind: str  # "image", "image_stack", "volume" or "volume_stack"
+    leading: tuple[str, ...]  # the dimensions that count sections
+    axes: tuple[str, str, str]  # of sections, rows and columns
+    spatial: dict[str, str]  # the dimension of each of these axes that the layout has
     is_rgb: bool
 
 
 class Grid(NamedTuple):
-    """Where the voxels are along one axis, in Å.
-
-    Attributes
-    ----------
-    voxel : float or None
-    first : float
-    is_stored : bool
-        Whether a header has fields for everything that the coordinate says.
-    note : str
-        What was assumed.
-    """
+    """Voxel size and first position along one axis, in Å."""
 
     voxel: float | None
     first: float
-    is_stored: bool = True
-    note: str = ""
+    is_stored: bool = True  # whether a header has fields for all that the coordinate contains
+    note: str = ""  # what was assumed
 
 
-def find_roles(data: xr.DataArray) -> Roles:
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The data to be written, and what is known about them."""
+
+    name: str  # of the file, which may determine the layout
+    data: xr.DataArray
+    options: WriteOptions
+    codec: int  # in MODE; 0 for a plain file
+    roles: Roles
+    grids: dict[str, Grid]
+    mode: Mode
+    provenance: Provenance
+    source: Header | None  # of the file that the data were opened from
+    sizes: tuple[int, ...]  # of the dimensions that count sections
+
+    @classmethod
+    def of(cls, data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Subject:
+        """Raise MrcError if no MRC file can have such dimensions, coordinates or dtype."""
+        roles, provenance = _find_roles(data), Provenance.of(data)
+        return cls(
+            name=name,
+            data=data,
+            options=options,
+            codec=codec,
+            roles=roles,
+            grids=_find_grids(data, roles, options.voxel_size, provenance.header),
+            mode=mode_for(data.dtype, options.mode, is_rgb=roles.is_rgb),
+            provenance=provenance,
+            source=provenance.header,
+            sizes=data.shape[: len(roles.leading)],
+        )
+
+    @property
+    def section_numbers(self) -> npt.NDArray[np.integer] | None:
+        """The number of each section in the source; None if that is unknown."""
+        coord, leading = self.data.coords.get("section"), self.data.dims[: len(self.sizes)]
+        if coord is None or set(coord.dims) != set(leading) or coord.dtype.kind not in "iu":
+            return None
+        numbers: npt.NDArray[np.integer] = coord.transpose(*leading).values.reshape(-1)
+        return numbers
+
+
+def _find_roles(data: xr.DataArray) -> Roles:
     """Return what each dimension is, by its name, or by its place if the name is the user's."""
     dims = [str(dim) for dim in data.dims]
     is_rgb = len(dims) > 2 and dims[-1] == "rgb" and data.sizes["rgb"] == 3
@@ -78,33 +104,35 @@ def find_roles(data: xr.DataArray) -> Roles:
             f"the data have the shape ({shape}); accepted: two dimensions or more, none empty"
         )
     *leading, rows, columns = dims
-    named = [dim for dim in (rows, columns) if dim in AXES]
-    row_axis = rows if rows in AXES else next(a for a in "yxz" if a not in named)
-    column_axis = (
-        columns if columns in AXES else next(a for a in "xyz" if a not in (*named, row_axis))
-    )
+    row_axis = rows if rows in AXES else next(a for a in "yxz" if a != columns)
+    column_axis = columns if columns in AXES else next(a for a in AXES if a != row_axis)
     section_axis = next(a for a in AXES if a not in (row_axis, column_axis))
     spatial = {row_axis: rows, column_axis: columns}
-    said = data.attrs.get("mrc_layout")
-
-    kind = "image_stack"
-    if not leading:
-        kind = "image"
-    elif len(leading) == 1:
-        if leading[0] == section_axis or (
-            leading[0] != "image" and said != "image_stack" and (said == "volume" or not named)
-        ):
-            kind = "volume"
-    elif len(leading) == 2 and (
-        leading[1] == section_axis or (said == "volume_stack" and "image" not in leading)
-    ):
-        kind = "volume_stack"
+    kind = _kind(leading, section_axis, data.attrs.get("mrc_layout"), {rows, columns} & set(AXES))
     if kind in ("volume", "volume_stack"):
         spatial[section_axis] = leading[-1]
     return Roles(kind, tuple(leading), (section_axis, row_axis, column_axis), spatial, is_rgb)
 
 
-def find_grids(
+def _kind(leading: list[str], section_axis: str, layout: object, named: set[str]) -> str:
+    """Return the kind of data; `layout` is that of the source, `named` the names in x, y, z."""
+    match leading:
+        case []:
+            return "image"
+        case [dim] if dim == section_axis:
+            return "volume"
+        case ["image"]:
+            return "image_stack"
+        case [_] if layout == "volume" or not (named or layout == "image_stack"):
+            return "volume"
+        case [_, dim] if dim == section_axis:
+            return "volume_stack"
+        case [_, _] if layout == "volume_stack" and "image" not in leading:
+            return "volume_stack"
+    return "image_stack"
+
+
+def _find_grids(
     data: xr.DataArray,
     roles: Roles,
     voxel_size: float | Mapping[str, float] | None,
@@ -112,14 +140,7 @@ def find_grids(
 ) -> dict[str, Grid]:
     """Return where the voxels are, for the spatial axes and those that were selected away.
 
-    Parameters
-    ----------
-    data : DataArray
-    roles : Roles
-    voxel_size : float, mapping of str to float, or None
-        The user's, in Å, which overrides coordinates.
-    header : Header or None
-        The header that the data were opened with.
+    `voxel_size`, in Å, overrides coordinates. `header` is the one that the data were opened with.
     """
     if isinstance(voxel_size, Mapping):
         given = {str(dim): float(step) for dim, step in voxel_size.items()}
@@ -191,7 +212,7 @@ def _stored_spacing(coord: xr.DataArray, dim: str, header: Header | None) -> Any
     stored = coord.attrs.get("spacing")
     if coord.size > 1 or header is None or dim not in axis_names(header):
         return stored
-    # the position of averaged voxels lies between positions of the file
+    # the position of averaged voxels is between positions of the file
     geometry = geometry_of(header, (dim,))
     unit = length_unit(coord.attrs.get("units"))
     if dim not in geometry.voxel or unit is None:
