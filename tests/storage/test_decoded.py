@@ -254,15 +254,15 @@ def test_folder_that_a_worker_lacks(tmp_path: Path) -> None:
 def test_a_section_is_not_read_before_it_is_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = decoded._Decoding._add
+    add = decoded.Decoding._add
     is_adding, may_add = threading.Event(), threading.Event()
 
-    def add_slowly(self: decoded._Decoding, piece: bytes) -> None:
+    def add_slowly(self: decoded.Decoding, piece: bytes) -> None:
         is_adding.set()
         assert may_add.wait(20)
         add(self, piece)
 
-    monkeypatch.setattr(decoded._Decoding, "_add", add_slowly)
+    monkeypatch.setattr(decoded.Decoding, "_add", add_slowly)
     path = tmp_path / "volume.mrc.gz"
     path.write_bytes(gzip.compress(BYTES))
     data = opened(path)
@@ -276,15 +276,15 @@ def test_a_section_is_not_read_before_it_is_added(
 
 
 def test_interrupted_piece_is_added_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add, n_calls = decoded._Decoding._add, []
+    add, n_calls = decoded.Decoding._add, []
 
-    def interrupted(self: decoded._Decoding, piece: bytes) -> None:
+    def interrupted(self: decoded.Decoding, piece: bytes) -> None:
         add(self, piece)
         n_calls.append(1)
         if len(n_calls) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(decoded._Decoding, "_add", interrupted)
+    monkeypatch.setattr(decoded.Decoding, "_add", interrupted)
     path = tmp_path / "volume.mrc.gz"
     pixels = np.random.default_rng(4).integers(0, 9, (10, 512, 1024), "i2")
     path.write_bytes(gzip.compress(by_hand.mrc(pixels), 1))
