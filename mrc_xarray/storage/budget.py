@@ -180,7 +180,7 @@ def _memory(limits: Limits) -> int:
     module = sys.modules.get("distributed.worker")
     workers = module.Worker._instances if module is not None else ()
     running = [w.memory_manager for w in workers if w.status.name not in ("closed", "failed")]
-    shares = [w.memory_limit // _SHARE_OF_WORKER for w in running if w.memory_limit]
+    shares: list[int] = [w.memory_limit // _SHARE_OF_WORKER for w in running if w.memory_limit]
     return min([limits.memory, *shares])
 
 

@@ -7,36 +7,23 @@ import lzma
 import os
 import re
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.decoders import Decoder, MemberDecoder, isal, open_archive
 from mrc_xarray.suffixes import CODECS_BY_SUFFIX, READ_ONLY_CODECS
 
-__all__ = [
-    "CODECS",
-    "begins_stream",
-    "codec_of",
-    "decoder",
-    "encoder",
-]
+__all__ = ["CODECS", "begins_stream", "codec_of", "decoder", "encoder"]
 
 
 class Codec(NamedTuple):
-    """A codec of compressed streams.
+    """A codec of compressed streams."""
 
-    Attributes
-    ----------
-    magic : bytes
-        How a stream begins, as a regular expression.
-    expansion : int
-        Most bytes that one compressed byte decodes to, by the definition of the format.
-    package : str
-        What to install, if neither this package nor the standard library decodes it.
-    """
-
+    #: How a stream begins, as a regular expression.
     magic: bytes
+    #: Most bytes that one compressed byte decodes to, by the definition of the format.
     expansion: int
+    #: What to install, if neither this package nor the standard library decodes it.
     package: str = ""
 
 
@@ -69,12 +56,9 @@ def begins_stream(head: bytes) -> str | None:
 
 
 def codec_of(name: str) -> str | None:
-    """Return the codec that a file is to be written with, by the suffix of its name.
+    """Return the codec for writing a file of this name, or None.
 
-    Raises
-    ------
-    MrcError
-        If it is not installed, or can only be read.
+    MrcError is raised if the codec is not installed, or can only be read.
     """
     suffix = os.path.splitext(name.lower())[1]
     if suffix in READ_ONLY_CODECS:
@@ -89,45 +73,37 @@ def codec_of(name: str) -> str | None:
 
 
 def decoder(codec: str, file: BinaryIO, name: str) -> Decoder:
-    """Return the decoded bytes of `file`.
+    """Return the decoder of `file`.
 
-    Raises
-    ------
-    MrcError
-        If the package that decodes them is not installed, if the stream needs too much memory, or
-        if it is an archive of several files.
+    MrcError is raised if its package is not installed, if the stream needs too much memory, or if
+    it is an archive of several files.
     """
     if codec == "zip":
         return open_archive(file, name)
     if not CODECS[codec].package:
         return MemberDecoder(codec, CODECS[codec].magic, file, name)
-    opened: Decoder = _fsspec_codec(codec, name)(file, mode="rb")
-    return opened
+    return cast(Decoder, _fsspec_codec(codec, name)(file, mode="rb"))
 
 
 def encoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
-    """Open a file that compresses what is written to it, and writes it to `file`.
-
-    Raises
-    ------
-    MrcError
-        If the package that encodes it is not installed.
-    """
-    # no name and no time, so that the same pixels give the same bytes
+    """Open a file that writes to `file`, compressed; raise MrcError if a package is missing."""
+    opened: Any
+    # gzip has no name and no time, so that the same pixels give the same bytes
     if codec == "gzip" and isal() is not None:
         from isal import igzip
 
         faster: Any = igzip
         # level 2, the default, is 10 times as fast as zlib's level 6, and the files of maps and
         # movies are little longer
-        return faster.IGzipFile("", "wb", 2, file, mtime=0)  # type: ignore[no-any-return]
-    if codec == "gzip":
+        opened = faster.IGzipFile("", "wb", 2, file, mtime=0)
+    elif codec == "gzip":
         # level 6 is the default of the program gzip
-        return gzip.GzipFile("", "wb", 6, file, mtime=0)  # type: ignore[return-value]
-    # by default fsspec's codec writes .xz
-    options = {"format": lzma.FORMAT_ALONE} if codec == "lzma" else {}
-    opened: BinaryIO = _fsspec_codec(codec, name)(file, mode="wb", **options)
-    return opened
+        opened = gzip.GzipFile("", "wb", 6, file, mtime=0)
+    else:
+        # by default fsspec's codec writes .xz
+        options = {"format": lzma.FORMAT_ALONE} if codec == "lzma" else {}
+        opened = _fsspec_codec(codec, name)(file, mode="wb", **options)
+    return cast("BinaryIO", opened)
 
 
 def _fsspec_codec(codec: str, name: str) -> Callable[..., Any]:
@@ -136,5 +112,4 @@ def _fsspec_codec(codec: str, name: str) -> Callable[..., Any]:
     if codec not in compr:
         package = CODECS[codec].package or codec
         raise MrcError(f"{name}: a {codec} stream needs another package: pip install {package}")
-    found: Callable[..., Any] = compr[codec]
-    return found
+    return cast("Callable[..., Any]", compr[codec])

@@ -95,13 +95,11 @@ class FileObjectSource(ByteSource):
 
 # sources of one file object share its position
 _locks: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
-_lock_of_locks = threading.Lock()
 
 
 def _lock_of(file: BinaryIO) -> threading.Lock:
-    with _lock_of_locks:
-        try:
-            return _locks.setdefault(file, threading.Lock())
-        except TypeError:
-            # without weak references, two sources of one file object can't find a common lock
-            return threading.Lock()
+    try:
+        return _locks.setdefault(file, threading.Lock())
+    except TypeError:
+        # without weak references, two sources of one file object can't find a common lock
+        return threading.Lock()

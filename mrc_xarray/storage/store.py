@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mrc_xarray.storage.base import LONGEST_SIDECAR, Access, ByteSource, InStore, MiB, Request
 from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.local import is_same_file
-from mrc_xarray.storage.ranges import describe, fetch
+from mrc_xarray.storage.ranges import Version, describe, fetch
 from mrc_xarray.storage.urls import redacted, sibling, without_query
-from mrc_xarray.storage.version import Version
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 
 if TYPE_CHECKING:
@@ -60,9 +59,6 @@ class StoreSource(ByteSource):
     @property
     def size(self) -> int:  # type: ignore[override]  # nothing assigns to a frozen source
         return self.version.size
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        return self._fetch([(offset, offset + nbytes)])[0]
 
     def read_into(self, requests: Sequence[Request]) -> None:
         groups = _adjacent(requests, self.access.piece)
