@@ -90,17 +90,6 @@ def test_extended_header_of_a_microscope(real_file: RealFile, tmp_path: Path) ->
         assert ds.mrc.extended_header == mrc.extended_header.tobytes()
 
 
-@pytest.mark.slow
-def test_written_by_mrcfile(tmp_path: Path) -> None:
-    for compression, suffix in (("gzip", ".gz"), ("bzip2", ".bz2")):
-        path = tmp_path / f"volume.mrc{suffix}"
-        with mrcfile.new(path, PIXELS, compression=compression) as mrc:
-            mrc.voxel_size = 2.5
-        ds = opened(path)
-        np.testing.assert_array_equal(ds.data, PIXELS)
-        assert ds.mrc.voxel_size == pytest.approx({"z": 2.5, "y": 2.5, "x": 2.5})
-
-
 # how a stream is opened --------------------------------------------------------------------------
 
 
@@ -123,7 +112,7 @@ def test_targets(codec: Codec, path: Path, kind: str) -> None:
             assert target.tell() == 10
 
 
-def test_the_content_counts_and_not_the_name(codec: Codec, tmp_path: Path) -> None:
+def test_codec_depends_on_the_content(codec: Codec, tmp_path: Path) -> None:
     for name in ("volume.mrc", "volume.mrc.gz", "volume.bz2"):
         path = tmp_path / name
         path.write_bytes(packed(codec))
@@ -179,17 +168,13 @@ def test_inside(codec: Codec, tmp_path: Path, inside: str) -> None:
     assert found.mrc.extended_header == expected.mrc.extended_header
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
-def test_layout_and_sidecars_by_the_name_in_front_of_the_suffix(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_layout_and_sidecars_by_the_name_without_the_suffix(tmp_path: Path) -> None:
     raw = gzip.compress(by_hand.mrc(PIXELS, ispg=0, mz=1), 1)
-    for kind, rule in ((".map", "3: the name ends in .map"), (".mrcs", "4: the name ends in .mr")):
-        path = tmp_path / f"a{kind}{suffix}"
-        path.write_bytes(raw)
-        assert opened(path).data.attrs["mrc_layout_rule"].startswith(rule)
+    for name, rule in (("a.map.gz", "3: the name ends in"), ("a.mrcs.xz", "4: the name ends in")):
+        (tmp_path / name).write_bytes(raw)
+        assert opened(tmp_path / name).data.attrs["mrc_layout_rule"].startswith(rule)
     angles = [-60 + 6 * i for i in range(NZ)]
-    path = tmp_path / f"series.mrc{suffix}"
+    path = tmp_path / "series.mrc.bz2"
     path.write_bytes(raw)
     path.with_name("series.rawtlt").write_text("\n".join(map(str, angles)))
     assert opened(path).tilt_angle.values.tolist() == angles
@@ -260,7 +245,7 @@ def test_size_is_known_for_short_and_for_salvaged_streams(codec: Codec, tmp_path
 
 
 @pytest.mark.parametrize("shape", [(2**23, 8, 8), (8, 8, 2**23), (8, 2**23, 8)])
-def test_more_sections_than_a_stream_is_evidence_of(
+def test_more_sections_than_a_stream_may_promise(
     tmp_path: Path, shape: tuple[int, int, int]
 ) -> None:
     path = tmp_path / "claims.mrc.bz2"
@@ -270,7 +255,7 @@ def test_more_sections_than_a_stream_is_evidence_of(
         opened(path)
 
 
-def test_that_many_in_a_stream_that_has_them_open(tmp_path: Path) -> None:
+def test_stream_that_contains_as_many_sections(tmp_path: Path) -> None:
     path = tmp_path / "line.mrc.gz"
     pixels = np.random.default_rng(2).integers(-128, 128, (2**21 + 100_000, 1, 1), "i1")
     path.write_bytes(gzip.compress(by_hand.mrc(pixels, ispg=1), 1))
