@@ -99,7 +99,7 @@ def test_regions_share_a_file_within_a_process(
 
 @contextmanager
 def held(path: Path, kind: str) -> Iterator[None]:
-    """Hold a lock as another process does: of this one, the package knows its own locks only."""
+    """Hold a lock as another process does: the package knows only its own locks."""
     with path.open("rb") as file:
         fcntl.flock(file, {"shared": fcntl.LOCK_SH, "exclusive": fcntl.LOCK_EX}[kind])
         yield
