@@ -1,4 +1,4 @@
-"""No attribute, error, warning, log or task name contains the secrets of a URL."""
+"""No attribute, error, warning, log or name of a task contains the secrets of a URL."""
 
 from __future__ import annotations
 

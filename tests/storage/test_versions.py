@@ -1,6 +1,6 @@
-"""A store's object that is replaced while it is read: all old pixels or an error, never a mixture.
+"""An object that is replaced while it is read gives all old pixels or an error, never a mixture.
 
-And servers that answer with something else than what was requested.
+And servers whose response is not what was requested.
 """
 
 from __future__ import annotations
