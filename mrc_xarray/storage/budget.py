@@ -23,9 +23,9 @@ PIECE = 4 * 1024**2
 # a quarter of a worker's memory; the rest is for the interpreter, the pixels of its tasks and
 # their results
 _SHARE_OF_WORKER = 4
-# temporary files at once: a process can have only some hundred files open
+# open temporary files: a process can have only a few hundred files open
 _MOST_FILES = 64
-# idle decoders at once: each holds some MiB, and must start again if it is closed
+# open decoders: each holds some MiB, and must start again if it is closed
 _MOST_DECODERS = 16
 
 

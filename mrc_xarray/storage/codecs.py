@@ -27,14 +27,14 @@ class Codec(NamedTuple):
     package: str = ""
 
 
-# bzip2: a block contains 900,000 bytes, of which each 5 may stand for 255. It needs at least
+# bzip2: a block contains 900,000 bytes, of which each 5 can encode 255. It needs at least
 # 24 bytes: 156 bits of headers, 16 of two tables, and 20 of symbols.
 _BZ2_EXPANSION = 900_000 * 51 // 24
 # LZMA: a repeated match of 273 bytes needs 14 decisions. Each needs at least 0.022 bits, since
 # the coder's largest probability is 2017 in 2048. LZMA2 and .xz only add to that.
 _LZMA_EXPANSION = 7_100
-#: By fsspec's names. No MRC file begins like one of them: it would have more columns than a file
-#: can hold, or fewer than none.
+#: By fsspec's names. No MRC file begins like one of them: NX would be negative, or larger than
+#: any file.
 CODECS = {
     # deflate (RFC 1951): a match of 258 bytes needs 2 bits, one each for length and distance
     "gzip": Codec(rb"\x1f\x8b\x08", 1032),
@@ -43,7 +43,7 @@ CODECS = {
     "lzma": Codec(rb"\x5d\0\0\x80\0", _LZMA_EXPANSION),
     # zstd (RFC 8878): a block of 128 KiB needs 3 bytes of header and 1 byte that is repeated
     "zstd": Codec(rb"\x28\xb5\x2f\xfd", 128 * 1024 // 4, "zstandard"),
-    # lz4: each additional byte of a match's length stands for 255
+    # lz4: each additional byte of a match's length encodes 255
     "lz4": Codec(rb"\x04\x22\x4d\x18", 255, "lz4"),
     # zip: the largest expansion of its methods
     "zip": Codec(rb"PK\x03\x04", _BZ2_EXPANSION),

@@ -1,4 +1,4 @@
-"""What one process has of a decoded stream.
+"""The decoded bytes of a stream in one process.
 
 A stream can't be read from its middle. So it is decoded once, as far as it is needed, and the
 decoded bytes are held within the process's `Budget`. When that is exhausted, the bytes of the

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Destination", "DiskDestination", "StoreDestination"]
 
-# bytes at once of a copy: few, so that it stops soon after Ctrl-C
+# bytes that are copied at once: few, so that a copy stops soon after Ctrl-C
 _COPIED = 1024**2
 
 

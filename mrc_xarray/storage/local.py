@@ -75,9 +75,8 @@ class LocalSource(ByteSource):
         with self._checked() as fd:
 
             def fetch(offset: int, nbytes: int) -> bytes:
-                buffer = bytearray(nbytes)
-                n = _preadv(fd, [memoryview(buffer)], offset)
-                return bytes(memoryview(buffer)[:n])
+                os.lseek(fd, offset, os.SEEK_SET)
+                return os.read(fd, nbytes)
 
             yield fetch
 

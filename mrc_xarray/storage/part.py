@@ -1,4 +1,4 @@
-"""The part: the temporary file or folder that becomes a new one when it is complete."""
+"""The part: a temporary file or folder, which gets its final name when it is complete."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Part:
         While the lock is held, other writers do not remove the file.
         """
         while True:
-            # never truncated: a cluster may repeat this after the worker that did it has died
+            # do not truncate: a cluster may repeat this after the worker that did it has died
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
             lock = Lock(fd)
             try:
@@ -171,7 +171,7 @@ class PartFolder:
         except BaseException:
             os.rename(old, self.name)
             raise
-        # where `discard` removes it
+        # for `discard` to remove
         os.rename(old, self.path)
 
     def discard(self) -> None:
@@ -207,7 +207,7 @@ _pwrite = getattr(os, "pwrite", _seek_and_write)
 
 def exists(name: str) -> FileExistsError:
     """Return the error for a target that may not be replaced."""
-    return FileExistsError(errno.EEXIST, "File exists, and overwrite is not asked for", name)
+    return FileExistsError(errno.EEXIST, "File exists; overwrite=True replaces it", name)
 
 
 def _short(name: str) -> str:
@@ -251,7 +251,7 @@ def _copy_attributes(source: str | int, path: str) -> None:
 def _copy_extended_attributes(source: str | int, path: str) -> None:
     attributes = set(os.listxattr(source)) - _OF_CONTENT
     if _ACL in set(os.listxattr(path)) - attributes:
-        # from the folder's default ACL, while the replaced file has none
+        # it comes from the folder's default ACL, and the replaced file has none
         os.removexattr(path, _ACL)
     for attribute in attributes:
         with contextlib.suppress(OSError):

@@ -92,7 +92,7 @@ class NewFile:
 
 @dataclass(frozen=True)
 class InPlace:
-    """A file that is changed where it is: a crash in the middle leaves it half changed.
+    """A file that is changed in place: after a crash it may be changed in part.
 
     `size`, `before` (the header) and `node` are those of the file when the change was planned.
     """
@@ -108,7 +108,7 @@ class InPlace:
     locks: bool = False
 
     def begin(self, size: int) -> Lock:
-        # do not wait: a waiting task could occupy the thread of the task that it waits for
+        # do not wait: this task could occupy the thread of the task that it waits for
         exclusive = self.grows_to is not None
         lock = lock_in_place(self.name, exclusive=exclusive, waits=False) if self.locks else Lock()
         try:
@@ -146,7 +146,7 @@ class InPlace:
             if self.grows_to not in (None, size):
                 raise MrcError(
                     f"{self.name}: the file has {size} bytes after sections were added to it, "
-                    f"instead of {self.grows_to}: it was cut or written to meanwhile"
+                    f"instead of {self.grows_to}: another process has changed it"
                 )
             # the header describes the pixels, so these must be on the disk first
             os.fsync(fd)

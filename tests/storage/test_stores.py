@@ -199,6 +199,7 @@ def test_other_store_gets_all_ranges_in_one_call(
     assert calls == [[(1024 + start, 1024 + stop) for start, stop in ranges]]
 
 
+@pytest.mark.slow
 def test_old_listing_of_s3_hides_no_change() -> None:
     with servers.s3_server() as s3:
         url = s3.put("volume.mrc", BYTES)
