@@ -9,7 +9,6 @@ import pickle
 import stat
 import threading
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,6 @@ def path(codec: Codec, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[servers.HttpServer]:
-    with servers.http_server(tmp_path) as server:
-        yield server
-
-
 def opened(target: Any, **options: Any) -> xr.DataArray:
     return xr.open_dataset(target, engine="mrc", **options).data
 
@@ -69,78 +62,74 @@ def test_sections_and_windows_in_any_order(path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "bz2"], indirect=True)
-def test_threads_share_what_is_decoded(
-    codec: Codec, path: Path, server: servers.HttpServer
-) -> None:
-    data = opened(server.url(path.name))
-    server.requests.clear()
+def test_threads_share_what_is_decoded(codec: Codec, path: Path, http: servers.HttpServer) -> None:
+    data = opened(http.url(path.name))
+    http.requests.clear()
     order = np.random.default_rng(9).integers(0, NZ, 80)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda z: data[int(z)].values, order))
     np.testing.assert_array_equal(found, PIXELS[order])
-    assert server.nbytes() < 1.25 * len(packed(codec))
+    assert http.nbytes() < 1.25 * len(packed(codec))
 
 
 @pytest.mark.parametrize("codec", ["gzip"], indirect=True)
-def test_copies_share_what_is_decoded(
-    codec: Codec, path: Path, server: servers.HttpServer
-) -> None:
-    data = opened(server.url(path.name))
+def test_copies_share_what_is_decoded(codec: Codec, path: Path, http: servers.HttpServer) -> None:
+    data = opened(http.url(path.name))
     pickled = pickle.dumps(data)
     # a slice: xarray replaces a complete array that was loaded
     np.testing.assert_array_equal(data[:NZ], PIXELS)
-    server.requests.clear()
+    http.requests.clear()
     for copy in (data.copy(), pickle.loads(pickled), pickle.loads(pickle.dumps(data))):
         np.testing.assert_array_equal(copy[7], PIXELS[7])
-    assert server.nbytes() == 0
+    assert http.nbytes() == 0
     del data
     gc.collect()
     np.testing.assert_array_equal(copy[8], PIXELS[8])
-    assert server.nbytes() == 0
+    assert http.nbytes() == 0
     # without any of them, the next copy decodes again
     del copy
     gc.collect()
     np.testing.assert_array_equal(pickle.loads(pickled)[9], PIXELS[9])
-    assert server.nbytes() > 0
+    assert http.nbytes() > 0
 
 
-def test_salvaged_stream_is_decoded_once(tmp_path: Path, server: servers.HttpServer) -> None:
+def test_salvaged_stream_is_decoded_once(tmp_path: Path, http: servers.HttpServer) -> None:
     raw = packed(CODECS["gzip"])
     (tmp_path / "volume.mrc").write_bytes(raw)
-    np.testing.assert_array_equal(opened(server.url("volume.mrc"), truncated="trim"), PIXELS)
+    np.testing.assert_array_equal(opened(http.url("volume.mrc"), truncated="trim"), PIXELS)
     # to find the codec, to decode the beginning, and to decode all
-    assert server.nbytes() < 64 * 1024 + 256 * 1024 + 1.1 * len(raw)
+    assert http.nbytes() < 64 * 1024 + 256 * 1024 + 1.1 * len(raw)
 
 
-def test_opening_and_one_section_read_little(tmp_path: Path, server: servers.HttpServer) -> None:
+def test_opening_and_one_section_read_little(tmp_path: Path, http: servers.HttpServer) -> None:
     noise = np.random.default_rng(7).integers(-(2**15), 2**15, (512, 1024), "i2")
     section = gzip.compress(noise.tobytes(), 1)
     raw = gzip.compress(by_hand.header((24, 512, 1024), 1)) + section * 24
     (tmp_path / "long").write_bytes(raw)
-    data = opened(server.url("long"), chunks={})
-    assert server.nbytes() < MiB < len(raw) / 20
+    data = opened(http.url("long"), chunks={})
+    assert http.nbytes() < MiB < len(raw) / 20
     np.testing.assert_array_equal(data.isel(z=0).compute(), noise)
-    assert server.nbytes() < 10 * MiB
+    assert http.nbytes() < 10 * MiB
 
 
 @by_one
 @pytest.mark.slow
 def test_each_worker_decodes_once(
-    client: Client, tmp_path: Path, server: servers.HttpServer
+    client: Client, tmp_path: Path, http: servers.HttpServer
 ) -> None:
     raw = packed(CODECS["bz2"])
     (tmp_path / "volume.mrc").write_bytes(raw)
-    url = server.url("volume.mrc")
+    url = http.url("volume.mrc")
     pickled = pickle.dumps(opened(url))
     lazy = [opened(url, chunks={"z": 1}) for _ in range(2)]
-    server.requests.clear()
+    http.requests.clear()
     for data in lazy:
         np.testing.assert_array_equal(data.compute(scheduler=client), PIXELS)
     # each is sent another copy
     for z in (19, 3):
         for found in client.run(lambda z: pickle.loads(pickled)[z].values, z).values():
             np.testing.assert_array_equal(found, PIXELS[z])
-    assert server.nbytes() < 2.25 * len(raw)
+    assert http.nbytes() < 2.25 * len(raw)
 
 
 # memory and disk ---------------------------------------------------------------------------------

@@ -43,12 +43,6 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def http(path: Path) -> Iterator[servers.HttpServer]:
-    with servers.http_server(path.parent) as server:
-        yield server
-
-
-@pytest.fixture
 def memory_url() -> Iterator[str]:
     fs = fsspec.filesystem("memory")
     fs.pipe("/sources/volume.mrc", BYTES)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,51 +25,43 @@ PIXELS = np.random.default_rng(2).integers(-(2**15), 2**15, (NZ, NY, NX), "i2")
 BYTES = by_hand.mrc(PIXELS)
 HEADER = (0, 64 * 1024)
 
+STORES = ["path", "memory", "http", "simplecache", "BytesIO", "open file"]
+
 Opened = tuple[Any, dict[str, Any]]
 
 
-def local_path(path: Path) -> Iterator[Opened]:
-    yield str(path), {}
+@pytest.fixture(scope="module", params=[*STORES, pytest.param("s3", marks=pytest.mark.slow)])
+def opened(
+    request: pytest.FixtureRequest, path: Path, server: servers.HttpServer, memory_url: str
+) -> Iterator[Opened]:
+    """What to open, and options."""
+    url = server.url(path.name)
+    if request.param == "s3":
+        with servers.s3_server() as s3:
+            yield s3.put("volume.mrc", BYTES), {"storage_options": s3.storage_options}
+    elif request.param == "open file":
+        # it remains open between tests, after which no file with an MRC suffix may be open
+        other = path.with_suffix(".bin")
+        other.write_bytes(BYTES)
+        with other.open("rb") as file:
+            yield file, {}
+    else:
+        targets = {
+            "path": str(path),
+            "memory": memory_url,
+            "http": url,
+            "BytesIO": io.BytesIO(BYTES),
+        }
+        yield targets.get(request.param, f"simplecache::{url}"), {}
 
 
-def memory_url(path: Path) -> Iterator[Opened]:
+@pytest.fixture(scope="module")
+def memory_url() -> Iterator[str]:
     fs = fsspec.filesystem("memory")
     fs.pipe("/stores/volume.mrc", BYTES)
-    yield "memory://stores/volume.mrc", {}
+    yield "memory://stores/volume.mrc"
     fs.rm("/stores", recursive=True)
 
-
-def http_url(path: Path) -> Iterator[Opened]:
-    with servers.http_server(path.parent) as server:
-        yield server.url(path.name), {}
-
-
-def s3_url(path: Path) -> Iterator[Opened]:
-    with servers.s3_server() as s3:
-        yield s3.put("volume.mrc", BYTES), {"storage_options": s3.storage_options}
-
-
-def simplecache_url(path: Path) -> Iterator[Opened]:
-    with servers.http_server(path.parent) as server:
-        yield f"simplecache::{server.url(path.name)}", {}
-
-
-def bytesio(path: Path) -> Iterator[Opened]:
-    yield io.BytesIO(BYTES), {}
-
-
-def open_file(path: Path) -> Iterator[Opened]:
-    # it remains open between tests, after which no file with an MRC suffix may be open
-    other = path.with_suffix(".bin")
-    other.write_bytes(BYTES)
-    with other.open("rb") as file:
-        yield file, {}
-
-
-STORES = [
-    *(local_path, memory_url, http_url, simplecache_url, bytesio, open_file),
-    pytest.param(s3_url, marks=pytest.mark.slow),
-]
 
 # name → selection, and the byte ranges of the pixels that it takes from a store
 SELECTIONS: dict[str, tuple[dict[str, Any], list[tuple[int, int]]]] = {
@@ -116,13 +107,6 @@ def fresh(server: servers.HttpServer) -> servers.HttpServer:
     """The server, without any requests yet."""
     server.requests.clear()
     return server
-
-
-@pytest.fixture(scope="module", params=STORES, ids=lambda store: store.__name__)
-def opened(request: pytest.FixtureRequest, path: Path) -> Iterator[Opened]:
-    store: Callable[[Path], Iterator[Opened]] = request.param
-    with contextlib.contextmanager(store)(path) as found:
-        yield found
 
 
 def expected(selection: dict[str, Any]) -> np.ndarray:
@@ -182,7 +166,7 @@ def test_window_of_chunks_requests_only_its_rows(fresh: servers.HttpServer) -> N
 
 
 def test_other_store_gets_all_ranges_in_one_call(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fs = fsspec.filesystem("memory")
     real, calls = fs.cat_ranges, []
@@ -192,10 +176,9 @@ def test_other_store_gets_all_ranges_in_one_call(
         return real(paths, starts, ends, **kwargs)
 
     selection, ranges = SELECTIONS["list"]
-    with contextlib.contextmanager(memory_url)(path) as (url, _):
-        ds = xr.open_dataset(url, engine="mrc")
-        monkeypatch.setattr(fs, "cat_ranges", cat_ranges)
-        ds.data.isel(selection).load()
+    ds = xr.open_dataset(memory_url, engine="mrc")
+    monkeypatch.setattr(fs, "cat_ranges", cat_ranges)
+    ds.data.isel(selection).load()
     assert calls == [[(1024 + start, 1024 + stop) for start, stop in ranges]]
 
 

@@ -61,12 +61,6 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def http(path: Path) -> Iterator[servers.HttpServer]:
-    with servers.http_server(path.parent) as server:
-        yield server
-
-
 def replacing(path: Path, at: int, old: bytes = OLD_BYTES, new: bytes = NEW_BYTES) -> Replace:
     """Return a function that replaces the file, with another time, before the n-th request."""
     path.write_bytes(old)
