@@ -10,7 +10,6 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,23 +91,6 @@ def test_streams_share_the_memory(tmp_path: Path, suffix: str, n_mib: int) -> No
     assert in_memory() + on_disk() == 3 * (1024 + expected[0].nbytes)
     if n_mib >= 4:
         assert in_memory() > (n_mib - 4) * MiB or on_disk() == 0
-
-
-def test_threads_read_right(tmp_path: Path) -> None:
-    n_mib = 5
-    with limits(tmp_path, f"{n_mib} MiB"):
-        arrays = [opened(path) for path in streams(tmp_path, 4)]
-    expected = [pixels(i) for i in range(4)]
-    order = np.random.default_rng(0).permutation([(i, z) for i in range(4) for z in range(10)])
-
-    def read(which: Any) -> bool:
-        i, z = which
-        return np.array_equal(arrays[i][int(z)], expected[i][z])
-
-    with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(read, [*order, *order[::-1]]))
-    assert in_memory() <= n_mib * MiB
-    assert in_memory() + on_disk() == 4 * (1024 + expected[0].nbytes)
 
 
 @linux

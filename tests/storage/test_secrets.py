@@ -185,9 +185,7 @@ def test_summary_and_findings_show_no_secret(http: servers.HttpServer, path: Pat
 
 @pytest.fixture
 def movie(tmp_path: Path) -> Path:
-    folder = tmp_path / "movie"
-    folder.mkdir()
-    path = folder / MOVIE
+    path = tmp_path / MOVIE
     path.write_bytes(de.movie(de.frames(12)))
     return path
 
@@ -200,20 +198,18 @@ def refusing(suffix: str, status: int) -> servers.Alter:
     return lambda method, path, answer: (status, {}, b"") if path.endswith(suffix) else answer
 
 
-def test_sidecar_that_is_refused(movie: Path) -> None:
-    with servers.http_server(movie.parent) as server:
-        server.alter = refusing("_info.txt", 403)
-        with pytest.warns(MrcWarning, match="unreadable") as caught:
-            ds = xr.open_dataset(with_secrets(server.url(MOVIE)), engine="mrc")
+def test_sidecar_that_is_refused(http: servers.HttpServer, movie: Path) -> None:
+    http.alter = refusing("_info.txt", 403)
+    with pytest.warns(MrcWarning, match="unreadable") as caught:
+        ds = xr.open_dataset(with_secrets(http.url(MOVIE)), engine="mrc")
     assert_none((messages(caught), ds.data.attrs))
 
 
-def test_sidecar_of_a_url_with_secrets_is_found(movie: Path) -> None:
+def test_sidecar_of_a_url_with_secrets_is_found(http: servers.HttpServer, movie: Path) -> None:
     movie.with_name(f"{de.STEM}_info.txt").write_bytes(de.info())
     movie.with_name(f"{de.STEM}_scan_coordinates.csv").write_bytes(de.csv())
-    with servers.http_server(movie.parent) as server:
-        found = xr.open_dataset(with_secrets(server.url(MOVIE)), engine="mrc")
-        expected = xr.open_dataset(movie, engine="mrc")
+    found = xr.open_dataset(with_secrets(http.url(MOVIE)), engine="mrc")
+    expected = xr.open_dataset(movie, engine="mrc")
     assert found.mrc.metadata == expected.mrc.metadata
     assert found.data.dims == expected.data.dims
     assert "scan_y" in found.data.dims
@@ -230,38 +226,31 @@ def test_sidecar_that_is_named_by_a_url(http: servers.HttpServer, path: Path) ->
     assert_nothing_shown(raised.value)
 
 
-def listing(movie: Path) -> servers.Alter:
+def listing(method: str, path: str, answer: servers.Answer) -> servers.Answer:
     """Respond with a page of links to a request for the folder."""
-
-    def alter(method: str, path: str, answer: servers.Answer) -> servers.Answer:
-        if path.rstrip("/"):
-            return answer
-        names = [file.name for file in movie.parent.iterdir()]
-        page = "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
-        return 200, {"Content-Type": "text/html", "Content-Length": str(len(page))}, page
-
-    return alter
+    names = (MOVIE, f"{de.STEM}_final.mrc")
+    page = "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
+    headers = {"Content-Type": "text/html", "Content-Length": str(len(page))}
+    return answer if path.rstrip("/") else (200, headers, page)
 
 
-def test_tree_of_a_url_with_secrets(movie: Path) -> None:
+def test_tree_of_a_url_with_secrets(http: servers.HttpServer, movie: Path) -> None:
     """The other images are opened with the user and password, and shown without."""
     final = movie.with_name(f"{de.STEM}_final.mrc")
     final.write_bytes(by_hand.mrc(de.frames(12)[0]))
-    with servers.http_server(movie.parent) as server:
-        server.alter = listing(movie)
-        tree = xr.open_datatree(with_secrets(server.url(MOVIE)), engine="mrc", chunks={})
-        np.testing.assert_array_equal(tree["final/data"].squeeze(), de.frames(12)[0])
-        np.testing.assert_array_equal(tree["data"], de.frames(12))
-        assert tree.encoding["source"] == server.url(MOVIE)
-        assert tree["final/data"].attrs["mrc_source"] == server.url(final.name)
-        for node in tree.subtree:
-            assert_none((node.encoding, node.attrs, node.dataset.data.attrs))
+    http.alter = listing
+    tree = xr.open_datatree(with_secrets(http.url(MOVIE)), engine="mrc", chunks={})
+    np.testing.assert_array_equal(tree["final/data"].squeeze(), de.frames(12)[0])
+    np.testing.assert_array_equal(tree["data"], de.frames(12))
+    assert tree.encoding["source"] == http.url(MOVIE)
+    assert tree["final/data"].attrs["mrc_source"] == http.url(final.name)
+    for node in tree.subtree:
+        assert_none((node.encoding, node.attrs, node.dataset.data.attrs))
 
 
-def test_folder_that_is_not_listed(movie: Path) -> None:
-    with servers.http_server(movie.parent) as server:
-        server.alter = refusing("/", 403)
-        tree = xr.open_datatree(with_secrets(server.url(MOVIE)), engine="mrc")
+def test_folder_that_is_not_listed(http: servers.HttpServer, movie: Path) -> None:
+    http.alter = refusing("/", 403)
+    tree = xr.open_datatree(with_secrets(http.url(MOVIE)), engine="mrc")
     assert tree.groups == ("/",)
 
 

@@ -138,19 +138,6 @@ def test_http_marks_that_prove_less(
         assert outcome(url) == ("new" if at == 0 else "changed" if at < n_requests else "old")
 
 
-def test_change_between_two_batches_of_a_load(http: servers.HttpServer, path: Path) -> None:
-    """Without dask, one selection requests several ranges concurrently."""
-    ds = xr.open_dataset(http.url(path.name), engine="mrc", cache=False)
-    scattered = ds.data.isel(z=[0, 2])
-    np.testing.assert_array_equal(scattered, OLD[::2])
-    for at in range(2):
-        http.before, http.n_arrived = replacing(path, at), 0
-        with pytest.raises(MrcError, match=CHANGED):
-            scattered.load()
-    http.before = replacing(path, -1)
-    np.testing.assert_array_equal(scattered, OLD[::2])
-
-
 def test_http_file_that_got_shorter_or_longer(http: servers.HttpServer, path: Path) -> None:
     http.marks = ()
     for new in (OLD_BYTES[:-SECTION], OLD_BYTES + b"\0", OLD_BYTES[:2000]):
