@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -114,6 +115,17 @@ def limits(folder: Path, memory: str, disk: str = "1 GiB") -> Iterator[None]:
         }
     ):
         yield
+
+
+@contextlib.contextmanager
+def less_memory_than(nbytes: int) -> Iterator[None]:
+    """Fail if the peak of allocated memory is larger."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def temporary_files(folder: Path) -> list[os.stat_result]:
