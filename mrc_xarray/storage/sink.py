@@ -87,7 +87,7 @@ class NewFile:
     @property
     def note(self) -> str:
         """What a failure means for the file."""
-        return f"{self.name} was not written; what was there before is untouched"
+        return f"{self.name} was not written; an existing file was not changed"
 
 
 @dataclass(frozen=True)
