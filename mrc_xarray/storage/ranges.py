@@ -44,7 +44,7 @@ _MOST_REQUESTS = 128
 _IN_RESPONSES = {"ETag": "etag", "Last-Modified": "last-modified"}
 # first byte, last byte and size of the file; a server may leave out the range or the size
 _CONTENT_RANGE = re.compile(r"(?i)bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
-# what to do about a store whose responses are not valid.
+# what to do about a store whose responses are not valid
 _COPY = "Copy the file, or put simplecache:: before the URL."
 
 
