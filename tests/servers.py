@@ -32,16 +32,17 @@ class Asked(NamedTuple):
 
 #: Status, headers and body.
 Answer: TypeAlias = "tuple[int, dict[str, str], bytes]"
+#: Returns another answer, from the method, the path and the answer.
+Alter: TypeAlias = Callable[[str, str, Answer], Answer]
 
 
 class HttpServer(ThreadingHTTPServer):
     """Serves the files of one directory, and remembers the requests.
 
     Switches, to be set at any time: `ignore_ranges` answers every GET with 200 and the complete
-    file, `marks` are the headers that distinguish versions of a file, and `tell_size` is whether
+    file, `marks` are the headers that distinguish versions of a file, and `gives_size` is whether
     an answer has a length. `before` is called with the number of a request before it is answered,
-    and `alter` with the method, the path and the answer, to return another. A query string is
-    ignored.
+    and `alter` replaces the answer. A query string is ignored.
     """
 
     # eight parallel requests overflow the default of 5, and wait for a second
@@ -53,9 +54,9 @@ class HttpServer(ThreadingHTTPServer):
         self.requests: list[Asked] = []
         self.ignore_ranges = False
         self.marks: tuple[str, ...] = ("ETag", "Last-Modified")
-        self.tell_size = True
+        self.gives_size = True
         self.before: Callable[[int], None] = lambda n: None
-        self.alter: Callable[[str, str, Answer], Answer] = lambda method, path, answer: answer
+        self.alter: Alter = lambda method, path, answer: answer
         self.n_arrived = 0
         self.one_at_a_time = threading.Lock()
 
@@ -130,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers |= {mark: marks[mark] for mark in server.marks}
         if not server.ignore_ranges:
             headers["Accept-Ranges"] = "bytes"
-        if server.tell_size:
+        if server.gives_size:
             headers["Content-Length"] = str(stop - start)
         return status, headers, data[start:stop]
 

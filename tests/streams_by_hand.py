@@ -1,4 +1,4 @@
-"""Compressed streams, made and read by the standard library alone."""
+"""Compressed streams, written and read by the standard library."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks 
 
 
 class Codec(NamedTuple):
-    """How to make and to read a stream; `name` is its name in attrs."""
+    """How to write and to read a stream; `name` is its name in attrs."""
 
     name: str
     suffix: str
@@ -59,7 +60,7 @@ def unzipped(raw: bytes) -> bytes:
 
 
 def read_by(open_: Callable[..., Any]) -> Callable[[bytes], bytes]:
-    """Decode by a module's file, which finds damage that its `decompress` takes for an end."""
+    """Decode by a module's file class, which finds damage that its `decompress` ignores."""
 
     def unpack(raw: bytes) -> bytes:
         with open_(io.BytesIO(raw)) as file:
@@ -69,29 +70,23 @@ def read_by(open_: Callable[..., Any]) -> Callable[[bytes], bytes]:
 
 
 CODECS = {
-    "gzip": Codec(
-        "gzip",
-        ".gz",
-        functools.partial(gzip.compress, compresslevel=1, mtime=0),
-        read_by(gzip.open),
-        functools.partial(zlib.decompressobj, 31),
-    ),
-    # blocks of 100 kB, so that there are several
-    "bz2": Codec(
-        "bz2",
-        ".bz2",
-        functools.partial(bz2.compress, compresslevel=1),
-        read_by(bz2.open),
-        bz2.BZ2Decompressor,
-    ),
-    "xz": Codec(
-        "xz",
-        ".xz",
-        functools.partial(lzma.compress, preset=0),
-        read_by(lzma.open),
-        lzma.LZMADecompressor,
-    ),
-    "zip": Codec("zip", ".zip", lambda data: zipped({"volume.mrc": data}), unzipped),
+    codec.name: codec
+    for codec in (
+        Codec(
+            *("gzip", ".gz", lambda data: gzip.compress(data, 1, mtime=0), read_by(gzip.open)),
+            lambda: zlib.decompressobj(31),
+        ),
+        # blocks of 100 kB, so that there are several
+        Codec(
+            *("bz2", ".bz2", lambda data: bz2.compress(data, 1), read_by(bz2.open)),
+            bz2.BZ2Decompressor,
+        ),
+        Codec(
+            *("xz", ".xz", lambda data: lzma.compress(data, preset=0), read_by(lzma.open)),
+            lzma.LZMADecompressor,
+        ),
+        Codec("zip", ".zip", lambda data: zipped({"volume.mrc": data}), unzipped),
+    )
 }
 
 
@@ -120,6 +115,17 @@ def limits(folder: Path, memory: str, disk: str = "1 GiB") -> Iterator[None]:
         }
     ):
         yield
+
+
+@contextlib.contextmanager
+def less_memory_than(nbytes: int) -> Iterator[None]:
+    """Fail if the peak of allocated memory is larger."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def temporary_files(folder: Path) -> list[os.stat_result]:

@@ -47,13 +47,7 @@ Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | B
 
 
 def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
-    """Return the source for a target.
-
-    Parameters
-    ----------
-    target : path, URL, bytes or binary file object
-    storage_options : dict, optional
-        For fsspec, if the target is a URL.
+    """Return the source for a target; `storage_options` are for fsspec, if it is a URL.
 
     Raises
     ------
@@ -93,7 +87,7 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
 def open_decoded(
     target: Target, storage_options: dict[str, Any] | None = None, *, salvages: bool = False
 ) -> tuple[ByteSource, bytes]:
-    """Return the source of a file, which decodes it if it is a compressed stream.
+    """Return the source of a file, which decodes a compressed stream, and its first bytes.
 
     Parameters
     ----------
@@ -112,12 +106,7 @@ def open_decoded(
     Raises
     ------
     OSError, MrcError, TypeError
-        As `open_source`; MrcError also if a stream can't be decoded.
-
-    Warns
-    -----
-    MrcWarning
-        If a compressed stream is long.
+        As `open_source`; MrcError also if a stream can't be decoded. A long one is a warning.
     """
     source = open_source(target, storage_options)
     assert source.size is not None

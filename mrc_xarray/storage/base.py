@@ -41,41 +41,26 @@ LONGEST_SIDECAR = 256 * MiB
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a kind of source is best read, in bytes.
+    """How a kind of source is best read, in bytes."""
 
-    Attributes
-    ----------
-    gap : int
-        Unwanted bytes between two wanted ranges that cost less than a second request.
-    skip : int
-        The same for a walk from one block to the next, which can't request both at once.
-    piece : int
-        The longest single request.
-    batch : int
-        How much is requested at once.
-    """
-
+    #: Unwanted bytes between two wanted ranges that cost less than a second request.
     gap: int
+    #: The same for a walk from one block to the next, which can't request both at once.
     skip: int
+    #: The longest single request.
     piece: int
+    #: How much is requested at once.
     batch: int
 
 
 @dataclass(frozen=True)
 class InStore:
-    """A file in a store that has not been opened yet.
-
-    Attributes
-    ----------
-    fs : AbstractFileSystem
-    path : str
-        The name in the store. For HTTP this is the complete URL, with its secrets.
-    name : str
-        The URL for attributes and messages, without user, password and query string.
-    """
+    """A file in a store that has not been opened yet."""
 
     fs: AbstractFileSystem = field(repr=False)
+    #: The name in the store. For HTTP this is the complete URL, with its secrets.
     path: str = field(repr=False)
+    #: The URL for attributes and messages, without user, password and query string.
     name: str
 
 
@@ -148,9 +133,9 @@ class ByteSource(ABC):
         return False
 
     def read_sibling(self, name: str) -> bytes | None:
-        """Return the content of another file in the same folder; None if there is none.
+        """Return the content of another file in the same folder, or None.
 
-        It is also None if the request for it would rarely be worth its time.
+        It is None if there is no such file, or if a request for it is rarely worth its time.
         """
         return None
 

@@ -7,34 +7,35 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from mrc_xarray.storage.base import too_short
 
 if TYPE_CHECKING:
     from mrc_xarray.storage.decoded import Decoded
 
-__all__ = ["Budget", "Limits", "NoRoom", "Pieces", "budget"]
+__all__ = ["PIECE", "Budget", "Limits", "NoRoom", "Pieces", "budget"]
 
 #: Bytes of each piece of a stream except the last.
 PIECE = 4 * 1024**2
 # a quarter of a worker's memory; the rest is for the interpreter, the pixels of its tasks and
 # their results
 _SHARE_OF_WORKER = 4
-# temporary files at once: a process can have only some hundred files open
+# open temporary files: a process can have only a few hundred files open
 _MOST_FILES = 64
-# idle decoders at once: each holds some MiB, and must start again if it is closed
+# open decoders: each holds some MiB, and must start again if it is closed
 _MOST_DECODERS = 16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many bytes all decoded streams of a process may take in `memory` and on `disk`.
-
-    `folder` is where temporary files are, if configured.
-    """
+    """How many bytes all decoded streams of a process may take in `memory` and on `disk`."""
 
     memory: int
     disk: int
+    #: Where temporary files are created, if configured.
     folder: str | None
 
     @classmethod
@@ -82,6 +83,11 @@ class Pieces:
     def in_memory(self) -> int:
         return sum(map(len, self.memory))
 
+    @property
+    def held(self) -> int:
+        """How many bytes have been added."""
+        return self.in_memory + self.on_disk
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset`, all of which must have been added."""
         done = 0
@@ -121,21 +127,22 @@ class Budget:
     def add(self, pieces: Pieces, piece: bytes, limits: Limits) -> None:
         """Add a piece to the pieces of a stream, and discard other streams if that makes room.
 
-        Raises
-        ------
-        NoRoom
-            If the limits are too small.
-        OSError
-            If the temporary file can't be written.
+        NoRoom is raised if the limits are too small, OSError if the temporary file can't be
+        written.
         """
         with self.lock:
             self.pieces.add(pieces)
+            others = self._oldest(lambda s: s.pieces is not pieces and s.pieces.held > 0)
             while (failure := self._place(pieces, piece, limits)) is not None:
-                others = (s for s in self._oldest_first() if s.pieces is not pieces)
-                oldest = next((s for s in others if s.pieces.memory or s.pieces.on_disk), None)
-                if oldest is None:
+                if not others:
                     raise failure
-                oldest.discard()
+                others.pop(0).discard()
+
+    def close_decoders(self) -> None:
+        """Close the least recently used decoders, before another one is opened."""
+        with self.lock:
+            for stream in self._oldest(lambda s: s.is_decoding, _MOST_DECODERS):
+                stream.close_decoder()
 
     def _place(self, pieces: Pieces, piece: bytes, limits: Limits) -> Exception | None:
         """Store a piece in memory or on disk; return why that is not possible, or None."""
@@ -147,7 +154,8 @@ class Budget:
             return NoRoom()
         try:
             if pieces.file is None:
-                self._close_files(_MOST_FILES - 1)
+                for stream in self._oldest(lambda s: s.pieces.file is not None, _MOST_FILES - 1):
+                    stream.discard()
                 pieces.file = _TemporaryFile(limits.folder)
             pieces.file.write(pieces.on_disk, piece)
         except OSError as error:
@@ -156,41 +164,24 @@ class Budget:
         pieces.on_disk += len(piece)
         return None
 
-    def _close_files(self, most: int) -> None:
-        """Discard the oldest streams with a temporary file, except for `most` of them."""
-        streams = [stream for stream in self._oldest_first() if stream.pieces.file is not None]
-        for stream in streams[: max(len(streams) - most, 0)]:
-            stream.discard()
-
-    def close_decoders(self) -> None:
-        """Close the least recently used decoders, before another one is opened."""
-        with self.lock:
-            streams = [stream for stream in self._oldest_first() if stream.is_decoding]
-            for stream in streams[: max(len(streams) - _MOST_DECODERS, 0)]:
-                stream.close_decoder()
-
-    def _oldest_first(self) -> list[Decoded]:
-        return sorted(self.streams, key=lambda stream: stream.used)
+    def _oldest(self, has: Callable[[Decoded], bool], n_spared: int = 0) -> list[Decoded]:
+        """Return the streams with a property, without the `n_spared` most recently used ones."""
+        found = sorted(filter(has, self.streams), key=lambda stream: stream.used)
+        return found[: max(len(found) - n_spared, 0)]
 
 
 def _memory(limits: Limits) -> int:
-    """Return the limit in memory: the configured one, or a worker's share if that is less."""
-    shares = [limit // _SHARE_OF_WORKER for limit in _limits_of_workers()]
-    return min([limits.memory, *shares])
-
-
-def _limits_of_workers() -> list[int]:
-    """Return the memory limits of the workers of a cluster that are in this process.
+    """Return the limit in memory: the configured one, or a worker's share if that is less.
 
     `distributed.get_worker` finds the worker only in the task's own thread, but sections are read
-    by a pool of threads. So this uses the private list of all instances, as distributed itself
-    does.
+    by a pool of threads. So this uses the private list of all workers in this process, as
+    distributed itself does.
     """
     module = sys.modules.get("distributed.worker")
-    if module is None:
-        return []
-    running = [w for w in module.Worker._instances if w.status.name not in ("closed", "failed")]
-    return [w.memory_manager.memory_limit for w in running if w.memory_manager.memory_limit]
+    workers = module.Worker._instances if module is not None else ()
+    running = [w.memory_manager for w in workers if w.status.name not in ("closed", "failed")]
+    shares: list[int] = [w.memory_limit // _SHARE_OF_WORKER for w in running if w.memory_limit]
+    return min([limits.memory, *shares])
 
 
 class _TemporaryFile:
@@ -215,7 +206,10 @@ class _TemporaryFile:
             self._file.seek(offset)
             done = 0
             while done < len(buffer):
-                done += self._file.readinto(buffer[done:])
+                n = self._file.readinto(buffer[done:])
+                if not n:
+                    raise too_short("a temporary file", offset, len(buffer), done)
+                done += n
 
 
 #: The budget of this process.

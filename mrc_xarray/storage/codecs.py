@@ -7,47 +7,34 @@ import lzma
 import os
 import re
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.decoders import Decoder, MemberDecoder, isal, open_archive
 from mrc_xarray.suffixes import CODECS_BY_SUFFIX, READ_ONLY_CODECS
 
-__all__ = [
-    "CODECS",
-    "begins_stream",
-    "codec_of",
-    "decoder",
-    "encoder",
-]
+__all__ = ["CODECS", "begins_stream", "codec_of", "decoder", "encoder"]
 
 
 class Codec(NamedTuple):
-    """A codec of compressed streams.
+    """A codec of compressed streams."""
 
-    Attributes
-    ----------
-    magic : bytes
-        How a stream begins, as a regular expression.
-    expansion : int
-        Most bytes that one compressed byte decodes to, by the definition of the format.
-    package : str
-        What to install, if neither this package nor the standard library decodes it.
-    """
-
+    #: How a stream begins, as a regular expression.
     magic: bytes
+    #: Most bytes that one compressed byte decodes to, by the definition of the format.
     expansion: int
+    #: What to install, if neither this package nor the standard library decodes it.
     package: str = ""
 
 
-# bzip2: a block contains 900,000 bytes, of which each 5 may stand for 255. It needs at least
+# bzip2: a block contains 900,000 bytes, of which each 5 can encode 255. It needs at least
 # 24 bytes: 156 bits of headers, 16 of two tables, and 20 of symbols.
 _BZ2_EXPANSION = 900_000 * 51 // 24
 # LZMA: a repeated match of 273 bytes needs 14 decisions. Each needs at least 0.022 bits, since
 # the coder's largest probability is 2017 in 2048. LZMA2 and .xz only add to that.
 _LZMA_EXPANSION = 7_100
-#: By fsspec's names. No MRC file begins like one of them: it would have more columns than a file
-#: can hold, or fewer than none.
+#: By fsspec's names. No MRC file begins like one of them: NX would be negative, or larger than
+#: any file.
 CODECS = {
     # deflate (RFC 1951): a match of 258 bytes needs 2 bits, one each for length and distance
     "gzip": Codec(rb"\x1f\x8b\x08", 1032),
@@ -56,7 +43,7 @@ CODECS = {
     "lzma": Codec(rb"\x5d\0\0\x80\0", _LZMA_EXPANSION),
     # zstd (RFC 8878): a block of 128 KiB needs 3 bytes of header and 1 byte that is repeated
     "zstd": Codec(rb"\x28\xb5\x2f\xfd", 128 * 1024 // 4, "zstandard"),
-    # lz4: each additional byte of a match's length stands for 255
+    # lz4: each additional byte of a match's length encodes 255
     "lz4": Codec(rb"\x04\x22\x4d\x18", 255, "lz4"),
     # zip: the largest expansion of its methods
     "zip": Codec(rb"PK\x03\x04", _BZ2_EXPANSION),
@@ -69,12 +56,9 @@ def begins_stream(head: bytes) -> str | None:
 
 
 def codec_of(name: str) -> str | None:
-    """Return the codec that a file is to be written with, by the suffix of its name.
+    """Return the codec for writing a file of this name, or None.
 
-    Raises
-    ------
-    MrcError
-        If it is not installed, or can only be read.
+    MrcError is raised if the codec is not installed, or can only be read.
     """
     suffix = os.path.splitext(name.lower())[1]
     if suffix in READ_ONLY_CODECS:
@@ -89,45 +73,37 @@ def codec_of(name: str) -> str | None:
 
 
 def decoder(codec: str, file: BinaryIO, name: str) -> Decoder:
-    """Return the decoded bytes of `file`.
+    """Return the decoder of `file`.
 
-    Raises
-    ------
-    MrcError
-        If the package that decodes them is not installed, if the stream needs too much memory, or
-        if it is an archive of several files.
+    MrcError is raised if its package is not installed, if the stream needs too much memory, or if
+    it is an archive of several files.
     """
     if codec == "zip":
         return open_archive(file, name)
     if not CODECS[codec].package:
         return MemberDecoder(codec, CODECS[codec].magic, file, name)
-    opened: Decoder = _fsspec_codec(codec, name)(file, mode="rb")
-    return opened
+    return cast(Decoder, _fsspec_codec(codec, name)(file, mode="rb"))
 
 
 def encoder(codec: str, file: BinaryIO, name: str) -> BinaryIO:
-    """Open a file that compresses what is written to it, and writes it to `file`.
-
-    Raises
-    ------
-    MrcError
-        If the package that encodes it is not installed.
-    """
-    # no name and no time, so that the same pixels give the same bytes
+    """Open a file that writes to `file`, compressed; raise MrcError if a package is missing."""
+    opened: Any
+    # gzip has no name and no time, so that the same pixels give the same bytes
     if codec == "gzip" and isal() is not None:
         from isal import igzip
 
         faster: Any = igzip
         # level 2, the default, is 10 times as fast as zlib's level 6, and the files of maps and
         # movies are little longer
-        return faster.IGzipFile("", "wb", 2, file, mtime=0)  # type: ignore[no-any-return]
-    if codec == "gzip":
+        opened = faster.IGzipFile("", "wb", 2, file, mtime=0)
+    elif codec == "gzip":
         # level 6 is the default of the program gzip
-        return gzip.GzipFile("", "wb", 6, file, mtime=0)  # type: ignore[return-value]
-    # by default fsspec's codec writes .xz
-    options = {"format": lzma.FORMAT_ALONE} if codec == "lzma" else {}
-    opened: BinaryIO = _fsspec_codec(codec, name)(file, mode="wb", **options)
-    return opened
+        opened = gzip.GzipFile("", "wb", 6, file, mtime=0)
+    else:
+        # by default fsspec's codec writes .xz
+        options = {"format": lzma.FORMAT_ALONE} if codec == "lzma" else {}
+        opened = _fsspec_codec(codec, name)(file, mode="wb", **options)
+    return cast("BinaryIO", opened)
 
 
 def _fsspec_codec(codec: str, name: str) -> Callable[..., Any]:
@@ -136,5 +112,4 @@ def _fsspec_codec(codec: str, name: str) -> Callable[..., Any]:
     if codec not in compr:
         package = CODECS[codec].package or codec
         raise MrcError(f"{name}: a {codec} stream needs another package: pip install {package}")
-    found: Callable[..., Any] = compr[codec]
-    return found
+    return cast("Callable[..., Any]", compr[codec])

@@ -1,4 +1,4 @@
-"""What one process has of a decoded stream.
+"""The decoded bytes of a stream in one process.
 
 A stream can't be read from its middle. So it is decoded once, as far as it is needed, and the
 decoded bytes are held within the process's `Budget`. When that is exhausted, the bytes of the
@@ -25,26 +25,15 @@ __all__ = ["Decoded", "Stream"]
 
 @dataclass(frozen=True)
 class Stream:
-    """A compressed stream, and how it is to be decoded.
-
-    Attributes
-    ----------
-    source : ByteSource
-        The compressed file.
-    codec : str
-        By fsspec's names.
-    limits : Limits
-    salvages : bool
-        Whether to return decoded bytes even if they may be wrong.
-    promised : int
-        Where the pixels end by the header. A read up to there also decodes the rest of the
-        stream, to verify the checksum at its end.
-    """
+    """A compressed file, and how it is to be decoded; `codec` is by fsspec's names."""
 
     source: ByteSource
     codec: str
     limits: Limits
+    #: Whether to return decoded bytes even if they may be wrong.
     salvages: bool = False
+    #: Where the pixels end by the header. A read up to there also decodes the rest of the stream,
+    #: to verify the checksum at its end.
     promised: int = sys.maxsize
 
 
@@ -55,7 +44,7 @@ class Decoded:
         # when it was read last
         self.used = 0.0
         self._stream = stream
-        self._decoding = _Decoding(stream)
+        self._decoding = Decoding(stream)
 
     @classmethod
     def of(cls, stream: Stream) -> Decoded:
@@ -67,15 +56,8 @@ class Decoded:
                 budget.streams.add(found)
             return found
 
-    def ended(self) -> tuple[int, str | None]:
-        """Decode all that can be decoded; return its size, and what is wrong or None."""
-        return self._use().ended()
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes from `offset`; raise MrcError if the stream is damaged."""
-        self._use().read_into(offset, buffer)
-
-    def _use(self) -> _Decoding:
+    def use(self) -> Decoding:
+        """Return what was decoded, as the most recently used stream."""
         self.used = time.monotonic()
         return self._decoding
 
@@ -95,13 +77,13 @@ class Decoded:
     def discard(self) -> None:
         """Discard what was decoded: the next read starts from the beginning."""
         # a read in progress has its own reference, and continues
-        self._decoding = _Decoding(self._stream)
+        self._decoding = Decoding(self._stream)
 
 
 _shared: weakref.WeakValueDictionary[Stream, Decoded] = weakref.WeakValueDictionary()
 
 
-class _Decoding:
+class Decoding:
     """One pass through a stream from its start, with the bytes that it has decoded."""
 
     def __init__(self, stream: Stream) -> None:
@@ -114,10 +96,12 @@ class _Decoding:
         self._fault: Exception | None = None
 
     def ended(self) -> tuple[int, str | None]:
+        """Decode all that can be decoded; return its size, and what is wrong or None."""
         self._decode(sys.maxsize)
         return self._n_decoded, self._fault_text
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`; raise MrcError if the stream is damaged."""
         stream, end = self._stream, offset + len(buffer)
         is_last = end >= stream.promised and not stream.salvages
         self._decode(sys.maxsize if is_last else end)
@@ -181,8 +165,7 @@ class _Decoding:
         piece, fault = self.file.read(PIECE)
         # bytes after the promised ones are decoded only for the checksum. After Ctrl-C, a piece
         # may have been added and not counted.
-        n_added = self.pieces.in_memory + self.pieces.on_disk
-        if piece and n_added == self._n_decoded < self._stream.promised:
+        if piece and self.pieces.held == self._n_decoded < self._stream.promised:
             self._add(piece)
         # in this order, because other threads look at all of them without the lock
         self._fault = fault

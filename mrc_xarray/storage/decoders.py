@@ -41,7 +41,7 @@ class Decoder(Protocol):
     """The bytes that a stream decodes to."""
 
     def read1(self, nbytes: int, /) -> bytes:
-        """Return up to `nbytes` of the next bytes, and none at the end."""
+        """Return up to `nbytes` of the next bytes, or none at the end."""
 
 
 def isal() -> ModuleType | None:
@@ -196,13 +196,7 @@ def _too_much_memory(name: str, dictionary: int | None) -> MrcError:
 
 
 def open_archive(file: BinaryIO, name: str) -> Decoder:
-    """Open the only member of a zip archive.
-
-    Raises
-    ------
-    MrcError
-        If there is not exactly one member, or its compression method is not supported.
-    """
+    """Open the only member of a zip archive; raise MrcError if that is not possible."""
     archive = zipfile.ZipFile(file)
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:

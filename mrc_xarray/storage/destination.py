@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.codecs import encoder
@@ -21,23 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Destination", "DiskDestination", "StoreDestination"]
 
-# bytes at once of a copy: few, so that it stops soon after Ctrl-C
+# bytes that are copied at once: few, so that a copy stops soon after Ctrl-C
 _COPIED = 1024**2
 
 
 @dataclass(frozen=True)
 class DiskDestination:
-    """A file on a disk.
-
-    Attributes
-    ----------
-    name : str
-        The path. What a link leads to is replaced, and the link is preserved.
-    overwrite : bool
-        Whether to replace an existing file.
-    codec : str or None
-        Compresses the file, by fsspec's names.
-    """
+    """A file on a disk, by its path. It is compressed if there is a codec, by fsspec's names."""
 
     name: str
     overwrite: bool
@@ -81,21 +71,9 @@ class DiskDestination:
 
 @dataclass(frozen=True)
 class StoreDestination:
-    """A file in a store.
+    """A file in a store, which is compressed while it is sent if there is a codec."""
 
-    Attributes
-    ----------
-    url : str
-        With its secrets, so that it is not shown.
-    overwrite : bool
-        Whether to replace an existing object.
-    codec : str or None
-        Compresses the file while it is sent, by fsspec's names.
-    fs : AbstractFileSystem
-    path : str
-        The name in the store.
-    """
-
+    #: With its secrets, so that it is not shown.
     url: str = field(repr=False)
     overwrite: bool
     codec: str | None
@@ -146,20 +124,17 @@ class StoreDestination:
 
     def _opened(self, fs: AbstractFileSystem) -> BinaryIO:
         """Open the object for writing, exclusively if the store supports that."""
-        opened: BinaryIO
         if not self.overwrite:
-            # otherwise the check of a moment ago is the best that can be done
+            # a store without exclusive writes relies on the check of a moment ago
             with contextlib.suppress(NotImplementedError, ValueError):
-                opened = fs.open(self.path, "xb")
-                return opened
+                return cast("BinaryIO", fs.open(self.path, "xb"))
         try:
-            opened = fs.open(self.path, "wb")
+            return cast("BinaryIO", fs.open(self.path, "wb"))
         except NotImplementedError:
             raise MrcError(
                 f"{self.name}: this kind of URL can't be written to. Write to a disk, or to a "
                 "store such as s3://"
             ) from None
-        return opened
 
 
 Destination: TypeAlias = DiskDestination | StoreDestination

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage.urls import missing_store, redacted, scrubbed, secrets_of
+from mrc_xarray.storage.urls import redacted, scrubbed, secrets_of
 
 __all__ = ["refusal", "without_secrets"]
 
@@ -22,23 +22,15 @@ __all__ = ["refusal", "without_secrets"]
 def without_secrets(*urls: str) -> Iterator[None]:
     """Replace a store's exceptions by ones without user, password, query string and token.
 
-    The first URL is the one that the user opened; others may contain more secrets.
-
-    Raises
-    ------
-    FileNotFoundError, FileExistsError, PermissionError, TimeoutError
-        For the corresponding failures of a store.
-    OSError
-        For any other failure of a store.
-    TypeError, ValueError, NotImplementedError
-        For arguments that the store does not accept.
-    ImportError
-        For a missing package, with a note about what to install.
+    The first URL is the one that the user opened; others may contain more secrets. Failures of a
+    store become an OSError or the subclass of the same meaning. Arguments that it does not accept
+    are a TypeError, ValueError or NotImplementedError. A missing package is an ImportError with a
+    note about what to install.
     """
     try:
         yield
     except ImportError as error:
-        error.add_note(missing_store(urls[0]))
+        error.add_note(_missing_store(urls[0]))
         raise
     except (MrcError, MemoryError):
         raise
@@ -65,6 +57,15 @@ def refusal(status: int, name: str) -> OSError:
     if status == 429 or status >= 500:
         return OSError(errno.EIO, f"The server can't send the file now: {phrase}", name)
     return OSError(errno.EIO, f"The server responded with {phrase}", name)
+
+
+def _missing_store(url: str) -> str:
+    extras = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+    protocols = [part.partition("://")[0] for part in url.split("::")]
+    extra = next((extras[protocol] for protocol in protocols if protocol in extras), None)
+    if extra is None:
+        return f"{redacted(url)}: install the fsspec package for this kind of URL"
+    return f'{redacted(url)}: this kind of URL needs pip install "mrc-xarray[{extra}]"'
 
 
 def _reason(error: Exception) -> BaseException:

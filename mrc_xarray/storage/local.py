@@ -38,24 +38,13 @@ class Map(mmap.mmap):
 
 @dataclass(frozen=True)
 class LocalSource(ByteSource):
-    """A file on a disk, or on a file system that all workers share.
-
-    Attributes
-    ----------
-    name : str
-        The absolute path.
-    size : int
-        In bytes.
-    mtime_ns : int
-        Modification time, in nanoseconds.
-    node : Node or None
-        Device and inode; see `mrc_xarray.storage.identity`.
-    """
+    """A file on a disk; `name` is its absolute path."""
 
     access: ClassVar[Access] = Access(gap=0, skip=1024, piece=8 * MiB, batch=8 * MiB)
 
     name: str
     size: int
+    #: Modification time, in nanoseconds.
     mtime_ns: int
     node: Node | None = None
 
@@ -73,7 +62,7 @@ class LocalSource(ByteSource):
     def read_into(self, requests: Sequence[Request]) -> None:
         with self._checked() as fd:
             for offset, buffer in requests:
-                done = _preadv(fd, [buffer], offset)
+                done = 0
                 while done < len(buffer):
                     # one read returns 2 GiB at most, and nothing at the end of the file
                     n = _preadv(fd, [buffer[done:]], offset + done)
@@ -86,9 +75,8 @@ class LocalSource(ByteSource):
         with self._checked() as fd:
 
             def fetch(offset: int, nbytes: int) -> bytes:
-                buffer = bytearray(nbytes)
-                n = _preadv(fd, [memoryview(buffer)], offset)
-                return bytes(memoryview(buffer)[:n])
+                os.lseek(fd, offset, os.SEEK_SET)
+                return os.read(fd, nbytes)
 
             yield fetch
 
@@ -119,7 +107,7 @@ class LocalSource(ByteSource):
         if not os.path.isfile(path):
             return None
         with open(path, "rb") as file:
-            # `read` allocates all that it is asked for
+            # `read` allocates as much as is requested
             return file.read(min(os.fstat(file.fileno()).st_size, LONGEST_SIDECAR))
 
     def sibling_names(self) -> list[str]:

@@ -40,12 +40,8 @@ if hasattr(os, "register_at_fork"):
 class Lock:
     """A lock on an open file, held until it is released or garbage-collected.
 
-    A pickled copy holds nothing: the lock stays in the process that has opened the file.
-
-    Parameters
-    ----------
-    fd : int, optional
-        Descriptor of the open file, which the lock owns. Without it the lock holds nothing.
+    It owns the descriptor `fd`. Without one, it holds nothing. Nor does a pickled copy: the lock
+    stays in the process that has opened the file.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -72,23 +68,11 @@ class Lock:
 
 
 def lock_in_place(path: str, *, exclusive: bool, waits: bool) -> Lock:
-    """Lock a file that is going to be changed in place.
+    """Lock a file that is going to be changed in place, or share its lock with other writers.
 
-    Parameters
-    ----------
-    path : str
-    exclusive : bool
-        Whether to hold the lock exclusively, or to share it with other writers.
-    waits : bool
-        Whether to wait if another process holds the lock. Otherwise this is an error.
-
-    Raises
-    ------
-    MrcError
-        If another writer holds the lock; with `waits`, only if it is in this process, since
-        waiting for it could be a deadlock.
-    OSError
-        If the file is missing, or may not be written.
+    If another process holds the lock, this `waits` or raises MrcError. A writer in this process
+    is always an error, since waiting for it could be a deadlock. OSError is raised if the file is
+    missing, or may not be written.
     """
     while True:
         fd = os.open(path, os.O_RDWR | _BINARY)
@@ -133,10 +117,10 @@ def try_lock(fd: int, *, exclusive: bool = True, waits: bool = False) -> bool | 
 
 def _reserve(fd: int, exclusive: bool, path: str) -> None:
     """Raise MrcError if another write in this process excludes this one."""
-    if not _is_reserved(fd, exclusive):
+    if not _try_reserve(fd, exclusive):
         # a failed delayed write holds its lock until its traceback is garbage-collected
         gc.collect()
-        if not _is_reserved(fd, exclusive):
+        if not _try_reserve(fd, exclusive):
             raise MrcError(
                 f"{path}: another write in this process is changing the file in place. Start this "
                 "one when it has finished. A delayed write that failed counts for as long as its "
@@ -144,7 +128,7 @@ def _reserve(fd: int, exclusive: bool, path: str) -> None:
             )
 
 
-def _is_reserved(fd: int, exclusive: bool) -> bool:
+def _try_reserve(fd: int, exclusive: bool) -> bool:
     found = os.fstat(fd)
     key = (os.getpid(), found.st_dev, found.st_ino)
     with _guard:

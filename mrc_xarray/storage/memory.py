@@ -24,13 +24,11 @@ class MemorySource(ByteSource):
     data: bytes = field(repr=False)
     name: str = "<bytes>"
 
+    can_be_reopened = False
+
     @property
     def size(self) -> int:  # type: ignore[override]  # nothing assigns to a frozen source
         return len(self.data)
-
-    @property
-    def can_be_reopened(self) -> bool:
-        return False
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self.data[offset : offset + nbytes]
@@ -48,6 +46,7 @@ class FileObjectSource(ByteSource):
     """
 
     access: ClassVar[Access] = Access(gap=64 * 1024, skip=1024, piece=8 * MiB, batch=8 * MiB)
+    can_be_reopened = False
 
     def __init__(self, file: BinaryIO) -> None:
         self.name = f"<{type(file).__name__}>"
@@ -64,10 +63,6 @@ class FileObjectSource(ByteSource):
             f"{self.name}: an open file object can't be sent to another process; "
             "open the file by its path or URL"
         )
-
-    @property
-    def can_be_reopened(self) -> bool:
-        return False
 
     def read_into(self, requests: Sequence[Request]) -> None:
         with self._position():
@@ -100,13 +95,11 @@ class FileObjectSource(ByteSource):
 
 # sources of one file object share its position
 _locks: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
-_lock_of_locks = threading.Lock()
 
 
 def _lock_of(file: BinaryIO) -> threading.Lock:
-    with _lock_of_locks:
-        try:
-            return _locks.setdefault(file, threading.Lock())
-        except TypeError:
-            # without weak references, two sources of one file object can't find a common lock
-            return threading.Lock()
+    try:
+        return _locks.setdefault(file, threading.Lock())
+    except TypeError:
+        # without weak references, two sources of one file object can't find a common lock
+        return threading.Lock()

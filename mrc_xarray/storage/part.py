@@ -1,4 +1,4 @@
-"""The part: the temporary file or folder that becomes a new one when it is complete."""
+"""The part: a temporary file or folder, which gets its final name when it is complete."""
 
 from __future__ import annotations
 
@@ -29,15 +29,7 @@ _OF_CONTENT = {"security.ima", "security.evm", "security.capability"}
 
 @dataclass(frozen=True)
 class Part:
-    """A temporary file, which only its owner can read until it is published.
-
-    Attributes
-    ----------
-    path : str
-        Path of the temporary file, in the folder of `name`.
-    name : str
-        The final path.
-    """
+    """A temporary file, which only its owner can read until it gets its final `name`."""
 
     path: str
     name: str
@@ -59,7 +51,7 @@ class Part:
         While the lock is held, other writers do not remove the file.
         """
         while True:
-            # never truncated: a cluster may repeat this after the worker that did it has died
+            # do not truncate: a cluster may repeat this after the worker that did it has died
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
             lock = Lock(fd)
             try:
@@ -76,27 +68,6 @@ class Part:
             if is_there:
                 return lock
             # another writer removed the file between its creation and its lock
-
-    def write(self, buffers: Iterable[Buffer]) -> None:
-        """Write buffers at their offsets, from any process that sees the file."""
-        try:
-            with open(self.path, "r+b", buffering=0) as file:
-                write_at(file.fileno(), buffers)
-        except FileNotFoundError as error:
-            error.add_note(
-                "the workers of a cluster must share the file system that the file is written to"
-            )
-            raise
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """Return up to `nbytes` bytes from `offset` on, and fewer at the end of the file."""
-        with open(self.path, "rb") as file:
-            file.seek(offset)
-            return file.read(nbytes)
-
-    def cut(self, size: int) -> None:
-        """Truncate the file to its first `size` bytes."""
-        os.truncate(self.path, size)
 
     def publish(self, *, overwrite: bool) -> None:
         """Give the file its final name, atomically; raise FileExistsError if that is taken."""
@@ -150,7 +121,7 @@ class Part:
         if os.path.exists(self.name):
             _copy_attributes(self.name, self.path)
             return
-        # umask and default ACL show in a trial file; nobody knows its name
+        # the attributes of a new file, by umask and default ACL
         trial = Part.of(self.name)
         with open(trial.path, "xb") as file:
             # by descriptor: another writer may remove it as left over
@@ -160,15 +131,7 @@ class Part:
 
 @dataclass(frozen=True)
 class PartFolder:
-    """A new folder, in a temporary folder that only its owner can enter until it is published.
-
-    Attributes
-    ----------
-    private : str
-        Path of the temporary folder, in the folder of `name`.
-    name : str
-        The final path.
-    """
+    """A new folder, in a `private` one that only its owner can enter until it is published."""
 
     private: str
     name: str
@@ -180,7 +143,7 @@ class PartFolder:
 
     @property
     def path(self) -> str:
-        """Path of the new folder."""
+        """Where the new folder is written."""
         return os.path.join(self.private, "new")
 
     def create(self) -> None:
@@ -189,10 +152,7 @@ class PartFolder:
         os.mkdir(self.path)
 
     def publish(self, *, overwrite: bool) -> None:
-        """Give the folder its final name, and the attributes of the folder that it replaces.
-
-        FileExistsError is raised if the name is taken and `overwrite` is False.
-        """
+        """Give the folder its final name; raise FileExistsError if that is taken."""
         if os.path.isdir(self.name):
             _copy_attributes(self.name, self.path)
         if not overwrite or not os.path.lexists(self.name):
@@ -211,7 +171,7 @@ class PartFolder:
         except BaseException:
             os.rename(old, self.name)
             raise
-        # where `discard` removes it
+        # for `discard` to remove
         os.rename(old, self.path)
 
     def discard(self) -> None:
@@ -247,7 +207,7 @@ _pwrite = getattr(os, "pwrite", _seek_and_write)
 
 def exists(name: str) -> FileExistsError:
     """Return the error for a target that may not be replaced."""
-    return FileExistsError(errno.EEXIST, "File exists, and overwrite is not asked for", name)
+    return FileExistsError(errno.EEXIST, "File exists; overwrite=True replaces it", name)
 
 
 def _short(name: str) -> str:
@@ -282,7 +242,7 @@ def _copy_attributes(source: str | int, path: str) -> None:
             _copy_extended_attributes(source, path)
     mode = stat.S_IMODE(found.st_mode) & ~stat.S_ISUID
     if os.stat(path).st_gid != found.st_gid:
-        # what its group was allowed is not for another group
+        # another group does not get the permissions of the old one
         mode &= ~(stat.S_IRWXG | stat.S_ISGID)
     with contextlib.suppress(OSError):
         os.chmod(path, mode)
@@ -291,7 +251,7 @@ def _copy_attributes(source: str | int, path: str) -> None:
 def _copy_extended_attributes(source: str | int, path: str) -> None:
     attributes = set(os.listxattr(source)) - _OF_CONTENT
     if _ACL in set(os.listxattr(path)) - attributes:
-        # from the folder's default ACL, while the replaced file has none
+        # it comes from the folder's default ACL, and the replaced file has none
         os.removexattr(path, _ACL)
     for attribute in attributes:
         with contextlib.suppress(OSError):

@@ -29,15 +29,7 @@ _PLACING = (slice(0, 8), slice(12, 16), slice(92, 96))
 
 @dataclass(frozen=True)
 class NewFile:
-    """A file that is written uncompressed to a temporary file, and published when it is complete.
-
-    Attributes
-    ----------
-    part : Part
-        The temporary file.
-    destination : Destination
-        What publishes it.
-    """
+    """A file that is written uncompressed to a temporary file, and published when complete."""
 
     part: Part
     destination: Destination
@@ -61,22 +53,31 @@ class NewFile:
 
     def write(self, buffers: Iterable[Buffer]) -> None:
         """Write buffers, each at its offset."""
-        self.part.write(buffers)
+        try:
+            with open(self.part.path, "r+b", buffering=0) as file:
+                write_at(file.fileno(), buffers)
+        except FileNotFoundError as error:
+            error.add_note(
+                "the workers of a cluster must share the file system that the file is written to"
+            )
+            raise
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return up to `nbytes` bytes from `offset` on, and fewer at the end of the file."""
-        return self.part.read(offset, nbytes)
+        with open(self.part.path, "rb") as file:
+            file.seek(offset)
+            return file.read(nbytes)
 
     def cut(self, size: int) -> None:
         """Truncate what was written to `size` bytes."""
-        self.part.cut(size)
+        os.truncate(self.part.path, size)
 
     def finish(self, head: bytes) -> None:
         """Write the first bytes of the file, and publish it."""
         if not self.part.is_there and self.destination.begins_with(head):
             # a cluster may repeat this after the worker that did it has died
             return
-        self.part.write([(0, head)])
+        self.write([(0, head)])
         self.destination.publish(self.part)
 
     def discard(self) -> None:
@@ -86,39 +87,28 @@ class NewFile:
     @property
     def note(self) -> str:
         """What a failure means for the file."""
-        return f"{self.name} was not written; what was there before is untouched"
+        return f"{self.name} was not written; an existing file was not changed"
 
 
 @dataclass(frozen=True)
 class InPlace:
-    """A file that is changed where it is: a crash in the middle leaves it half changed.
+    """A file that is changed in place: after a crash it may be changed in part.
 
-    Attributes
-    ----------
-    name : str
-        The path.
-    size : int
-        Size in bytes when the change was planned.
-    before : bytes
-        The header when the change was planned.
-    node : Node or None
-        Device and inode when the change was planned, if they are known.
-    grows_to : int or None
-        Size in bytes after sections are appended; None if none are. While they are, no other
-        writer may change the file.
-    locks : bool
-        Whether `begin` locks the file. Otherwise the caller holds the lock.
+    `size`, `before` (the header) and `node` are those of the file when the change was planned.
     """
 
     name: str
     size: int
     before: bytes = field(repr=False)
     node: Node | None
+    #: Size in bytes after sections are appended; None if none are. While they are, no other
+    #: writer may change the file.
     grows_to: int | None = None
+    #: Whether `begin` locks the file. Otherwise the caller holds the lock.
     locks: bool = False
 
     def begin(self, size: int) -> Lock:
-        # do not wait: a waiting task could occupy the thread of the task that it waits for
+        # do not wait: this task could occupy the thread of the task that it waits for
         exclusive = self.grows_to is not None
         lock = lock_in_place(self.name, exclusive=exclusive, waits=False) if self.locks else Lock()
         try:
@@ -156,7 +146,7 @@ class InPlace:
             if self.grows_to not in (None, size):
                 raise MrcError(
                     f"{self.name}: the file has {size} bytes after sections were added to it, "
-                    f"instead of {self.grows_to}: it was cut or written to meanwhile"
+                    f"instead of {self.grows_to}: another process has changed it"
                 )
             # the header describes the pixels, so these must be on the disk first
             os.fsync(fd)
@@ -180,13 +170,7 @@ class InPlace:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
-        """Open the file, and raise MrcError if it is not the one that the change was planned for.
-
-        Yields
-        ------
-        int
-            The file descriptor.
-        """
+        """Open the file; raise MrcError if it is not the one that the change was planned for."""
         fd = os.open(self.name, os.O_RDWR | _BINARY)
         try:
             if reason := self._difference(fd):
@@ -221,12 +205,8 @@ def open_sink(
 ) -> NewFile:
     """Return the sink for a new file, which is compressed if its suffix says so.
 
-    Raises
-    ------
-    FileExistsError
-        If the file exists, and `overwrite` is False.
-    MrcError
-        If the package that compresses it is not installed.
+    FileExistsError is raised if the file exists and `overwrite` is False, MrcError if the package
+    that compresses it is not installed.
     """
     if not isinstance(target, str | os.PathLike):
         raise TypeError(f"can't write to {type(target).__name__}; accepted: a path or a URL")

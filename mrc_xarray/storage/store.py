@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mrc_xarray.storage.base import LONGEST_SIDECAR, Access, ByteSource, InStore, MiB, Request
 from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.local import is_same_file
-from mrc_xarray.storage.ranges import describe, fetch
-from mrc_xarray.storage.urls import redacted, sibling, without_query
-from mrc_xarray.storage.version import Version
-from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
+from mrc_xarray.storage.ranges import Version, describe, fetch
+from mrc_xarray.storage.urls import redacted, sibling
+from mrc_xarray.suffixes import stem_and_suffix
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -33,7 +32,7 @@ class StoreSource(ByteSource):
     For `fs`, `path` and `name` see `InStore`.
     """
 
-    # 64 MiB at once keep a fast store busy, and bound the memory of a large load
+    # a batch of 64 MiB is enough for a fast store, and bounds the memory of a large load
     access: ClassVar[Access] = Access(64 * 1024, skip=MiB, piece=16 * MiB, batch=64 * MiB)
 
     fs: AbstractFileSystem = field(repr=False)
@@ -61,9 +60,6 @@ class StoreSource(ByteSource):
     def size(self) -> int:  # type: ignore[override]  # nothing assigns to a frozen source
         return self.version.size
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        return self._fetch([(offset, offset + nbytes)])[0]
-
     def read_into(self, requests: Sequence[Request]) -> None:
         groups = _adjacent(requests, self.access.piece)
         spans = list(map(_span, groups))
@@ -78,14 +74,13 @@ class StoreSource(ByteSource):
 
     def read_sibling(self, name: str) -> bytes | None:
         # for other images a sidecar is too rare for one more request
-        path = without_query(self.path)
-        image, suffix = os.path.splitext(path)
-        image = image if suffix in COMPRESSED_SUFFIXES else path
-        if not image.endswith("_movie.mrc") or not name.endswith(_SIDECARS_OF_MOVIES):
+        stem, suffix = stem_and_suffix(self.name)
+        is_movie = suffix == ".mrc" and stem.endswith("_movie")
+        if not is_movie or not name.endswith(_SIDECARS_OF_MOVIES):
             return None
         try:
             with self._secret_free() as fs:
-                found: bytes = fs.cat_file(sibling(path, name), start=0, end=LONGEST_SIDECAR)
+                found: bytes = fs.cat_file(sibling(self.path, name), start=0, end=LONGEST_SIDECAR)
         except FileNotFoundError:
             return None
         return found

@@ -35,11 +35,7 @@ _HELD_BY_WORKERS = 2
 class StreamSource(ByteSource):
     """The bytes that a compressed file decodes to.
 
-    Attributes
-    ----------
-    stream : Stream
-    size : int or None
-        Length in bytes; None if the stream was not decoded to its end when it was opened.
+    `size` is None if the stream was not decoded to its end when it was opened.
     """
 
     access: ClassVar[Access] = Access(gap=0, skip=MiB, piece=16 * MiB, batch=16 * MiB)
@@ -53,15 +49,7 @@ class StreamSource(ByteSource):
     ) -> tuple[StreamSource, bytes]:
         """Return the source for a compressed file, and the first bytes that it decodes to.
 
-        Raises
-        ------
-        MrcError
-            If they can't be decoded.
-
-        Warns
-        -----
-        MrcWarning
-            If the stream is long.
+        MrcError is raised if they can't be decoded. A long stream is a warning.
         """
         head, fault = CompressedFile(inner, codec, ENOUGH_TO_BEGIN).read(FIRST_READ)
         if fault is not None and not head:
@@ -75,7 +63,7 @@ class StreamSource(ByteSource):
             warn(_expensive(inner.name, codec, source._compressed_size))
         if not salvages:
             return source, head
-        complete = replace(source, size=source._decoded.ended()[0])
+        complete = replace(source, size=source._decoded.use().ended()[0])
         # the decoded bytes live as long as a source refers to them
         vars(complete)["_decoded"] = source._decoded
         return complete, head
@@ -101,22 +89,13 @@ class StreamSource(ByteSource):
 
     def find_fault(self) -> str | None:
         """Decode everything; return what is wrong with the stream, or None."""
-        return self._decoded.ended()[1]
+        return self._decoded.use().ended()[1]
 
     def expecting(self, end: int, longest: int) -> StreamSource:
         """Return this source for a file whose header promises pixels up to the byte `end`.
 
-        Parameters
-        ----------
-        end : int
-            The byte after the last section.
-        longest : int
-            The largest of the numbers of sections, rows and columns.
-
-        Raises
-        ------
-        MrcError
-            If a stream of this size can't contain that.
+        MrcError is raised if a stream of this size can't contain them, or can't contain `longest`
+        sections, rows or columns.
         """
         codec, size = self.stream.codec, self._compressed_size
         most = size * CODECS[codec].expansion
@@ -153,10 +132,10 @@ class StreamSource(ByteSource):
         # the file may have changed since it was decoded
         self.stream.source.read_into(())
         for offset, buffer in requests:
-            self._decoded.read_into(offset, buffer)
+            self._decoded.use().read_into(offset, buffer)
 
     def read_all(self) -> bytes:
-        size, fault = self._decoded.ended()
+        size, fault = self._decoded.use().ended()
         if fault is not None:
             raise MrcError.of(self.name, damage(self.stream.codec, fault))
         return self.read(0, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, quote, unquote
 
-__all__ = ["missing_store", "redacted", "scrubbed", "secrets_of", "sibling", "without_query"]
+__all__ = ["redacted", "scrubbed", "secrets_of", "sibling"]
 
 # a URL within a text ends at white space, a quotation mark or an angle bracket
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
@@ -45,24 +45,10 @@ def secrets_of(url: str) -> frozenset[str]:
 
 def sibling(path: str, name: str) -> str:
     """Return the path or URL of another file in the same folder of a store."""
-    # a query string belongs to one file, and may contain slashes
-    folder, slash, _ = without_query(path).rpartition("/")
+    # a query string belongs to one file, and may contain slashes; a path may contain ? and #
+    without_query = re.split("[?#]", path)[0] if "://" in path else path
+    folder, slash, _ = without_query.rpartition("/")
     return folder + slash + name
-
-
-def without_query(path: str) -> str:
-    """Return a URL without query string and fragment; a plain path may contain ``?`` and ``#``."""
-    return re.split("[?#]", path)[0] if "://" in path else path
-
-
-def missing_store(url: str) -> str:
-    """Return what to install for a URL of this kind."""
-    extras = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
-    protocols = [part.partition("://")[0] for part in url.split("::")]
-    extra = next((extras[protocol] for protocol in protocols if protocol in extras), None)
-    if extra is None:
-        return f"{redacted(url)}: install the fsspec package for this kind of URL"
-    return f'{redacted(url)}: this kind of URL needs pip install "mrc-xarray[{extra}]"'
 
 
 def _without_secrets(part: str) -> str:

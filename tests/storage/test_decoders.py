@@ -10,7 +10,6 @@ import lzma
 import struct
 import subprocess
 import sys
-import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -82,7 +81,7 @@ GZIPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("nbytes", [1000, 70_000, 4 * MiB])
+@pytest.mark.parametrize("nbytes", [1000, 4 * MiB])
 @pytest.mark.parametrize("case", GZIPS)
 def test_gzip_as_the_standard_library(inflate: str, case: str, nbytes: int) -> None:
     raw = GZIPS[case]
@@ -96,7 +95,7 @@ def test_other_data_after_a_member_are_ignored(inflate: str, follows: bytes) -> 
 
 
 @pytest.mark.parametrize("place", [-8, -1], ids=["checksum", "length"])
-def test_wrong_trailer_loses_the_last_block_alone(inflate: str, place: int) -> None:
+def test_wrong_trailer_loses_at_most_the_last_block(inflate: str, place: int) -> None:
     found, error = outcome(decoder("gzip", streams_by_hand.flipped(MEMBER, place)), 70_000)
     assert error is gzip.BadGzipFile
     assert NOISE.startswith(found)
@@ -104,11 +103,11 @@ def test_wrong_trailer_loses_the_last_block_alone(inflate: str, place: int) -> N
 
 
 @pytest.mark.parametrize("case", ["cut", "zeroed", "bad block"])
-def test_damaged_deflate_gives_what_is_before(inflate: str, case: str) -> None:
+def test_damaged_deflate_is_decoded_up_to_the_damage(inflate: str, case: str) -> None:
     middle = len(MEMBER) // 2
     raw = {
         "cut": MEMBER[:middle],
-        "zeroed": MEMBER[:middle] + bytes(64) + MEMBER[middle + 64 :],
+        "zeroed": streams_by_hand.zeroed(MEMBER, middle),
         "bad block": MEMBER + MEMBER[:10] + b"\7" + MEMBER[11:],
     }[case]
     found, error = outcome(decoder("gzip", raw), 4 * MiB)
@@ -138,19 +137,13 @@ def zipped(data: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
 @pytest.mark.parametrize(
     ("codec", "pack", "nbytes", "least"),
     [
-        ("gzip", functools.partial(gzip.compress, compresslevel=9), 16 * MiB, 900),
-        pytest.param(
-            "xz",
-            functools.partial(lzma.compress, preset=9),
-            64 * MiB,
-            6000,
-            marks=pytest.mark.slow,
-        ),
+        ("gzip", gzip.compress, 16 * MiB, 900),
+        pytest.param("xz", lzma.compress, 64 * MiB, 6000, marks=pytest.mark.slow),
         # the most that one block can contain
         pytest.param("bz2", bz2.compress, 45_899_235, 900_000, marks=pytest.mark.slow),
     ],
 )
-def test_zeros_reach_the_bound_and_not_beyond(
+def test_expansion_of_zeros_is_close_to_the_bound(
     codec: str, pack: Callable[[bytes], bytes], nbytes: int, least: int
 ) -> None:
     packed = pack(bytes(nbytes))
@@ -191,13 +184,8 @@ def xz_with_dictionary(code: int, raw: bytes) -> bytes:
     return bytes(packed)
 
 
-@pytest.mark.parametrize(
-    ("code", "nbytes"),
-    [(31, 192 * MiB), (37, 1536 * MiB), (38, 2048 * MiB), (39, 3072 * MiB), (40, 2**32 - 1)],
-)
-def test_huge_dictionary_of_xz_is_named_and_not_allocated(
-    tmp_path: Path, code: int, nbytes: int
-) -> None:
+@pytest.mark.parametrize(("code", "nbytes"), [(31, 192 * MiB), (38, 2048 * MiB), (40, 2**32 - 1)])
+def test_huge_dictionary_of_xz_is_refused(tmp_path: Path, code: int, nbytes: int) -> None:
     path = tmp_path / "dictionary.mrc.xz"
     path.write_bytes(xz_with_dictionary(code, by_hand.mrc(np.zeros((2, 4, 4), "i2"))))
     with pytest.raises(MrcError, match=rf"dictionary\.mrc\.xz: .* dictionary of {nbytes} bytes"):
@@ -211,19 +199,6 @@ def test_huge_dictionary_of_a_later_stream(tmp_path: Path) -> None:
     path.write_bytes(lzma.compress(raw[:150_000]) + xz_with_dictionary(40, raw[150_000:]))
     with pytest.raises(MrcError, match=rf"dictionary of {2**32 - 1} bytes"):
         xr.open_dataarray(path, engine="mrc")[7].load()
-
-
-def test_largest_presets_open(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(3).integers(0, 9, (8, 64, 64), "i2")
-    for preset in (9, 9 | lzma.PRESET_EXTREME):
-        path = tmp_path / f"{preset}.mrc.xz"
-        path.write_bytes(lzma.compress(by_hand.mrc(pixels), preset=preset))
-        np.testing.assert_array_equal(xr.open_dataarray(path, engine="mrc"), pixels)
-
-
-def test_lzma_alone() -> None:
-    raw = lzma.compress(NOISE, lzma.FORMAT_ALONE)
-    assert outcome(decoder("lzma", raw), 70_000) == (NOISE, None)
 
 
 def test_huge_dictionary_in_a_zip_archive() -> None:
@@ -245,10 +220,18 @@ def test_xz_as_the_standard_library(raw: bytes) -> None:
     assert outcome(decoder("xz", raw), 70_000) == expected
 
 
-def test_xz_with_padding_between_its_streams() -> None:
-    """LZMAFile ignores what follows; see section 2.2 of the .xz file format."""
-    found = outcome(decoder("xz", XZ + bytes(8) + XZ_REVERSED), 70_000)
-    assert found == (NOISE + NOISE[::-1], None)
+@pytest.mark.parametrize(
+    ("codec", "raw", "expected"),
+    [
+        ("lzma", lzma.compress(NOISE, lzma.FORMAT_ALONE), NOISE),
+        ("xz", lzma.compress(NOISE, preset=9 | lzma.PRESET_EXTREME), NOISE),
+        # LZMAFile ignores what follows the padding; see section 2.2 of the .xz file format
+        ("xz", XZ + bytes(8) + XZ_REVERSED, NOISE + NOISE[::-1]),
+    ],
+    ids=["lzma", "largest dictionary", "padding"],
+)
+def test_lzma(codec: str, raw: bytes, expected: bytes) -> None:
+    assert outcome(decoder(codec, raw), 70_000) == (expected, None)
 
 
 # zip archives ------------------------------------------------------------------------------------
@@ -282,44 +265,21 @@ def test_directory_of_a_million_members(tmp_path: Path) -> None:
         xr.open_dataset(path, engine="mrc")
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"file_size": 2**32 - 2},
-        {"compress_size": 2**32 - 2},
-        {"file_size": 2**32 - 2, "compress_size": 2**32 - 2},
-        {"file_size": 0},
-        {"compress_size": 0},
-    ],
-    ids=str,
-)
-def test_directory_that_gives_other_sizes(tmp_path: Path, fields: dict[str, int]) -> None:
+@pytest.mark.parametrize("field", ["file_size", "compress_size"])
+def test_directory_that_gives_other_sizes(tmp_path: Path, field: str) -> None:
     path = tmp_path / "lies.zip"
-    path.write_bytes(directory(1, **fields))
-
-    def load() -> np.ndarray[Any, Any]:
-        return xr.open_dataarray(path, engine="mrc").load().values
-
-    tracemalloc.start()
-    try:
-        if min(fields.values()):
-            # the file has the length that the header promises
-            assert not load().any()
-        else:
-            with pytest.raises(MrcError, match=r"lies\.zip"):
-                load()
-        assert tracemalloc.get_traced_memory()[1] < 32 * MiB
-    finally:
-        tracemalloc.stop()
+    with streams_by_hand.less_memory_than(32 * MiB):
+        # the file has the length that the header promises
+        path.write_bytes(directory(1, **{field: 2**32 - 2}))
+        assert not xr.open_dataarray(path, engine="mrc").values.any()
+        path.write_bytes(directory(1, **{field: 0}))
+        with pytest.raises(MrcError, match=r"lies\.zip"):
+            xr.open_dataarray(path, engine="mrc").load()
 
 
 def test_names_of_members_are_short_and_have_no_control_characters(tmp_path: Path) -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a\x1b[31m.mrc", b"")
-        archive.writestr("b" * 60_000, b"")
     path = tmp_path / "names.zip"
-    path.write_bytes(file.getvalue())
+    path.write_bytes(streams_by_hand.zipped({"a\x1b[31m.mrc": b"", "b" * 60_000: b""}))
     with pytest.raises(MrcError, match=r"names\.zip") as refused:
         xr.open_dataset(path, engine="mrc")
     assert "\x1b" not in str(refused.value)
@@ -344,10 +304,7 @@ def bombs() -> dict[str, bytes]:
     header = by_hand.header((100, 8192, 8192), 0)
     block = bz2.compress(bytes(45_000_000))
     bz2_bomb = bz2.compress(header) + block * 150
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("a.mrc", bz2_bomb)
-    zip_bomb = file.getvalue()
+    zip_bomb = zipped(bz2_bomb, zipfile.ZIP_STORED)
     # change the member's method to bzip2, and its size to a large one
     for magic, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
         at = zip_bomb.index(magic) + place
@@ -401,7 +358,6 @@ def test_bomb_costs_little(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", OPEN, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result, seconds, mib = done.stdout.split()
-    print(name, path.stat().st_size, done.stdout)
     assert result == ("opened" if name in OPENED else "refused")
     assert float(mib) < 64
     assert float(seconds) < 10

@@ -85,21 +85,18 @@ def s3(s3_server: servers.S3) -> Iterator[Store]:
 
 @pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    if request.param == "s3":
-        store = request.getfixturevalue("s3")
-        store.put("other", b"not touched")
-        yield store
-        return
-    store = Store("memory://written")
+    is_s3 = request.param == "s3"
+    store = request.getfixturevalue("s3") if is_s3 else Store("memory://written")
     store.put("other", b"not touched")
     yield store
-    store.fs.rm(store.folder, recursive=True)
+    if not is_s3:
+        store.fs.rm(store.folder, recursive=True)
 
 
-def test_compression_stops_after_the_write_is_given_up(
+def test_compression_stops_after_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After Ctrl-C a thread may still compress the file, which is discarded meanwhile."""
+    """After Ctrl-C a thread may still compress the file, which has been discarded."""
     sink = open_sink(tmp_path / "a.mrc.gz", None, overwrite=False)
     sink.begin(8 * MiB)
     written: list[int] = []
@@ -148,7 +145,7 @@ def test_raising_task_leaves_a_store_as_it_was(store: Store, before: bytes | Non
     assert store.unfinished() == []
 
 
-def test_existing_object_is_not_overwritten_unasked(store: Store) -> None:
+def test_existing_object_is_not_overwritten(store: Store) -> None:
     store.put("a.mrc", OLD)
     with pytest.raises(FileExistsError, match=r"a\.mrc"):
         store.write(once(fail), "a.mrc")
@@ -194,7 +191,7 @@ def test_object_can_not_be_changed_in_place(store: Store, options: dict[str, Any
     assert store.get("a.mrc") == OLD
 
 
-def test_nobody_else_reads_the_temporary_file_of_an_upload(tmp_path: Path) -> None:
+def test_temporary_file_of_an_upload_is_private(tmp_path: Path) -> None:
     seen: list[int] = []
     with dask.config.set({"temporary-directory": str(tmp_path)}):
         to_mrc(once(lambda: seen.extend(modes_of_parts(tmp_path))), "memory://private/a.mrc")

@@ -148,7 +148,7 @@ def test_inode_is_not_compared_where_it_is_not_stable(
 
 @needs_node
 def test_openings_of_a_replaced_file_share_no_task(path: Path) -> None:
-    """Otherwise one of them would get the pixels of the other without a word."""
+    """Otherwise one of them would silently get the pixels of the other."""
     old = xr.open_dataset(path, engine="mrc", chunks={}).data
     same = xr.open_dataset(path, engine="mrc", chunks={}).data
     swap(path, OLD + 1)

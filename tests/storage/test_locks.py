@@ -9,6 +9,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import by_hand
 import dask.array as da
 import numpy as np
 import pytest
+import servers
 import xarray as xr
 
 from mrc_xarray import MrcError, MrcWarning, edit_header, to_mrc
@@ -41,12 +43,6 @@ WRITES: dict[str, Callable[[Path], Any]] = {
     "append": lambda path: to_mrc(PIXELS[:1], path, append_dim="z"),
     "edit_header": lambda path: edit_header(path, origin=(1, 2, 3)),
 }
-EXCLUDE_EACH_OTHER = [
-    ("region", "append"),
-    ("append", "region"),
-    ("append", "edit_header"),
-    ("edit_header", "append"),
-]
 
 
 def during(
@@ -66,8 +62,11 @@ def during(
     assert done
 
 
-@pytest.mark.parametrize(("first", "second"), EXCLUDE_EACH_OTHER)
-def test_second_write_in_one_process_is_refused_at_once(
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("region", "append"), ("append", "region"), ("edit_header", "append")],
+)
+def test_second_write_in_one_process_is_refused(
     path: Path, first: str, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def act() -> None:
@@ -88,18 +87,16 @@ def test_second_write_in_one_process_is_refused_at_once(
 def test_regions_share_a_file_within_a_process(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    during(
-        "region",
-        path,
-        lambda: to_mrc(PIXELS[:1] - 1, path, region={"z": slice(3, 4)}),
-        monkeypatch,
-    )
+    def act() -> None:
+        to_mrc(PIXELS[:1] - 1, path, region={"z": slice(3, 4)})
+
+    during("region", path, act, monkeypatch)
     np.testing.assert_array_equal(xr.open_dataarray(path, engine="mrc")[3], PIXELS[0] - 1)
 
 
 @contextmanager
 def held(path: Path, kind: str) -> Iterator[None]:
-    """Hold a lock as another process does: of this one, the package knows its own locks only."""
+    """Hold a lock as another process does: the package knows only its own locks."""
     with path.open("rb") as file:
         fcntl.flock(file, {"shared": fcntl.LOCK_SH, "exclusive": fcntl.LOCK_EX}[kind])
         yield
@@ -108,7 +105,7 @@ def held(path: Path, kind: str) -> Iterator[None]:
 @contextmanager
 def waiting(write: str, path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Wait in another thread for another process; the write goes on when the block ends."""
-    real, waits, errors = fcntl.flock, threading.Event(), []
+    real, waits = fcntl.flock, threading.Event()
 
     def flock(fd: int, operation: int) -> None:
         if not waits.is_set() and not operation & (fcntl.LOCK_NB | fcntl.LOCK_UN):
@@ -117,22 +114,13 @@ def waiting(write: str, path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) 
             waits.set()
         real(fd, operation)
 
-    def run() -> None:
-        try:
-            WRITES[write](path)
-        except BaseException as error:
-            errors.append(error)
-            waits.set()
-
-    thread = threading.Thread(target=run)
-    with held(path, kind):
-        monkeypatch.setattr(fcntl, "flock", flock)
-        thread.start()
-        assert waits.wait(30)
-        yield
-    thread.join(30)
-    assert not thread.is_alive()
-    assert not errors
+    with ThreadPoolExecutor(1) as pool:
+        with held(path, kind):
+            monkeypatch.setattr(fcntl, "flock", flock)
+            writing = pool.submit(WRITES[write], path)
+            assert waits.wait(30)
+            yield
+        writing.result(30)
 
 
 @pytest.mark.parametrize(
@@ -219,15 +207,13 @@ def test_delayed_writes_hold_the_lock_until_they_are_done(
 
 def test_lock_of_a_forked_process_is_its_own(path: Path) -> None:
     with lock_in_place(str(path), exclusive=True, waits=True):
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
+
+        def lock() -> bytes:
+            with pytest.raises(MrcError, match="another process"):
                 lock_in_place(str(path), exclusive=True, waits=False)
-            except MrcError as error:
-                status = 0 if "another process" in str(error) else 2
-            os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            return b"refused"
+
+        assert servers.forked(lock)() == b"refused"
         # the exit of the child does not release the lock
         with pytest.raises(MrcError, match="in this process"):
             lock_in_place(str(path), exclusive=False, waits=True)

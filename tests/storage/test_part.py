@@ -103,7 +103,7 @@ def write_folder(path: Path, content: bytes, *, overwrite: bool) -> None:
         folder.discard()
 
 
-def test_folder_is_replaced_completely_and_gives_its_mode(tmp_path: Path) -> None:
+def test_new_folder_has_the_mode_of_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     umask = os.umask(0o027)
     try:
@@ -147,7 +147,7 @@ def test_folder_that_can_not_be_renamed_leaves_the_old_one(
 
 
 @both
-def test_nobody_else_reads_the_temporary_file(
+def test_temporary_file_is_private(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -163,7 +163,7 @@ def test_nobody_else_reads_the_temporary_file(
 
 
 @both
-def test_replaced_file_gives_its_attributes(tmp_path: Path, name: str) -> None:
+def test_new_file_has_the_attributes_of_the_old_one(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(by_hand.mrc(PIXELS))
     path.chmod(0o640)
@@ -184,7 +184,7 @@ def test_replaced_file_gives_its_attributes(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "expected"), [(0o660, 0o600), (0o604, 0o604), (0o4775, 0o705), (0o2775, 0o705)]
 )
-def test_another_group_does_not_get_what_the_old_one_was_allowed(
+def test_another_group_does_not_get_the_permissions_of_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, expected: int
 ) -> None:
     path = tmp_path / "a.mrc"

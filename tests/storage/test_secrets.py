@@ -1,14 +1,15 @@
-"""No attribute, error, warning, log or task name contains the secrets of a URL."""
+"""No attribute, error, warning, log or name of a task contains the secrets of a URL."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import logging
 import pickle
 import socket
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,20 @@ def with_secrets(url: str) -> str:
     return url.replace("http://", f"http://{USER}:{PASSWORD}@") + QUERY
 
 
-def assert_none(text: str | bytes, where: str = "") -> None:
+def assert_none(shown: Any, where: str = "") -> None:
+    """Check a text, the bytes of a file, or what `repr` returns of anything else."""
+    text = shown if isinstance(shown, str) else repr(shown)
     for secret in SECRETS:
-        found = secret.encode() if isinstance(text, bytes) else secret
-        assert found not in text, f"{secret} in {where or text!r}"  # type: ignore[operator]
+        assert secret not in text, f"{secret} in {where or text}"
 
 
-def assert_nothing_shown(error: BaseException) -> None:
-    """Check all that is shown of an error, here or after it came from another process."""
-    for shown in (error, pickle.loads(pickle.dumps(error))):
-        assert_none(str(shown))
-        assert_none(repr(shown))
-        assert_none("".join(traceback.format_exception(shown)))
+@contextlib.contextmanager
+def raises(kind: Any, match: str | None = None) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """Check all that is shown of an error, here or after it was sent to another process."""
+    with pytest.raises(kind, match=match) as raised:
+        yield raised
+    for error in (raised.value, pickle.loads(pickle.dumps(raised.value))):
+        assert_none((str(error), error, traceback.format_exception(error)))
 
 
 @pytest.fixture
@@ -60,12 +63,6 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "volume.mrc"
     path.write_bytes(by_hand.mrc(PIXELS))
     return path
-
-
-@pytest.fixture
-def http(path: Path) -> Iterator[servers.HttpServer]:
-    with servers.http_server(path.parent) as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -84,23 +81,18 @@ def no_secret_in_logs(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     [
         ("/data/a?b#c/x@y.mrc", "/data/a?b#c/x@y.mrc"),
         ("a::b.mrc", "a::b.mrc"),
-        ("https://host/x.mrc", "https://host/x.mrc"),
         ("https://host:8080/x.mrc?sig=1/2#3", "https://host:8080/x.mrc"),
         ("https://u:p@host/x.mrc", "https://host/x.mrc"),
         ("https://u@host:80/x@y.mrc?mail=a@b", "https://host:80/x@y.mrc"),
-        ("https://u:p%40w@host", "https://host"),
+        ("https://u:p%40w@host?sig=1", "https://host"),
         ("https://u:p@w@host/x.mrc", "https://host/x.mrc"),
         # not percent-encoded
         ("https://u:p/w@host/x.mrc", "https://host/x.mrc"),
         ("https://u:p?w@host/x.mrc?q", "https://host/x.mrc"),
         ("https://u:p#w@host/x.mrc", "https://host/x.mrc"),
-        ("https://host?sig=1", "https://host"),
         ("s3://bucket/key.mrc?versionId=1", "s3://bucket/key.mrc"),
-        ("simplecache::https://u:p@h/x.mrc?sig=1", "simplecache::https://h/x.mrc"),
         ("zip://a.mrc::https://u:p@h/x.zip?sig=1", "zip://a.mrc::https://h/x.zip"),
         ("zip://a.mrc::/data/x@y.zip", "zip://a.mrc::/data/x@y.zip"),
-        ("zip://a.mrc::simplecache::s3://b/x.zip", "zip://a.mrc::simplecache::s3://b/x.zip"),
-        ("ftp://u:p@h:21/x.mrc", "ftp://h:21/x.mrc"),
         ("https://u:p@[::1]:80/x.mrc?sig=1", "https://[::1]:80/x.mrc"),
     ],
 )
@@ -139,13 +131,10 @@ def test_dataset_holds_no_secret(
     plain = prefix + http.url(path.name)
     assert ds.encoding["source"] == ds.data.attrs["mrc_source"] == plain
     assert ds.data.attrs["mrc_layout"] == "volume"
-    for text in (repr(ds), ds._repr_html_(), repr(ds.variables), repr(ds.data.encoding)):
-        assert_none(text)
-    assert_none(repr((ds.attrs, ds.data.attrs, ds.encoding, copy.deepcopy(ds).data.attrs)))
+    assert_none((ds, ds._repr_html_(), ds.variables, ds.data.encoding, ds.encoding))
+    assert_none((ds.attrs, ds.data.attrs, copy.deepcopy(ds).data.attrs))
     if chunks is not None:
-        assert_none(repr(ds.__dask_keys__()))
-        assert_none(repr(dict(ds.__dask_graph__())))
-        assert_none(repr(ds.data.data))
+        assert_none((ds.__dask_keys__(), dict(ds.__dask_graph__()), ds.data.data))
     np.testing.assert_array_equal(ds.data.compute(scheduler="threads"), PIXELS)
     assert ds.mrc.header.nx == 4
 
@@ -158,12 +147,10 @@ def test_files_that_are_written_hold_no_secret(
     ds.to_zarr(tmp_path / "out.zarr", consolidated=False)
     ds.data.mrc.to_file(tmp_path / "out.mrcz")
     ds.data.mrc.to_file(tmp_path / "out.mrc")
-    for file in tmp_path.rglob("out*"):
-        if file.is_file():
-            assert_none(file.read_bytes(), file.name)
-    for file in (tmp_path / "out.zarr").rglob("*"):
-        if file.is_file():
-            assert_none(file.read_bytes(), file.name)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) > 4
+    for file in files:
+        assert_none(file.read_bytes(), file.name)
 
 
 def test_sources_show_no_secret(http: servers.HttpServer, path: Path) -> None:
@@ -171,14 +158,13 @@ def test_sources_show_no_secret(http: servers.HttpServer, path: Path) -> None:
     for target in (url, fsspec.open(url)):
         source = open_source(target)
         assert source.name == http.url(path.name)
-        assert_none(repr(source))
-        assert_none(str(source.sibling("other.mrc")))
+        assert_none((source, str(source.sibling("other.mrc"))))
         again = pickle.loads(pickle.dumps(source))
         assert again == source
         assert again.read(1024, 240) == PIXELS.tobytes()
     with fsspec.open(url) as file:
         ds = xr.open_dataset(file, engine="mrc")
-    assert_none(repr((ds.encoding, ds.data.attrs)))
+    assert_none((ds.encoding, ds.data.attrs))
 
 
 def test_summary_and_findings_show_no_secret(http: servers.HttpServer, path: Path) -> None:
@@ -192,11 +178,10 @@ def test_summary_and_findings_show_no_secret(http: servers.HttpServer, path: Pat
     assert_none(table(summarise(url)))
     findings = list(mrc_xarray.validate(url, data=True))
     assert findings
-    assert_none(repr(findings))
+    assert_none(findings)
     with pytest.warns(MrcWarning) as caught:
         ds = xr.open_dataset(url, engine="mrc")
-    assert_none("".join(str(warning.message) for warning in caught))
-    assert_none(ds.data.attrs["mrc_repairs"])
+    assert_none((messages(caught), ds.data.attrs["mrc_repairs"]))
 
 
 # siblings ---------------------------------------------------------------------------------------
@@ -204,38 +189,31 @@ def test_summary_and_findings_show_no_secret(http: servers.HttpServer, path: Pat
 
 @pytest.fixture
 def movie(tmp_path: Path) -> Path:
-    folder = tmp_path / "movie"
-    folder.mkdir()
-    path = folder / MOVIE
+    path = tmp_path / MOVIE
     path.write_bytes(de.movie(de.frames(12)))
     return path
 
 
-def refusing(suffix: str, status: int) -> Callable[..., servers.Answer]:
-    def alter(method: str, path: str, answer: servers.Answer) -> servers.Answer:
-        return (status, {}, b"") if path.endswith(suffix) else answer
-
-    return alter
+def messages(caught: pytest.WarningsRecorder) -> list[str]:
+    return [str(warning.message) for warning in caught]
 
 
-@pytest.mark.parametrize("status", [403, 500])
-def test_sidecar_that_is_refused(movie: Path, status: int) -> None:
-    with servers.http_server(movie.parent) as server:
-        server.alter = refusing("_info.txt", status)
-        with pytest.warns(MrcWarning, match="unreadable") as caught:
-            ds = xr.open_dataset(with_secrets(server.url(MOVIE)), engine="mrc")
-    assert_none("".join(str(warning.message) for warning in caught))
-    assert_none(repr(ds.data.attrs))
+def refusing(suffix: str, status: int) -> servers.Alter:
+    return lambda method, path, answer: (status, {}, b"") if path.endswith(suffix) else answer
 
 
-def test_sidecar_of_a_url_with_secrets_is_found(movie: Path) -> None:
-    info = movie.with_name(f"{de.STEM}_info.txt")
-    info.write_bytes(de.info())
-    path = movie.with_name(f"{de.STEM}_scan_coordinates.csv")
-    path.write_bytes(de.csv())
-    with servers.http_server(movie.parent) as server:
-        found = xr.open_dataset(with_secrets(server.url(MOVIE)), engine="mrc")
-        expected = xr.open_dataset(movie, engine="mrc")
+def test_sidecar_that_is_refused(http: servers.HttpServer, movie: Path) -> None:
+    http.alter = refusing("_info.txt", 403)
+    with pytest.warns(MrcWarning, match="unreadable") as caught:
+        ds = xr.open_dataset(with_secrets(http.url(MOVIE)), engine="mrc")
+    assert_none((messages(caught), ds.data.attrs))
+
+
+def test_sidecar_of_a_url_with_secrets_is_found(http: servers.HttpServer, movie: Path) -> None:
+    movie.with_name(f"{de.STEM}_info.txt").write_bytes(de.info())
+    movie.with_name(f"{de.STEM}_scan_coordinates.csv").write_bytes(de.csv())
+    found = xr.open_dataset(with_secrets(http.url(MOVIE)), engine="mrc")
+    expected = xr.open_dataset(movie, engine="mrc")
     assert found.mrc.metadata == expected.mrc.metadata
     assert found.data.dims == expected.data.dims
     assert "scan_y" in found.data.dims
@@ -243,61 +221,45 @@ def test_sidecar_of_a_url_with_secrets_is_found(movie: Path) -> None:
 
 def test_sidecar_that_is_named_by_a_url(http: servers.HttpServer, path: Path) -> None:
     path.with_name("angles.tlt").write_text("\n".join(map(str, range(5))))
+    url = with_secrets(http.url("angles.tlt"))
     with pytest.warns(MrcWarning) as caught:
-        xr.open_dataset(
-            path, engine="mrc", metadata_file=with_secrets(http.url("angles.tlt")),
-            layout="image_stack",
-        )  # fmt: skip
-    assert_none("".join(str(warning.message) for warning in caught))
-    with pytest.raises(FileNotFoundError) as raised:
+        xr.open_dataset(path, engine="mrc", metadata_file=url, layout="image_stack")
+    assert_none(messages(caught))
+    with raises(FileNotFoundError):
         xr.open_dataset(path, engine="mrc", metadata_file=with_secrets(http.url("none.tlt")))
-    assert_nothing_shown(raised.value)
 
 
-def listing(movie: Path) -> Callable[..., servers.Answer]:
+def listing(method: str, path: str, answer: servers.Answer) -> servers.Answer:
     """Respond with a page of links to a request for the folder."""
-
-    def alter(method: str, path: str, answer: servers.Answer) -> servers.Answer:
-        if path.rstrip("/"):
-            return answer
-        names = [file.name for file in movie.parent.iterdir()]
-        page = "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
-        return 200, {"Content-Type": "text/html", "Content-Length": str(len(page))}, page
-
-    return alter
+    names = (MOVIE, f"{de.STEM}_final.mrc")
+    page = "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
+    headers = {"Content-Type": "text/html", "Content-Length": str(len(page))}
+    return answer if path.rstrip("/") else (200, headers, page)
 
 
-def test_tree_of_a_url_with_secrets(movie: Path) -> None:
+def test_tree_of_a_url_with_secrets(http: servers.HttpServer, movie: Path) -> None:
     """The other images are opened with the user and password, and shown without."""
     final = movie.with_name(f"{de.STEM}_final.mrc")
     final.write_bytes(by_hand.mrc(de.frames(12)[0]))
-    with servers.http_server(movie.parent) as server:
-        server.alter = listing(movie)
-        tree = xr.open_datatree(with_secrets(server.url(MOVIE)), engine="mrc", chunks={})
-        np.testing.assert_array_equal(tree["final/data"].squeeze(), de.frames(12)[0])
-        np.testing.assert_array_equal(tree["data"], de.frames(12))
-        assert tree.encoding["source"] == server.url(MOVIE)
-        assert tree["final/data"].attrs["mrc_source"] == server.url(final.name)
-        for node in tree.subtree:
-            assert_none(repr((node.encoding, node.attrs, node.dataset.data.attrs)))
+    http.alter = listing
+    tree = xr.open_datatree(with_secrets(http.url(MOVIE)), engine="mrc", chunks={})
+    np.testing.assert_array_equal(tree["final/data"].squeeze(), de.frames(12)[0])
+    np.testing.assert_array_equal(tree["data"], de.frames(12))
+    assert tree.encoding["source"] == http.url(MOVIE)
+    assert tree["final/data"].attrs["mrc_source"] == http.url(final.name)
+    for node in tree.subtree:
+        assert_none((node.encoding, node.attrs, node.dataset.data.attrs))
 
 
-def test_folder_that_is_not_listed(movie: Path) -> None:
-    with servers.http_server(movie.parent) as server:
-        for status in (403, 404):
-            server.alter = refusing("/", status)
-            tree = xr.open_datatree(with_secrets(server.url(MOVIE)), engine="mrc")
-            assert tree.groups == ("/",)
+def test_folder_that_is_not_listed(http: servers.HttpServer, movie: Path) -> None:
+    http.alter = refusing("/", 403)
+    tree = xr.open_datatree(with_secrets(http.url(MOVIE)), engine="mrc")
+    assert tree.groups == ("/",)
 
 
 # what fails -------------------------------------------------------------------------------------
 
-FAILURES: dict[str, tuple[int, type[Exception]]] = {
-    "gone": (410, FileNotFoundError),
-    "forbidden": (403, PermissionError),
-    "too many": (429, OSError),
-    "bad": (400, OSError),
-}
+CIRCLE = {"Location": f"/volume.mrc?other={SIGNATURE}", "Content-Length": "0"}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +274,9 @@ def test_refusal_by_the_status(status: int, kind: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "simplecache::", "zip://inner/volume.mrc::"])
-@pytest.mark.parametrize(("status", "kind"), FAILURES.values(), ids=list(FAILURES))
+@pytest.mark.parametrize(
+    ("status", "kind"), [(410, FileNotFoundError), (403, PermissionError), (429, OSError)]
+)
 def test_refusal_when_opening(
     http: servers.HttpServer, path: Path, prefix: str, status: int, kind: type[Exception]
 ) -> None:
@@ -320,25 +284,32 @@ def test_refusal_when_opening(
     if prefix.startswith("zip"):
         # fsspec mistakes the query string of an archive for a pattern, which nothing matches
         kind = FileNotFoundError
-    with pytest.raises(kind) as raised:
+    with raises(kind) as raised:
         xr.open_dataset(prefix + with_secrets(http.url(path.name)), engine="mrc")
     assert type(raised.value) is kind
     assert path.name in str(raised.value)
     assert kind is FileNotFoundError or str(status) in str(raised.value)
-    assert_nothing_shown(raised.value)
 
 
-@pytest.mark.parametrize(("status", "kind"), FAILURES.values(), ids=list(FAILURES))
-def test_refusal_when_reading(
-    http: servers.HttpServer, path: Path, status: int, kind: type[Exception]
+@pytest.mark.parametrize(
+    ("alter", "kind", "message"),
+    [
+        (refusing("", 410), FileNotFoundError, r"volume\.mrc"),
+        (refusing("", 403), PermissionError, r"volume\.mrc"),
+        (refusing("", 429), OSError, r"volume\.mrc"),
+        (lambda method, path, answer: (*answer[:2], answer[2][:10]), OSError, "not completed"),
+        (lambda method, path, answer: (302, CIRCLE, b""), OSError, r"volume\.mrc"),
+    ],
+    ids=["gone", "forbidden", "busy", "breaks off", "redirected in circles"],
+)
+def test_failure_when_reading(
+    http: servers.HttpServer, path: Path, alter: Any, kind: type[Exception], message: str
 ) -> None:
     ds = xr.open_dataset(with_secrets(http.url(path.name)), engine="mrc", chunks={})
-    http.alter = refusing("", status)
-    with pytest.raises(kind) as raised:
+    http.alter = alter
+    with raises(kind, match=message) as raised:
         ds.data.compute(scheduler="threads")
     assert type(raised.value) is kind
-    assert path.name in str(raised.value)
-    assert_nothing_shown(raised.value)
 
 
 @pytest.mark.parametrize("prefix", ["", "simplecache::"])
@@ -346,9 +317,8 @@ def test_connection_that_is_refused(prefix: str, path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     url = prefix + with_secrets(f"http://127.0.0.1:{port}/volume.mrc")
-    with pytest.raises(ConnectionRefusedError, match="Connect call failed") as raised:
+    with raises(ConnectionRefusedError, match="Connect call failed"):
         xr.open_dataset(url, engine="mrc")
-    assert_nothing_shown(raised.value)
 
 
 @pytest.mark.slow
@@ -361,56 +331,27 @@ def test_error_and_log_of_a_worker(http: servers.HttpServer, path: Path) -> None
         np.testing.assert_array_equal(client.compute(ds.data).result(), PIXELS)
         http.alter = refusing("", 403)
         future = client.compute(ds.data + 1, retries=0)
-        with pytest.raises(PermissionError, match="403 Forbidden") as raised:
+        with raises(PermissionError, match="403 Forbidden"):
             future.result()
-        assert_nothing_shown(raised.value)
         logs = client.get_worker_logs() | {"scheduler": client.get_scheduler_logs()}
     assert "Compute Failed" in str(logs)
     assert_none(str(logs))
-
-
-def test_connection_that_breaks_off(http: servers.HttpServer, path: Path) -> None:
-    ds = xr.open_dataset(with_secrets(http.url(path.name)), engine="mrc", chunks={})
-
-    def alter(method: str, where: str, answer: servers.Answer) -> servers.Answer:
-        return answer[0], answer[1], answer[2][:10]
-
-    http.alter = alter
-    with pytest.raises(OSError, match="not completed") as raised:
-        ds.load()
-    assert_nothing_shown(raised.value)
-
-
-def test_redirection_in_circles(http: servers.HttpServer, path: Path) -> None:
-    url = with_secrets(http.url(path.name))
-    ds = xr.open_dataset(url, engine="mrc")
-
-    def alter(method: str, where: str, answer: servers.Answer) -> servers.Answer:
-        return 302, {"Location": f"/{path.name}?other={SIGNATURE}", "Content-Length": "0"}, b""
-
-    http.alter = alter
-    for read in (ds.load, lambda: xr.open_dataset(url, engine="mrc")):
-        with pytest.raises(OSError, match=r"volume\.mrc") as raised:
-            read()
-        assert_nothing_shown(raised.value)
 
 
 def test_file_that_changed_or_is_damaged(http: servers.HttpServer, path: Path) -> None:
     url = with_secrets(http.url(path.name))
     ds = xr.open_dataset(url, engine="mrc", chunks={})
     path.write_bytes(by_hand.mrc(PIXELS) + b"\0")
-    with pytest.raises(MrcError, match=r"volume\.mrc: the file changed since") as raised:
+    with raises(MrcError, match=r"volume\.mrc: the file changed since"):
         ds.load()
-    assert_nothing_shown(raised.value)
     for damaged in (by_hand.mrc(PIXELS)[:-9], b"no MRC"):
         path.write_bytes(damaged)
-        with pytest.raises(MrcError, match=r"volume\.mrc") as raised:
+        with raises(MrcError, match=r"volume\.mrc"):
             xr.open_dataset(url, engine="mrc")
-        assert_nothing_shown(raised.value)
     path.write_bytes(by_hand.mrc(PIXELS)[:-9])
     with pytest.warns(MrcWarning) as caught:
         xr.open_dataset(url, engine="mrc", truncated="trim")
-    assert_none(str(caught[0].message))
+    assert_none(messages(caught))
 
 
 def test_stream_that_is_damaged(http: servers.HttpServer, path: Path) -> None:
@@ -418,13 +359,11 @@ def test_stream_that_is_damaged(http: servers.HttpServer, path: Path) -> None:
     path.write_bytes(packed[: len(packed) // 2])
     url = with_secrets(http.url(path.name))
     ds = xr.open_dataset(url, engine="mrc", chunks={})
-    with pytest.raises(MrcError, match=r"volume\.mrc: the gzip stream is damaged") as raised:
+    with raises(MrcError, match=r"volume\.mrc: the gzip stream is damaged"):
         ds.load()
-    assert_nothing_shown(raised.value)
     http.alter = refusing("", 403)
-    with pytest.raises(PermissionError) as refused:
+    with raises(PermissionError):
         xr.open_dataset(url, engine="mrc")
-    assert_nothing_shown(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -433,67 +372,57 @@ def test_stream_that_is_damaged(http: servers.HttpServer, path: Path) -> None:
         f"nosuch://{USER}:{PASSWORD}@host/x.mrc?sig={SIGNATURE}",
         f"http://{USER}:{PASSWORD}/x@127.0.0.1:1/x.mrc?sig={SIGNATURE}",
         f"http://{USER}:{PASSWORD}@:99999999/x.mrc?sig={SIGNATURE}",
-        f"http://{USER}:{PASSWORD}@[::1]:1/x.mrc?sig={SIGNATURE}",
         f"ftp://{USER}:{PASSWORD}@127.0.0.1:1/x.mrc",
     ],
 )
 def test_url_that_makes_no_sense(url: str) -> None:
-    with pytest.raises((OSError, ValueError)) as raised:
+    with raises((OSError, ValueError)):
         xr.open_dataset(url, engine="mrc")
-    assert_nothing_shown(raised.value)
 
 
 def test_endpoint_with_a_password() -> None:
     """The errors of botocore contain the URL of the request."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    options = {
-        "key": USER, "secret": PASSWORD, "endpoint_url": f"http://127.0.0.1:{port}",
-        "config_kwargs": {"retries": {"max_attempts": 0}},
-    }  # fmt: skip
+    options = {"key": USER, "secret": PASSWORD, "endpoint_url": f"http://127.0.0.1:{port}"}
+    options["config_kwargs"] = {"retries": {"max_attempts": 0}}
     fs = fsspec.filesystem("s3", **options)
     fs.retries = 1
     url = f"s3://bucket/x.mrc?sig={SIGNATURE}"
-    with pytest.raises(OSError, match="Could not connect to the endpoint URL") as raised:
+    with raises(OSError, match="Could not connect to the endpoint URL"):
         xr.open_dataset(url, engine="mrc", storage_options=options)
-    assert_nothing_shown(raised.value)
 
 
 # the command ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "command", [["info"], ["info", "--json"], ["validate"], ["validate", "--json"]]
+    "command", [["info"], ["info", "--json"], ["validate"], ["validate", "--json"]], ids=" ".join
 )
-@pytest.mark.parametrize("status", [200, 403])
 def test_command_shows_no_secret(
-    http: servers.HttpServer,
-    path: Path,
-    command: list[str],
-    status: int,
-    capsys: pytest.CaptureFixture[str],
+    http: servers.HttpServer, path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if status != 200:
-        http.alter = refusing("", status)
-    main([*command, with_secrets(http.url(path.name))])
-    shown = capsys.readouterr()
-    assert path.name in shown.out + shown.err
-    assert_none(shown.out)
-    assert_none(shown.err)
+    url = with_secrets(http.url(path.name))
+    main([*command, url])
+    http.alter = refusing("", 403)
+    main([*command, url])
+    shown = "".join(capsys.readouterr())
+    assert shown.count(path.name) >= 2
+    assert_none(shown)
 
 
 def test_conversion_shows_no_secret(
     http: servers.HttpServer, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = with_secrets(http.url(path.name))
-    for target, more in (("o.zarr", ["--select", "q=0"]), ("o.nc", []), ("o.mrc", [])):
-        main(["convert", url, str(tmp_path / target), "--quiet", *more])
-        main(["convert", url, str(tmp_path / target), "--quiet", *more])
-    main(["convert", str(path), url.replace(".mrc", ".nc"), "--quiet"])
-    for suffix in (".nc", ".zarr"):
-        main(["convert", url.replace(".mrc", suffix), str(tmp_path / "p.mrc"), "--quiet"])
-    main(["convert", str(path), url.replace(".mrc", ".zarr"), "--quiet"])
-    main(["convert", str(path), f"s3://{USER}:{PASSWORD}@bucket/a.mrc", "--quiet"])
+    nc, zarr = (url.replace(".mrc", suffix) for suffix in (".nc", ".zarr"))
+    for source, target in (
+        *[(url, tmp_path / name) for name in ("o.nc", "o.nc", "o.mrc")],
+        *[(path, nc), (nc, tmp_path / "p.mrc"), (zarr, tmp_path / "p.mrc"), (path, zarr)],
+        (path, f"s3://{USER}:{PASSWORD}@bucket/a.mrc"),
+    ):
+        main(["convert", str(source), str(target), "--quiet"])
+    main(["convert", url, str(tmp_path / "o.zarr"), "--select", "q=0"])
     shown = capsys.readouterr()
     assert "no dimension 'q'" in shown.err
     assert "netCDF can only be written to a local path" in shown.err
@@ -504,9 +433,7 @@ def test_conversion_shows_no_secret(
 def test_written_object_shows_no_secret(options: dict[str, Any]) -> None:
     url = f"memory://{USER}:{PASSWORD}@written/a.mrc{QUERY}"
     sink = open_sink(url, None, overwrite=True)
-    for text in (repr(sink), sink.name, sink.note):
-        assert_none(text)
+    assert_none((sink, sink.name, sink.note))
     to_mrc(PIXELS, url, overwrite=True)
-    with pytest.raises((FileExistsError, MrcError), match=r"memory://written/a\.mrc") as caught:
+    with raises((FileExistsError, MrcError), match=r"memory://written/a\.mrc"):
         to_mrc(PIXELS, url, **options)
-    assert_nothing_shown(caught.value)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import functools
 import gzip
 import io
 import itertools
+import os
 import pickle
 import sys
-import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -90,40 +89,22 @@ def test_extended_header_of_a_microscope(real_file: RealFile, tmp_path: Path) ->
         assert ds.mrc.extended_header == mrc.extended_header.tobytes()
 
 
-@pytest.mark.slow
-def test_written_by_mrcfile(tmp_path: Path) -> None:
-    for compression, suffix in (("gzip", ".gz"), ("bzip2", ".bz2")):
-        path = tmp_path / f"volume.mrc{suffix}"
-        with mrcfile.new(path, PIXELS, compression=compression) as mrc:
-            mrc.voxel_size = 2.5
-        ds = opened(path)
-        np.testing.assert_array_equal(ds.data, PIXELS)
-        assert ds.mrc.voxel_size == pytest.approx({"z": 2.5, "y": 2.5, "x": 2.5})
-
-
 # how a stream is opened --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["path", "bytes", "BytesIO", "open file", "http"])
-def test_targets(codec: Codec, path: Path, kind: str) -> None:
-    with contextlib.ExitStack() as stack:
-        target: Any = {"path": path, "bytes": path.read_bytes()}.get(kind)
-        if kind == "BytesIO":
-            target = io.BytesIO(path.read_bytes())
-        elif kind == "open file":
-            target = stack.enter_context(path.open("rb"))
-            target.seek(10)
-        elif kind == "http":
-            target = stack.enter_context(servers.http_server(path.parent)).url(path.name)
-        ds = opened(target)
-        assert ds.data.attrs["mrc_stream"] == codec.name
-        np.testing.assert_array_equal(ds.data[15], PIXELS[15])
-        np.testing.assert_array_equal(ds.data, PIXELS)
-        if kind == "open file":
-            assert target.tell() == 10
+def test_targets(codec: Codec, path: Path, http: servers.HttpServer) -> None:
+    raw = path.read_bytes()
+    with path.open("rb") as file:
+        file.seek(10)
+        for target in (path, raw, io.BytesIO(raw), file, http.url(path.name)):
+            ds = opened(target)
+            assert ds.data.attrs["mrc_stream"] == codec.name
+            np.testing.assert_array_equal(ds.data[15], PIXELS[15])
+            np.testing.assert_array_equal(ds.data, PIXELS)
+        assert file.tell() == 10
 
 
-def test_the_content_counts_and_not_the_name(codec: Codec, tmp_path: Path) -> None:
+def test_codec_depends_on_the_content(codec: Codec, tmp_path: Path) -> None:
     for name in ("volume.mrc", "volume.mrc.gz", "volume.bz2"):
         path = tmp_path / name
         path.write_bytes(packed(codec))
@@ -179,17 +160,13 @@ def test_inside(codec: Codec, tmp_path: Path, inside: str) -> None:
     assert found.mrc.extended_header == expected.mrc.extended_header
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
-def test_layout_and_sidecars_by_the_name_in_front_of_the_suffix(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_layout_and_sidecars_by_the_name_without_the_suffix(tmp_path: Path) -> None:
     raw = gzip.compress(by_hand.mrc(PIXELS, ispg=0, mz=1), 1)
-    for kind, rule in ((".map", "3: the name ends in .map"), (".mrcs", "4: the name ends in .mr")):
-        path = tmp_path / f"a{kind}{suffix}"
-        path.write_bytes(raw)
-        assert opened(path).data.attrs["mrc_layout_rule"].startswith(rule)
+    for name, rule in (("a.map.gz", "3: the name ends in"), ("a.mrcs.xz", "4: the name ends in")):
+        (tmp_path / name).write_bytes(raw)
+        assert opened(tmp_path / name).data.attrs["mrc_layout_rule"].startswith(rule)
     angles = [-60 + 6 * i for i in range(NZ)]
-    path = tmp_path / f"series.mrc{suffix}"
+    path = tmp_path / "series.mrc.bz2"
     path.write_bytes(raw)
     path.with_name("series.rawtlt").write_text("\n".join(map(str, angles)))
     assert opened(path).tilt_angle.values.tolist() == angles
@@ -260,7 +237,7 @@ def test_size_is_known_for_short_and_for_salvaged_streams(codec: Codec, tmp_path
 
 
 @pytest.mark.parametrize("shape", [(2**23, 8, 8), (8, 8, 2**23), (8, 2**23, 8)])
-def test_more_sections_than_a_stream_is_evidence_of(
+def test_more_sections_than_a_stream_may_promise(
     tmp_path: Path, shape: tuple[int, int, int]
 ) -> None:
     path = tmp_path / "claims.mrc.bz2"
@@ -270,7 +247,7 @@ def test_more_sections_than_a_stream_is_evidence_of(
         opened(path)
 
 
-def test_that_many_in_a_stream_that_has_them_open(tmp_path: Path) -> None:
+def test_stream_that_contains_as_many_sections(tmp_path: Path) -> None:
     path = tmp_path / "line.mrc.gz"
     pixels = np.random.default_rng(2).integers(-128, 128, (2**21 + 100_000, 1, 1), "i1")
     path.write_bytes(gzip.compress(by_hand.mrc(pixels, ispg=1), 1))
@@ -279,32 +256,16 @@ def test_that_many_in_a_stream_that_has_them_open(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array[-3:], pixels[-3:])
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zip"], indirect=True)
-def test_header_that_promises_more_than_the_stream_contains(codec: Codec, path: Path) -> None:
-    path.write_bytes(codec.pack(by_hand.header((2**20, 2**10, 2**10), 1) + bytes(200_000)))
-    with pytest.raises(MrcError, match=rf"{path.name}.*(at most|truncated)"):
-        opened(path).load()
-    tracemalloc.start()
-    try:
-        with pytest.raises(MrcError):
-            opened(path).load()
-        assert tracemalloc.get_traced_memory()[1] < 32 * MiB
-    finally:
-        tracemalloc.stop()
-
-
 def test_large_read_is_decoded_before_its_memory_is_allocated(tmp_path: Path) -> None:
     # bzip2 could contain 400 MB in a stream of this length
     path = tmp_path / "volume.mrc.bz2"
     path.write_bytes(CODECS["bz2"].pack(by_hand.header((400, 1000, 1000), 0) + BYTES))
     ds = opened(path)
-    tracemalloc.start()
-    try:
-        with pytest.raises(MrcError, match="holds a truncated file"):
-            ds.load()
-        assert tracemalloc.get_traced_memory()[1] < 64 * MiB
-    finally:
-        tracemalloc.stop()
+    with (
+        by.less_memory_than(64 * MiB),
+        pytest.raises(MrcError, match="holds a truncated file"),
+    ):
+        ds.load()
 
 
 def test_header_that_promises_more_is_believed(codec: Codec, path: Path) -> None:
@@ -335,25 +296,18 @@ def test_short_stream_is_checked_like_a_plain_file(codec: Codec, path: Path) -> 
         opened(path)
 
 
-@functools.cache
-def large(codec: Codec, nbytes: int) -> bytes:
-    """Return a stream of exactly so many bytes, whose header promises more than enough."""
-    raw = codec.pack(by_hand.header((100, 1024, 1024), 1) + bytes(128 * 1024))
-    return raw + np.random.default_rng(10).bytes(nbytes - len(raw))
-
-
 @pytest.mark.parametrize("codec", ["gzip", "isal", "xz"], indirect=True)
 def test_only_a_long_stream_is_a_warning(
     codec: Codec, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     path = tmp_path / f"large.mrc{codec.suffix}"
-    path.write_bytes(large(codec, 32 * MiB))
+    path.write_bytes(codec.pack(by_hand.header((100, 1024, 1024), 1) + bytes(128 * 1024)))
+    os.truncate(path, 32 * MiB)
     with pytest.warns(MrcWarning, match=r"large\.mrc.*mrc-xarray convert") as caught:
         opened(path)
     (warning,) = caught
     assert ("mrc-xarray[gzip]" in str(warning.message)) == ("[gzip]" in request.node.name)
-    with path.open("r+b") as file:
-        file.truncate(32 * MiB - 1)
+    os.truncate(path, 32 * MiB - 1)
     # warnings are errors
     assert opened(path).data.shape == (100, 1024, 1024)
 
@@ -498,22 +452,15 @@ def test_stream_that_ends_within_the_header(codec: Codec, path: Path) -> None:
             opened(path)
 
 
-@pytest.mark.parametrize("store", ["local", "http"])
-def test_changed_file_is_an_error(tmp_path: Path, store: str) -> None:
-    codec = CODECS["gzip"]
-    # incompressible, so that opening does not read all of it
-    pixels = np.random.default_rng(12).integers(-(2**15), 2**15, (80, *PIXELS.shape[1:]), "i2")
-    path = tmp_path / "volume.mrc"
-    path.write_bytes(codec.pack(by_hand.mrc(pixels)))
-    with servers.http_server(tmp_path) as server:
-        ds = opened(path if store == "local" else server.url(path.name))
-        if store == "local":
-            np.testing.assert_array_equal(ds.data[0], pixels[0])
-        path.write_bytes(codec.pack(by_hand.mrc(pixels[::-1])))
-        with pytest.raises(MrcError, match=rf"{path.name}: the file changed"):
-            ds.data[-1].load()
-        again = opened(path if store == "local" else server.url(path.name))
-        np.testing.assert_array_equal(again.data[-1], pixels[0])
+@pytest.mark.parametrize("codec", ["gzip"], indirect=True)
+def test_changed_file_is_an_error(codec: Codec, path: Path) -> None:
+    ds = opened(path)
+    # this decodes all
+    np.testing.assert_array_equal(ds.data[-1], PIXELS[-1])
+    path.write_bytes(codec.pack(by_hand.mrc(PIXELS[::-1])))
+    with pytest.raises(MrcError, match=rf"{path.name}: the file changed"):
+        ds.data[0].load()
+    np.testing.assert_array_equal(opened(path).data[0], PIXELS[-1])
 
 
 def test_source_of_a_stream_is_small_and_survives_pickling(codec: Codec, path: Path) -> None:
