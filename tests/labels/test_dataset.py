@@ -188,7 +188,7 @@ def test_own_names_of_dimensions() -> None:
     assert ds.data.dims == ("a", "b", "c", "colour")
 
 
-@pytest.mark.parametrize("dims", [("a", "b"), ("a", "b", "c", "d"), ("a", "a", "b"), (1, 2, 3), "abc"])
+@pytest.mark.parametrize("dims", [("a", "b"), ("a", "a", "b"), (1, 2, 3), "abc"])
 def test_dims_that_do_not_fit(dims: Any) -> None:
     with pytest.raises(ValueError, match=r"dims is .*; accepted: 3 different names, for z, y, x"):
         opened(options={"dims": dims})
