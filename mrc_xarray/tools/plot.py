@@ -29,13 +29,14 @@ Array: TypeAlias = npt.NDArray[Any]
 _ZYX = ("z", "y", "x")
 # of the slices across each dimension, slowest first; distinguishable by colour-blind readers
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")
-_SYMBOLS = {"angstrom": "Å", "nm": "nm", "pm": "pm", "um": "µm"}
-# as a part of the width of the plot
+# by size in Å
+_SYMBOLS = {1: "Å", 10: "nm", 0.01: "pm", 1e4: "µm"}
+# as a fraction of the width of the plot
 _LONGEST_BAR = 0.3
 _MOST_TICKS = 7
 # inches, of the plots of an image and of a volume
 _LONGEST_SIDE = {2: 5.0, 3: 7.0}
-# as a part of the longest side; the labels of a thin volume need some space
+# as a fraction of the longest side; the labels of a thin volume need some space
 _THINNEST = 0.12
 
 
@@ -105,13 +106,10 @@ def plot_slices(
     style = {"cmap": cmap, **_contrast(planes, robust)}
 
     width, height, depth = _drawn_size(list(axes.values()))
-    if figure is None:
-        size = np.array([width + depth, height + depth])
-        # the labels need space, next to very long or high plots as well
-        inches = np.maximum(size * _LONGEST_SIDE[len(dims)] / size.max(), 2) + 1
-        drawn_in: Figure | SubFigure = plt.figure(figsize=tuple(inches), layout="compressed")
-    else:
-        drawn_in = figure
+    size = np.array([width + depth, height + depth])
+    # the labels need space, next to very long or high plots as well
+    inches = np.maximum(size * _LONGEST_SIDE[len(dims)] / size.max(), 2) + 1
+    drawn_in = figure or plt.figure(figsize=tuple(inches), layout="compressed")
     subplots = _subplots(drawn_in, width, height, depth)
     colours = dict(zip(dims, _COLOURS, strict=False))
     for ax, view, plane in zip(subplots, views, planes, strict=True):
@@ -129,7 +127,7 @@ def plot_slices(
 
 
 class _View(NamedTuple):
-    """The dimensions of one plot: the one that the slice is across, and those of the axes."""
+    """The dimensions of one plot: the dimension that the slice cuts, and the two axes."""
 
     across: Hashable | None
     up: Hashable
@@ -161,8 +159,7 @@ class _Axis:
         """The unit for people; empty if the coordinate has none."""
         if self.unit is None:
             return "pixel"
-        symbols = {length_unit(name): symbol for name, symbol in _SYMBOLS.items()}
-        return symbols.get(length_unit(self.unit), self.unit)
+        return _SYMBOLS.get(length_unit(self.unit) or 0, self.unit)
 
     @property
     def label(self) -> str:
@@ -203,19 +200,12 @@ def _unit(data: xr.DataArray, dim: Hashable) -> str:
 def _axis(data: xr.DataArray, dim: Hashable) -> _Axis:
     # data[dim] of a dimension without a coordinate is the index
     coord = data[dim]
-    if dim not in data.coords or coord.dtype.kind not in "iuf":
-        return _Axis(dim=dim, coordinate=np.arange(data.sizes[dim]))
-    values = coord.values
+    values = coord.values if coord.dtype.kind in "iuf" else np.arange(coord.size)
     step = spacing(values, coord.attrs.get("spacing"))
-    if step is None:
+    if dim not in data.coords or coord.dtype.kind not in "iuf" or step is None:
         return _Axis(dim=dim, coordinate=values)
-    return _Axis(
-        dim=dim,
-        coordinate=values,
-        first=float(values[0]),
-        step=math.copysign(step, values[-1] - values[0]),
-        unit=_unit(data, dim),
-    )
+    step, first = math.copysign(step, values[-1] - values[0]), float(values[0])
+    return _Axis(dim=dim, coordinate=values, first=first, step=step, unit=_unit(data, dim))
 
 
 def _indices(axes: Mapping[Hashable, _Axis], at: Mapping[str, float]) -> dict[Hashable, int]:
@@ -237,7 +227,7 @@ def _indices(axes: Mapping[Hashable, _Axis], at: Mapping[str, float]) -> dict[Ha
 
 
 def _views(dims: tuple[Hashable, ...]) -> list[_View]:
-    """Return the plots; those below and at the right of the first share its axes."""
+    """Return the plots; the plots below and to the right of the first share its axes."""
     if len(dims) == 2:
         return [_View(None, *dims)]
     z, y, x = dims
@@ -248,10 +238,8 @@ def _planes(
     data: xr.DataArray, views: Sequence[_View], index: Mapping[Hashable, int]
 ) -> list[Array]:
     """Return the pixels of each plot, rows from the bottom to the top."""
-    planes = {
-        f"plane {number}": data.variable.isel({d: index[d] for d in [view.across] if d in index})
-        for number, view in enumerate(views)
-    }
+    cut = [{} if view.across is None else {view.across: index[view.across]} for view in views]
+    planes = {str(number): data.variable.isel(at) for number, at in enumerate(cut)}
     # one computation, because the planes have chunks in common
     loaded = xr.Dataset(planes).compute().data_vars.values()
     # xarray reads transposed lazy data pixel by pixel, so transpose after loading
@@ -323,14 +311,14 @@ def _add_scale_bar(ax: Axes, up: _Axis, right: _Axis) -> None:
 
 def _bar(axis: _Axis) -> tuple[float, str]:
     """Return the length of the scale bar in the unit of the axis, and its text."""
-    unit = length_unit(axis.unit)
+    longest, unit = _LONGEST_BAR * axis.length, length_unit(axis.unit)
     if axis.unit is None:
-        length = _round(max(_LONGEST_BAR * axis.length, 1))
+        length = _round(max(longest, 1))
         return length, f"{length:g} pixel{'s' if length > 1 else ''}"
     if unit is None:
-        length = _round(_LONGEST_BAR * axis.length)
+        length = _round(longest)
         return length, f"{length:g} {axis.symbol}".rstrip()
-    length = _round(_LONGEST_BAR * axis.length * unit)  # in Å
+    length = _round(longest * unit)  # in Å
     # 20 Å, but 2 nm if the axis is not in Å
     nm = 100 if unit == 1 else 10
     scale, symbol = (1, "Å") if length < nm else (10, "nm") if length < 1e4 else (1e4, "µm")
