@@ -58,39 +58,31 @@ NAN, INF = math.nan, math.inf
 # checks -----------------------------------------------------------------------------------------
 
 
-def check(files: Files, **options: Any) -> xr.Dataset | None:
-    """Open and load a file, or find an MrcError; return the Dataset, None where there is none."""
+def check(files: Files, *, traced: bool = True, **options: Any) -> xr.Dataset | None:
+    """Open and load a file; return None if this raises MrcError, as it may."""
     with laid_out(files) as target:
-        tracemalloc.start()
+        if traced:
+            tracemalloc.start()
         try:
             ds, message = opened(target, load=True, **options)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
     assert peak < MOST_MEMORY, f"{peak / _MiB:.0f} MiB for {sum(map(len, files.values()))} bytes"
-    return check_result(files, ds, message)
-
-
-def check_untraced(files: Files, **options: Any) -> xr.Dataset | None:
-    with laid_out(files) as target:
-        return check_result(files, *opened(target, load=True, **options))
-
-
-def check_result(files: Files, ds: xr.Dataset | None, message: str) -> xr.Dataset | None:
     if ds is None:
         # the name of the file, and what is wrong with it
         assert re.match(r"(?s).*: ...", message), message
         return None
     header = ds.mrc.header
     if header.mode < 1000 and "frame_index" not in ds:
-        # at most, packed bits are a byte each, and integers a complex of floats
+        # packed bits become bytes, and pairs of integers complex numbers
         assert ds.data.nbytes <= 2 * max(map(len, files.values()))
     return ds
 
 
 @contextlib.contextmanager
 def laid_out(files: Files) -> Iterator[Any]:
-    """Write the files into a folder of their own, or keep a single one in memory."""
+    """Write the files into a new folder, or return the bytes of a single file."""
     if len(files) == 1:
         yield next(iter(files.values()))
         return
@@ -104,7 +96,7 @@ SHARED = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def opened(target: Any, *, load: bool, **options: Any) -> tuple[xr.Dataset | None, str]:
-    """Return the Dataset, or None and the MrcError's text. Any other exception is the caller's."""
+    """Return the Dataset, or None and the text of an MrcError; any other error is raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", MrcWarning)
@@ -121,16 +113,21 @@ def opened(target: Any, *, load: bool, **options: Any) -> tuple[xr.Dataset | Non
 
 
 def check_time(files: Files, limit: float) -> None:
-    """Open a few times, as the first may find caches cold."""
+    """Open up to five times, because the caches may be cold at first."""
     with laid_out(files) as target:
-        best = INF
         for _ in range(5):
             start = time.process_time()
             opened(target, load=False)
-            best = min(best, time.process_time() - start)
-            if best < limit:
-                break
-    assert best < limit, f"opening takes {best:.3f} s"
+            taken = time.process_time() - start
+            if taken < limit:
+                return
+    raise AssertionError(f"opening takes {taken:.3f} s")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Open a file, since imports take long while memory is traced."""
+    opened(by_hand.mrc(PIXELS), load=True)
 
 
 # valid files ------------------------------------------------------------------------------------
@@ -229,7 +226,7 @@ def movie(
     positions: list[tuple[int, int]] | bytes | None = None,
     n: int = 12,
 ) -> dict[str, bytes]:
-    """Return a Direct Electron movie with its info file, and coordinates where there are any."""
+    """Return a Direct Electron movie with its info file, and coordinates if any are given."""
     files = {MOVIE: de_by_hand.movie(de_by_hand.frames(n)), INFO: de_by_hand.info(info)}
     if positions is not None:
         raw = positions if isinstance(positions, bytes) else de_by_hand.csv(positions)
@@ -237,7 +234,7 @@ def movie(
     return files
 
 
-def seed_files(kind: str, real: Path) -> list[Files]:
+def seed_files(kind: str) -> list[Files]:
     """Return valid files of one kind; they are small, so that mutations find what matters."""
     rng = np.random.default_rng(0)
     match kind:
@@ -266,22 +263,12 @@ def seed_files(kind: str, real: Path) -> list[Files]:
                 {"a.mrc": agar(floats, nint=2, nreal=30)},
                 {"a.mrc": extended(b"CCP4", b"X,Y,Z".ljust(80) * 2, ispg=4, mz=2)},
             ]
-        case "fei":
-            # the first block, and a corner of the image
-            head = bytearray((real / "fei-extended.mrc").read_bytes()[: 1024 + 1536])
-            head[:12], head[92:96] = struct.pack("<3i", 4, 3, 1), struct.pack("<i", 1536)
-            return [{"a.mrc": bytes(head) + bytes(24)}]
         case "direct electron":
             return [
                 movie(),
                 movie(de_by_hand.XY_FILE, list(de_by_hand.POSITIONS), 8),
                 movie({"Scan - Enable": "Disable"}),
             ]
-        case "acquisition":
-            # as a server wrote it
-            folder = real / "direct_electron"
-            names = ("Custom_movie.mrc", "Custom_info.txt", "Custom_scan_coordinates.csv")
-            return [{name: (folder / name).read_bytes() for name in names}]
         case "sidecar":
             image = by_hand.mrc(PIXELS, **STACK)
             return [
@@ -299,11 +286,7 @@ PACKERS: list[tuple[Callable[[bytes], bytes], str]] = [
     (functools.partial(gzip.compress, mtime=0), ".gz"),
     (bz2.compress, ".bz2"),
 ]
-# kinds of files, and the real file that one of them needs
-KINDS = {
-    "plain": "", "mrcz": "", "extended": "", "fei": "fei-extended.mrc", "direct electron": "",
-    "acquisition": "direct_electron/Custom_movie.mrc", "sidecar": "", "packed": "",
-}  # fmt: skip
+KINDS = ("plain", "mrcz", "extended", "direct electron", "sidecar", "packed")
 
 
 def plain_files(rng: np.random.Generator) -> list[bytes]:
@@ -327,11 +310,11 @@ def plain_files(rng: np.random.Generator) -> list[bytes]:
 
 # properties -------------------------------------------------------------------------------------
 
-few = settings(deadline=None, max_examples=40, derandomize=True, database=None)
+few = settings(deadline=None, max_examples=20, derandomize=True, database=None)
 
 INTEGERS = [0, 1, 2, 3, 4, 16, 101, 401, 1001, 6006, 2**15 - 1, 2**16, 2**24, 2**30, 2**31 - 1]
 FLOATS = [0.0, -0.0, 1.0, -10.0, 1e-45, 1e10, 3e38, NAN, INF]
-# what is a number to one, and none to another
+# numbers to some parsers only
 TEXTS = [
     "", "0", "-1", "3", "12", "8191", "67108864", "9" * 30, "1e308", "-1e308", "1e400", "5e-324",
     "nan", "inf", "1_0", "٣", "x", "=", "\0", "[", "]", "\r", "å", "x" * 300, "1 2",
@@ -458,7 +441,7 @@ REALS = [0.0, -1.0, 1e-300, 1.7e308, -1.7e308, 43000.5, NAN, INF]
 WHOLES = [0, 1, -1, 768, 888, 2**31 - 1, -(2**31)]
 
 
-@settings(few, max_examples=15)
+@settings(few, max_examples=8)
 @given(
     st.sampled_from([FEI1, FEI2, fei2_dtype_big_endian]),
     st.dictionaries(st.integers(0, 500), st.sampled_from([*REALS, *WHOLES]), max_size=6),
@@ -534,27 +517,16 @@ def test_any_sidecar_is_opened_or_refused(text: str, name: str) -> None:
 # regressions ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [2, 5])
-def test_a_row_that_a_small_file_claims_has_no_positions_in_memory(version: int) -> None:
-    """A block of 40 bytes says that it decodes to 32 MiB, in one row: 128 MiB of x."""
-    nx = 2**24
-    block = struct.pack("<4B3I", version, 1, 5, 2, 2 * nx, 2 * nx, 40) + bytes(24)
-    check({"a.mrcz": mrcz((1, 1, nx), blocks=[block])})
-
-
 @pytest.mark.parametrize(
     "changed",
     [
         {"coords": {"t": coordinate([10**30, 1], "int64", "t")}},
-        {"coords": {"t": coordinate([-1, 300], "uint8", "t")}},
         {"coords": {"t": coordinate([INF, 1], "int64", "t")}},
         {"coords": {"t": coordinate([1e300, 1], "float32", "t")}},
         {"coords": {"t": coordinate([[1e300, 1], [1, 1]], "complex64", "t")}},
         {"coords": {"t": coordinate(1, "int64")}},
         {"coords": {"q": coordinate([[1, 2], [3, 4]], "int64", "t", "t")}},
-        {"coords": {"t": coordinate(["a", "b"], "a5", "t")}},
         {"coords": {"t": coordinate(["a", "b"], "<U10000000", "t")}},
-        {"coords": {"t": coordinate(["a", "b"], "S40000000", "t")}},
         {"coords": {"t": coordinate(["a", "b"], "V40000000", "t")}},
         {"coords": {"q": coordinate([1, 2], "(10000000,)i4", "t")}},
         {"shape": [INF, 3, 4]},
@@ -574,62 +546,54 @@ def test_labels_with_negative_sizes_are_left_out() -> None:
     assert ds.data.shape == (6, 3, 4)
 
 
-def test_long_text_among_labels_takes_little_memory() -> None:
-    texts = ["x" * 100_000, *[""] * 199]
-    sizes = {"dims": ["t", "y", "x"], "shape": [200, 2, 2]}
-    stored = LABELS | sizes | {"coords": {"t": coordinate(texts, "str", "t")}}
-    check({"a.mrcz": mrcz((200, 2, 2), {"mrc_xarray": stored})})
+@pytest.mark.parametrize("version", [2, 5])
+def test_a_row_that_a_small_file_claims_has_no_positions_in_memory(version: int) -> None:
+    """A block of 40 bytes says that it decodes to 32 MiB, in one row: 128 MiB of x."""
+    nx = 2**24
+    block = struct.pack("<4B3I", version, 1, 5, 2, 2 * nx, 2 * nx, 40) + bytes(24)
+    check({"a.mrcz": mrcz((1, 1, nx), blocks=[block])})
 
 
-def test_json_that_is_nested_deeply_is_opened_or_left_out() -> None:
+@pytest.mark.parametrize("depth", [*range(880, 1000, 6), 100_000])
+def test_json_that_is_nested_deeply_is_opened_or_left_out(depth: int) -> None:
     """The encoder may fail at a depth that the parser accepts."""
-    for depth in [*range(880, 1000, 3), 100_000]:
-        check({"a.mrcz": mrcz(metadata=b'{"a":' + b"[" * depth + b"]" * depth + b"}")})
+    check({"a.mrcz": mrcz(metadata=b'{"a":' + b"[" * depth + b"]" * depth + b"}")})
 
 
-@pytest.mark.parametrize("field", ["X-Stage", "Defocus", "Dose"])
-def test_lengths_beyond_a_float_draw_no_warning(field: str) -> None:
-    check({"a.mrc": extended(b"FEI2", fei(FEI2, **{field: [1.7e308, -1.7e308]}))})
+def stack(n: int, **files: str) -> Files:
+    """Return a stack of `n` small images, and files next to it by their suffix."""
+    image = by_hand.mrc(np.zeros((n, 1, 1), "i1"), **STACK)
+    return {"a.mrc": image} | {f"a.mrc.{end}": text.encode() for end, text in files.items()}
 
 
-@pytest.mark.parametrize("key", ["Specimen Pixel Size X (nanometers)", "Diffraction Pixel Size X"])
-def test_pixel_sizes_beyond_a_float_draw_no_warning(key: str) -> None:
-    assert check(movie({key: "1e308"})) is not None
+LONG_TEXT = coordinate(["x" * 100_000, *[""] * 199], "str", "t")
+LONG = LABELS | {"dims": ["t", "y", "x"], "shape": [200, 2, 2], "coords": {"t": LONG_TEXT}}
+HUGE = [1.7e308, -1.7e308]
+KEYS_OF_SECTIONS = "\n".join(f"[ZValue = {k}]\nkey{k} = 1" for k in range(800))
+# 60 bytes of coordinates say 8192 × 8192
+FAR_APART = [(8191, 8191), *((0, k) for k in range(7))]
+# files that took more memory than their bytes justify, or raised a warning
+GREEDY: dict[str, Files] = {
+    "long text among labels": {"a.mrcz": mrcz((200, 2, 2), {"mrc_xarray": LONG})},
+    "long text of one section": stack(1000, mdoc="[ZValue = 0]\nNote = " + "x" * 100_000),
+    "keys of single sections": stack(3000, mdoc=KEYS_OF_SECTIONS),
+    "two records": {"a.mrc": extended(b"FEI1", fei(FEI1), np.zeros((2**18, 1, 1), "i1"))},
+    "large lengths": {
+        "a.mrc": extended(b"FEI2", fei(FEI2, **{"X-Stage": HUGE, "Defocus": HUGE, "Dose": HUGE}))
+    },
+    "large pixels": movie(
+        {"Specimen Pixel Size X (nanometers)": "1e308", "Diffraction Pixel Size X": "1e308"}
+    ),
+    "positions far apart": movie(de_by_hand.XY_FILE, FAR_APART, 8),
+    "large scan": movie(
+        de_by_hand.XY_FILE | {"Scan - Size X": 8192, "Scan - Size Y": 8192}, FAR_APART[1:], 7
+    ),
+}
 
 
-def test_sidecar_takes_the_memory_of_its_bytes() -> None:
-    assert check({"a.st": by_hand.mrc(PIXELS, **STACK), "a.rawtlt": b"1\n2\n"}) is not None
-
-
-def test_few_positions_far_apart_take_little_memory() -> None:
-    """60 bytes of coordinates say 8192 × 8192."""
-    positions = [(8191, 8191), *((0, k) for k in range(7))]
-    check(movie(de_by_hand.XY_FILE, positions, 8))
-    large = {"Scan - Size X": 8192, "Scan - Size Y": 8192}
-    check(movie(de_by_hand.XY_FILE | large, positions[1:], 7))
-
-
-def test_line_above_the_positions_is_read_once() -> None:
-    raw = b"x " * 20_000 + b"," + b"z " * 2_000
-    check_time(movie(de_by_hand.XY_FILE, raw), MOST_SECONDS_SIDECAR)
-
-
-def test_long_text_of_one_section_is_stored_once() -> None:
-    image = by_hand.mrc(np.zeros((1000, 4, 4), "i1"), **STACK)
-    text = b"[ZValue = 0]\nNote = " + b"x" * 100_000
-    check({"a.mrc": image, "a.mrc.mdoc": text})
-
-
-def test_keys_of_single_sections_do_not_multiply_by_the_sections() -> None:
-    image = by_hand.mrc(np.zeros((3000, 1, 1), "i1"), **STACK)
-    text = "\n".join(f"[ZValue = {k}]\nkey{k} = 1" for k in range(800)).encode()
-    files = {"a.mrc": image, "a.mrc.mdoc": text}
-    check_time(files, 1)
-    check(files)
-
-
-def test_two_records_do_not_multiply_by_the_sections() -> None:
-    check({"a.mrc": extended(b"FEI1", fei(FEI1), np.zeros((2**18, 1, 1), "u1"), nz=2**18, mode=0)})
+@pytest.mark.parametrize("case", GREEDY)
+def test_small_files_take_little_memory(case: str) -> None:
+    assert check(GREEDY[case]) is not None
 
 
 @pytest.mark.parametrize(("pack", "end"), PACKERS, ids=["gzip", "bzip2"])
@@ -640,14 +604,18 @@ def test_compressed_zeros_after_the_pixels_take_little_memory(
     check({f"a.mrc{end}": pack(by_hand.mrc(PIXELS)) + pack(bytes(_MiB)) * 80})
 
 
+def test_opening_reads_each_line_once() -> None:
+    long_line = b"x " * 20_000 + b"," + b"z " * 2_000
+    check_time(movie(de_by_hand.XY_FILE, long_line), MOST_SECONDS_SIDECAR)
+    check_time(GREEDY["keys of single sections"], 1)
+
+
 # mutations --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutations(kind: str, real_file: Callable[[str], Path]) -> None:
-    if KINDS[kind]:
-        real_file(KINDS[kind])
+def test_mutations(kind: str) -> None:
     command = [sys.executable, "-W", "ignore", __file__, kind, "0", str(N_MUTATIONS // len(KINDS))]
     done = subprocess.run(command, capture_output=True, text=True)
     assert not done.returncode, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
@@ -699,7 +667,7 @@ def extreme(rng: np.random.Generator) -> bytes:
 
 @contextlib.contextmanager
 def little_memory_left() -> Iterator[None]:
-    """Let any attempt to take much more than a file of some kB justifies be a MemoryError."""
+    """Limit the memory of the process, so that a large allocation is a MemoryError."""
     import resource
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -723,37 +691,34 @@ def mutated(seeds: list[Files], seed: int) -> Files:
 
 def main(kind: str, start: str, stop: str) -> int:
     """Check mutations; print each kind of failure with its count and its first seed."""
-    # conftest is not imported, since it needs pytest
-    seeds = seed_files(kind, Path(__file__).parents[2] / "shared" / "data")
+    seeds = seed_files(kind)
     for files in seeds:
         check(files)
     failures: dict[str, list[int]] = {}
-    said: dict[str, str] = {}
+    traces: dict[str, str] = {}
     for seed in range(int(start), int(stop)):
-        # where a seed hangs, say where; where the process crashes, Python says so
+        # show where a seed hangs; Python shows where the process crashes
         faulthandler.dump_traceback_later(60, exit=True)
         files = mutated(seeds, seed)
         options = CHOICES[seed % len(CHOICES)]
         limit = MOST_SECONDS if len(files) == 1 else MOST_SECONDS_SIDECAR
-        # tracing takes ten times as long as opening: else the system refuses what is very large
-        with contextlib.nullcontext() if seed % 10 == 0 else little_memory_left():
+        # tracing takes ten times as long as opening, so most seeds have a limit of memory instead
+        traced = seed % 10 == 0
+        with contextlib.nullcontext() if traced else little_memory_left():
             began = time.process_time()
             try:
-                if seed % 10 == 0:
-                    check(files, **options)
-                else:
-                    check_untraced(files, **options)
-                    if time.process_time() - began > limit:
-                        check_time(files, limit)
+                check(files, traced=traced, **options)
+                if not traced and time.process_time() - began > limit:
+                    check_time(files, limit)
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)
                 ours = [f for f in where if "mrc_xarray" in f.filename] or where
                 message = re.sub("[0-9.]+", "N", str(error))[:60]
                 key = f"{type(error).__name__} in {ours[-1].name}: {message}"
                 failures.setdefault(key, []).append(seed)
-                said.setdefault(key, "".join(traceback.format_exception(error)[-6:]))
+                traces.setdefault(key, "".join(traceback.format_exception(error)[-6:]))
     for key, found in failures.items():
-        print(f"seed {found[0]} of {kind}, and {len(found) - 1} more: {key}\n{said[key]}")
+        print(f"seed {found[0]} of {kind}, and {len(found) - 1} more: {key}\n{traces[key]}")
     return len(failures) > 0
 
 
