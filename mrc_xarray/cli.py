@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _print_warning
             return int(arguments.run(arguments))
     except BrokenPipeError:
-        # a reader such as `head` has closed the output
+        # a program such as `head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        # a store's library has errors of its own
+        # the library of a store may raise any error
         _print_error(error)
         return 1
 

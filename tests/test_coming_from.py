@@ -74,7 +74,7 @@ def blocks(text: str, language: str = "python") -> list[str]:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the cells of the tables' rows, without those of their heads."""
+    """Return the cells of each row of the tables, without the heads."""
     return [
         [cell.strip() for cell in re.split(r" \|(?= |$)", line[1:])][:-1]
         for line, below in pairwise([*text.splitlines(), ""])

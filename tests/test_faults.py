@@ -1,6 +1,6 @@
 """Faults: files that are cut, refused or replaced, servers that fail, and processes that end.
 
-A script that would end pytest runs in a process of its own.
+A script that would end pytest runs in another process.
 """
 
 from __future__ import annotations
@@ -199,15 +199,15 @@ def test_file_that_was_replaced_by_a_pipe_or_a_directory(
 
 
 class Failing:
-    """Faults of a server: `fail` responses with 503, or any number of them that never come."""
+    """A server whose next `fail` responses are 503, and which waits until `answers` is set."""
 
     def __init__(self, server: servers.HttpServer) -> None:
         self.url = server.url
         self.directory = server.directory
         self.fail = 0
-        self.hang = threading.Event()
-        self.hang.set()
-        server.before = lambda n: self.hang.wait(30) and None
+        self.answers = threading.Event()
+        self.answers.set()
+        server.before = lambda n: self.answers.wait(30) and None
         server.alter = self._alter
 
     def _alter(self, method: str, path: str, answer: servers.Answer) -> servers.Answer:
@@ -222,7 +222,7 @@ def http(path: Path) -> Iterator[Failing]:
     with servers.http_server(path.parent) as server:
         failing = Failing(server)
         yield failing
-        failing.hang.set()
+        failing.answers.set()
 
 
 def test_server_that_fails_is_an_error_with_the_status(http: Failing) -> None:
@@ -299,13 +299,13 @@ def test_server_that_never_answers_is_a_timeout(
     data = data_of(url, storage_options=options)
     compared = data_of(url, storage_options=options)
     compared[0].load()
-    http.hang.clear()
+    http.answers.clear()
     for read in (lambda: data_of(url, storage_options=options), data.load, compared[1].load):
         start = time.perf_counter()
         with pytest.raises(TimeoutError, match="did not answer in time"):
             read()
         assert time.perf_counter() - start < 4
-    http.hang.set()
+    http.answers.set()
     assert_readable(data)
 
 

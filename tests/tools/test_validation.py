@@ -240,11 +240,9 @@ def test_broken(write: Any, case: str, order: str) -> None:
 @pytest.mark.parametrize("case", SUSPICIOUS)
 def test_suspicious(write: Any, case: str) -> None:
     fields, *expected = SUSPICIOUS[case]
-    path = write(**fields)
-    [problem] = assert_as_mrcfile(path)
+    [problem] = assert_as_mrcfile(write(**fields))
     assert [problem.code, problem.field, problem.found] == expected
     assert problem.severity == "warning"
-    assert str(problem) == str(judged(path)[0])
 
 
 def test_all_problems_are_listed(write: Any) -> None:
@@ -301,21 +299,16 @@ def test_not_finite(write: Any, dtype: str, value: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"rms": 1}, {"rms": INF}, {"dmin": 0, "dmax": 23}, {"dmean": 11.5}, {"dmean": INF},
-        {"dmin": 0, "dmax": INF, "dmean": INF, "rms": NAN}, {"dmin": 0, "dmax": NAN, "rms": NAN},
-    ],
-    ids=str,
-)  # fmt: skip
 @pytest.mark.parametrize("value", [NAN, INF])
-def test_statistics_of_pixels_that_are_not_finite(
-    write: Any, value: float, fields: Fields
-) -> None:
+def test_statistics_of_pixels_that_are_not_finite(write: Any, value: float) -> None:
     data = DATA.copy()
     data[1, 2, 3] = value
-    assert "not-finite" in codes(assert_as_mrcfile(write(by_hand.mrc(data, **fields))))
+    cases: list[Fields] = [
+        {"rms": 1}, {"rms": INF}, {"dmin": 0, "dmax": 23}, {"dmean": 11.5}, {"dmean": INF},
+        {"dmin": 0, "dmax": INF, "dmean": INF, "rms": NAN}, {"dmin": 0, "dmax": NAN, "rms": NAN},
+    ]  # fmt: skip
+    for fields in cases:
+        assert "not-finite" in codes(assert_as_mrcfile(write(by_hand.mrc(data, **fields))))
 
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2", "f4", "c8"])
@@ -371,8 +364,8 @@ def test_pixels_are_read_only_with_data(tmp_path: Path) -> None:
 
 FLOATS = [0.0, -0.0, 1.0, -1.0, 11.5, 23.0, float(DATA.std()), 1e30, -1e30, NAN, INF, -INF]
 triples = st.tuples(*[st.sampled_from(FLOATS)] * 3)
-# small, because mrcfile allocates the memory that a header implies; sizes of 0, stamps of the
-# other order and modes that mrcfile does not know have their own tests
+# small, because mrcfile allocates the memory that a header implies; tests above cover sizes of 0,
+# stamps of the other order and modes that mrcfile does not know
 sizes = st.sampled_from([-4, -1, 1, 2, 3, 4, 5, 100])
 intervals = st.sampled_from([-(2**31), -2, -1, 0, 1, 2, 3, 4, 2**31 - 1])
 axes = st.integers(-1, 4)
