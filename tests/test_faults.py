@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import tracemalloc
@@ -101,55 +100,6 @@ def test_map_of_a_file_that_lost_its_end_kills_the_process(path: Path) -> None:
     done = run(MAPPED, path)
     assert done.returncode == -signal.SIGBUS
     assert "touched" not in done.stdout
-
-
-# root may read every file, so it becomes nobody, after everything is imported
-AS_NOBODY = """
-import os, sys
-import xarray as xr
-path = sys.argv[1]
-opened = xr.open_dataset(path, engine="mrc", cache=False).data
-opened.load()
-opened = xr.open_dataset(path, engine="mrc", cache=False).data
-os.chmod(os.path.dirname(path) if sys.argv[2] == "folder" else path, 0)
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-for read in (opened.load, lambda: xr.open_dataset(path, engine="mrc")):
-    try:
-        read()
-    except PermissionError as error:
-        print(error)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no permission bits")
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_file_that_may_not_be_read_raises_as_open_does(what: str) -> None:
-    # pytest's own folder is closed to others
-    with tempfile.TemporaryDirectory() as outer:
-        os.chmod(outer, 0o755)
-        folder = Path(outer, "folder")
-        folder.mkdir()
-        (folder / "volume.mrc").write_bytes(BYTES)
-        done = run(AS_NOBODY, folder / "volume.mrc", what)
-        folder.chmod(0o755)
-    assert done.returncode == 0, done.stderr
-    # an array that was opened before, and a new one
-    assert done.stdout.count("Permission denied") == 2
-    assert done.stdout.count("volume.mrc") == 2
-
-
-@pytest.mark.parametrize("to", ["none.mrc", "link.mrc"], ids=["dead", "to itself"])
-def test_link_to_nothing_raises_as_open_does(tmp_path: Path, to: str) -> None:
-    link = tmp_path / "link.mrc"
-    link.symlink_to(to)
-    with pytest.raises(OSError, match=r"link\.mrc") as raised:
-        data_of(link)
-    with pytest.raises(type(raised.value)):
-        link.open()
 
 
 @pytest.fixture
