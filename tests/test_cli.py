@@ -13,11 +13,10 @@ import mrcfile
 import numpy as np
 import pytest
 import xarray as xr
+from validating import ATTRIBUTES
 
 import mrc_xarray
 from mrc_xarray.cli import main
-
-ATTRIBUTES = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
 
 
 @pytest.fixture
@@ -165,7 +164,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_module_is_the_command(tmp_path: Path) -> None:
+def test_python_m_mrc_xarray(tmp_path: Path) -> None:
     done = run("info", str(tmp_path / "none.mrc"))
     assert done.returncode == 1
     assert done.stdout == ""

@@ -76,7 +76,9 @@ def test_findings() -> None:
         assert one.found == HOSTILE
 
 
-# name → a function that makes the file in a folder
+# functions that make a file in a folder
+
+
 def _header(folder: Path, **fields: Any) -> Path:
     path = folder / "a.mrc"
     path.write_bytes(by_hand.mrc(PIXELS, **fields))

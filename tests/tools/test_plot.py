@@ -336,40 +336,31 @@ def test_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dims", "message"),
+    ("data", "at", "message"),
     [
-        (("x",), r"dimensions \(x\); accepted: z, y and x of a volume, or .* an image$"),
-        (("image", "y", "x"), r"\(image, y, x\); .*\. Select first, .* \.isel\(image=0\)"),
-        (("volume", "z", "y", "x"), r"Select first, .* \.isel\(volume=0\)"),
-        (("scan_y", "scan_x", "ky", "kx"), r"\.isel\(scan_y=0, scan_x=0\)"),
+        (
+            bare((2,), ("x",)),
+            {},
+            r"dimensions \(x\); accepted: z, y and x of a volume, or .* image$",
+        ),
+        (bare(SHAPE, ("image", "y", "x")), {}, r"\(image, y, x\); .* \.isel\(image=0\)"),
+        (bare((2,) * 4, ("volume", *"zyx")), {}, r"Select first, .* \.isel\(volume=0\)"),
+        (bare((2,) * 4, ("scan_y", "scan_x", "ky", "kx")), {}, r"\.isel\(scan_y=0, scan_x=0\)"),
+        (volume().astype("c8"), {}, r"complex64; accepted: real numbers\. .* abs\(data\)"),
+        (volume().isel(y=slice(0, 0)), {}, "no pixels along y"),
+        (volume(), {"z": 36}, "at has z = 36; accepted: 0 to 30 Å"),
+        (volume(), {"x": 98.9}, "at has x = 98.9; accepted: 100 to 118 Å"),
+        (volume(), {"y": float("nan")}, "at has y = nan; accepted: -20 to 5 Å"),
+        (volume(), {"w": 0}, "at has the dimension 'w'; accepted: z, y, x"),
+        (volume().isel(z=0), {"y": 0}, "accepted: none, because an image has no slices"),
     ],
+    ids=range(11),
 )
-def test_dimensions_that_are_not_accepted(dims: tuple[str, ...], message: str) -> None:
+def test_data_and_points_that_are_not_accepted(
+    data: xr.DataArray, at: dict[str, float], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        plot_slices(bare((2,) * len(dims), dims))
-
-
-def test_values_that_cant_be_drawn() -> None:
-    with pytest.raises(ValueError, match=r"complex64; accepted: real numbers\. .* abs\(data\)"):
-        plot_slices(volume().astype("c8"))
-    with pytest.raises(ValueError, match="no pixels along y"):
-        plot_slices(volume().isel(y=slice(0, 0)))
-
-
-@pytest.mark.parametrize(
-    ("at", "message"),
-    [
-        ({"z": 36}, "at has z = 36; accepted: 0 to 30 Å"),
-        ({"x": 98.9}, "at has x = 98.9; accepted: 100 to 118 Å"),
-        ({"y": float("nan")}, "at has y = nan; accepted: -20 to 5 Å"),
-        ({"w": 0}, "at has the dimension 'w'; accepted: z, y, x"),
-    ],
-)
-def test_points_outside_the_data(at: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        plot_slices(volume(), at)
-    with pytest.raises(ValueError, match="accepted: none, because an image has no slices"):
-        plot_slices(volume().isel(z=0), at)
+        plot_slices(data, at)
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
