@@ -130,11 +130,8 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
             if blocks is None:
                 raise
             found = str(error).removeprefix(f"{file.name}: ")
-            accepted, action = (
-                "a blosc chunk that can be decoded",
-                "The other sections can be read.",
-            )
-            offset = int(blocks.edges[section])
+            accepted = "a blosc chunk that can be decoded"
+            action, offset = "The other sections can be read.", int(blocks.edges[section])
             yield Problem("block", f"section {section}", found, accepted, action, offset=offset)
     if measured.n_not_finite:
         n, first = measured.n_not_finite, measured.first_not_finite
