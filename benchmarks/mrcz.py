@@ -7,8 +7,6 @@ program divided by ours: above 1, ours is faster.
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import mrcz
 import numpy as np
 import xarray as xr
 
-from benchmarks.timing import best_times, run_in_folder, show
+from benchmarks.timing import best_times, peak_memory, run_in_folder, show
 
 MiB = 1024**2
 
@@ -30,23 +28,17 @@ def main(folder: Path) -> None:
         ),
         "uint16 64×1024×2048, lz4 9": _write(
             folder / "integrating.mrcz",
-            lambda: random.poisson(50, (64, 1024, 2048)).astype(np.uint16),
-            "lz4",
-            9,
+            lambda: random.poisson(50, (64, 1024, 2048)).astype("u2"), "lz4", 9,
         ),
         "float32 64×1024², zstd 1": _write(
             folder / "volume.mrcz",
-            lambda: random.standard_normal((64, 1024, 1024), np.float32),
-            "zstd",
-            1,
+            lambda: random.standard_normal((64, 1024, 1024), np.float32), "zstd", 1,
         ),
         "1,000 frames of 128² uint16": _write(
             folder / "frames.mrcz",
-            lambda: random.poisson(5, (1000, 128, 128)).astype(np.uint16),
-            "zstd",
-            1,
+            lambda: random.poisson(5, (1000, 128, 128)).astype("u2"), "zstd", 1,
         ),
-    }
+    }  # fmt: skip
     loading(files)
     one_section(files)
     averaging(files)
@@ -134,27 +126,12 @@ def walking(folder: Path) -> None:
 
 
 def streaming(folder: Path) -> None:
-    """Measure the peak memory of a dask reduction over 1 GiB, in a process of its own."""
-    path = _write(
-        folder / "gib.mrcz",
-        lambda: _counts(np.random.default_rng(2), (256, 2048, 2048)),
-        "zstd",
-        1,
-    )
-    code = f"""
-import re, xarray as xr
-def peak():
-    # ru_maxrss would count the parent's memory, too
-    with open("/proc/self/status") as status:
-        return int(re.search(r"VmHWM:\\s+(\\d+)", status.read())[1]) / 1024
-small = xr.open_dataset({str(path)!r}, engine="mrc", chunks={{}})["data"].isel(image=slice(0, 1))
-small.isel(y=slice(0, 8)).sum().compute()
-idle = peak()
-ds = xr.open_dataset({str(path)!r}, engine="mrc", chunks={{}})
-ds["data"].sum().compute()
-print(peak() - idle, ds["data"].data.blocks[0].nbytes / 2**20)
-"""
-    above, chunk = map(float, subprocess.check_output([sys.executable, "-c", code]).split())
+    """Measure the peak memory of a dask reduction over 1 GiB, in another process."""
+    shape = (256, 2048, 2048)
+    path = _write(folder / "gib.mrcz", lambda: _counts(np.random.default_rng(2), shape), "zstd", 1)
+    code = f"xr.open_dataarray({str(path)!r}, engine='mrc', chunks={{}})"
+    above = peak_memory(f"{code}[:1, :8].sum().compute()", f"{code}.sum().compute()")
+    chunk = xr.open_dataarray(path, engine="mrc", chunks={}).data.blocks[0].nbytes / MiB
     goal = 4 * chunk + 32
     print(f"{'sum of 1 GiB decoded':<34} {above:.0f} MiB above idle (goal {goal:.0f} at most)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import tempfile
 import time
@@ -10,6 +11,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+_PEAK = """
+import re, xarray as xr, mrc_xarray
+def peak():
+    # ru_maxrss would count the memory of the parent process, too
+    with open("/proc/self/status") as status:
+        return int(re.search(r"VmHWM:\\s+(\\d+)", status.read())[1]) / 1024
+"""
 
 
 def best_times(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) -> dict[str, float]:
@@ -60,6 +69,12 @@ def show(title: str, times: Mapping[str, float], goal: Mapping[str, float]) -> N
         ratio = f"{taken / our_time:6.2f} ×"
         suffix = f" (goal {goal[name]:g})" if name in goal else ""
         print(f"{'':<34} {name:<26} {1e3 * taken:9.2f} ms  {ratio}{suffix}")
+
+
+def peak_memory(before: str, code: str) -> float:
+    """Return by how many MiB `code` increases the peak memory of a process that ran `before`."""
+    script = f"{_PEAK}{before}\nidle = peak()\n{code}\nprint(peak() - idle)"
+    return float(subprocess.check_output([sys.executable, "-W", "ignore", "-c", script]))
 
 
 def run_in_folder(main: Callable[[Path], None]) -> None:

@@ -9,8 +9,6 @@ costs nothing in a FOLDER in memory, such as one in /dev/shm.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import mrcz
 import numpy as np
 
 import mrc_xarray
-from benchmarks.timing import best_times, run_in_folder, show
+from benchmarks.timing import best_times, peak_memory, run_in_folder, show
 
 MiB = 1024**2
 
@@ -30,7 +28,7 @@ def main(folder: Path) -> None:
     """Print all tables."""
     plain(folder)
     compressed(folder)
-    peak_memory(folder)
+    memory(folder)
 
 
 def plain(folder: Path) -> None:
@@ -91,30 +89,21 @@ def compressed(folder: Path) -> None:
     path.unlink()
 
 
-def peak_memory(folder: Path) -> None:
-    """Measure the peak memory of writing 1 GiB from a lazy source, in processes of their own."""
+def memory(folder: Path) -> None:
+    """Measure the peak memory of writing 1 GiB from a lazy source, in another process."""
     source = folder / "source.mrc"
     mrc_xarray.create(source, (256, 1024, 1024), "f4", overwrite=True)
     for suffix in (".mrc", ".mrcz"):
-        code = f"""
-import re, xarray as xr, mrc_xarray
-def peak():
-    # ru_maxrss would count the parent's memory, too
-    with open("/proc/self/status") as status:
-        return int(re.search(r"VmHWM:\\s+(\\d+)", status.read())[1]) / 1024
-data = xr.open_dataarray({str(source)!r}, engine="mrc", chunks={{}})
-target = {str(folder / "result") + suffix!r}
-mrc_xarray.to_mrc(data[:4] + 1, target, overwrite=True)
-idle = peak()
-mrc_xarray.to_mrc(data + 1, target, overwrite=True)
-print(peak() - idle)
-"""
-        above = float(subprocess.check_output([sys.executable, "-W", "ignore", "-c", code]))
-        share = above / 1024
-        print(
-            f"{'peak of 1 GiB to ' + suffix:<34} {above:.0f} MiB, {share:.0%} (goal 20% at most)"
+        target = folder / f"result{suffix}"
+        before = (
+            f"data = xr.open_dataarray({str(source)!r}, engine='mrc', chunks={{}})\n"
+            f"mrc_xarray.to_mrc(data[:4] + 1, {str(target)!r})"
         )
-        (folder / f"result{suffix}").unlink()
+        code = f"mrc_xarray.to_mrc(data + 1, {str(target)!r}, overwrite=True)"
+        above = peak_memory(before, code)
+        title = f"peak of 1 GiB to {suffix}"
+        print(f"{title:<34} {above:.0f} MiB, {above / 1024:.0%} (goal 20% at most)")
+        target.unlink()
     source.unlink()
 
 

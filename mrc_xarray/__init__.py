@@ -16,14 +16,8 @@ if TYPE_CHECKING:
     from mrc_xarray.writing.writer import create, to_mrc
 
 __all__ = [
-    "MrcError",
-    "MrcWarning",
-    "__version__",
-    "create",
-    "edit_header",
-    "to_mrc",
-    "validate",
-]
+    "MrcError", "MrcWarning", "__version__", "create", "edit_header", "to_mrc", "validate",
+]  # fmt: skip
 
 # imported on first use, so that opening a file does not wait for them
 _MODULES = {

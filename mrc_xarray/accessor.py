@@ -111,10 +111,9 @@ class MrcAccessor:
         return data
 
     def _data(self) -> xr.DataArray | None:
-        """Return the variable that was opened from the file; None if a Dataset has none."""
+        """Return the variable that was opened from the file, which may have another name now."""
         if isinstance(self._obj, xr.DataArray):
             return self._obj
         variables = self._obj.data_vars
-        opened = [v for v in variables.values() if "mrc_header" in v.attrs]
-        # "data", if that was not renamed
-        return variables["data"] if "data" in variables else opened[0] if opened else None
+        opened = (v for v in variables.values() if "mrc_header" in v.attrs)
+        return variables["data"] if "data" in variables else next(opened, None)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import mrc_xarray
-from mrc_xarray.errors import Problem
+from mrc_xarray.errors import unreadable
 from mrc_xarray.storage import redacted
 from mrc_xarray.text import json_text, printable, printable_lines
 
@@ -24,7 +24,7 @@ _REPORTED = ("code", "severity", "field", "offset", "found", "accepted", "action
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose error messages contain no control characters of the arguments."""
+    """A parser that escapes control characters in error messages."""
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         super().exit(status, message and printable_lines(message))
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _print_warning
             return int(arguments.run(arguments))
     except BrokenPipeError:
-        # a reader such as `head` has closed the output
+        # a program such as `head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        # a store's library has errors of its own
+        # the library of a store may raise any error
         _print_error(error)
         return 1
 
@@ -110,13 +110,11 @@ def _info(arguments: argparse.Namespace) -> bool:
 def _validate(arguments: argparse.Namespace) -> bool:
     reports: list[dict[str, Any]] = []
     for file in arguments.files:
-        problems: list[Problem]
         try:
             problems = mrc_xarray.validate(file, data=arguments.data)
         except Exception as error:
             _print_error(error, file)
-            accepted = "a file that can be read"
-            problems = [Problem("unreadable", "the file", str(error), accepted, "")]
+            problems = [unreadable(error, "")]
         else:
             if not arguments.json:
                 print(f"{printable(redacted(file))}:{'' if problems else ' valid'}")
@@ -133,16 +131,13 @@ def _convert(arguments: argparse.Namespace) -> bool:
 
     from mrc_xarray.tools.convert import convert
 
-    names = ("mode", "compressor", "clevel")
-    options = {name: getattr(arguments, name) for name in names}
-    options = {name: value for name, value in options.items() if value is not None}
+    given = {name: getattr(arguments, name) for name in ("mode", "compressor", "clevel")}
+    options = {name: value for name, value in given.items() if value is not None}
     if arguments.compressor == "none":
         options["compressor"] = None
+    options |= {"select": dict(arguments.select), "overwrite": arguments.overwrite}
     with contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr):
-        selection, overwrite = dict(arguments.select), arguments.overwrite
-        convert(
-            arguments.source, arguments.target, select=selection, overwrite=overwrite, **options
-        )
+        convert(arguments.source, arguments.target, **options)
     return False
 
 

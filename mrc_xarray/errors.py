@@ -9,23 +9,16 @@ from typing import Literal, NamedTuple
 
 from mrc_xarray.text import printable, printable_lines
 
-__all__ = [
-    "RULES",
-    "MrcError",
-    "MrcWarning",
-    "Problem",
-    "Rule",
-    "warn",
-]
+__all__ = ["RULES", "MrcError", "MrcWarning", "Problem", "Rule", "unreadable", "warn"]
 
 Severity = Literal["error", "warning", "note"]
 
 
 class Rule(NamedTuple):
-    """A rule that the reader and the validator share, and what a violation means.
+    """A rule that the reader and the validator share.
 
-    An error violates the standard or prevents reading. A warning is suspicious, but mrcfile
-    accepts it. A note is about a valid file that is not supported in full.
+    An error violates the standard or prevents reading. A warning is about something suspicious
+    that mrcfile accepts, and a note about a valid file that is not fully supported.
     """
 
     severity: Severity
@@ -33,7 +26,7 @@ class Rule(NamedTuple):
     strict: bool = False
 
 
-#: The rules by their code, which `Problem.code` refers to.
+#: By `Problem.code`.
 RULES: dict[str, Rule] = {
     # the file as such
     "empty": Rule("error", "the file is empty"),
@@ -96,7 +89,7 @@ class MrcError(ValueError):
 
     @classmethod
     def of(cls, name: str, problem: Problem, message: str = "") -> MrcError:
-        """Return the error for a problem of the file `name`; `message` replaces its text."""
+        """Return the error for a problem of a file; `message` replaces the text of the problem."""
         error = cls(printable(f"{name}: {message}") if message else problem.message(name))
         error.problem = problem
         return error
@@ -176,6 +169,11 @@ class Problem:
             where = f" (bytes {self.offset}–{self.offset + self.nbytes - 1})"
         verb = "are" if ", " in self.field else "is"
         return f"{self.field}{where} {verb} {self.found}; accepted: {self.accepted}"
+
+
+def unreadable(error: Exception, action: str = "It is not opened.") -> Problem:
+    """Return the problem of a file that can't be read for a reason that has no rule."""
+    return Problem("unreadable", "the file", str(error), "a file that can be read", action)
 
 
 def warn(message: str) -> None:

@@ -1,4 +1,4 @@
-"""What the tests share: real files where they are, and a watch over files left open."""
+"""What all tests share: real files if they are available, and a check for open files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REAL_FILES = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture
 def real_file() -> Callable[[str], Path]:
-    """Return the path of a real file, or skip the test where the files are not here."""
+    """Return the path of a real file; skip the test if it is not available."""
 
     def find(name: str) -> Path:
         path = REAL_FILES / name
         if not path.exists():
-            pytest.skip(f"the real file {name} is not here: it is not part of the project")
+            pytest.skip(f"the real file {name} is not part of the project")
         return path
 
     return find
@@ -49,9 +49,9 @@ def no_file_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    """A client of two processes with a limit of 1 GB each; they start before any file is there."""
+    """A client of two processes with a limit of 1 GB each."""
     with (
-        # the dashboard's port is taken where another cluster runs
+        # the port of the dashboard may be taken by another cluster
         LocalCluster(
             n_workers=2, threads_per_worker=1, memory_limit="1GB", dashboard_address=":0"
         ) as cluster,

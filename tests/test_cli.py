@@ -12,11 +12,11 @@ import by_hand
 import mrcfile
 import numpy as np
 import pytest
+import xarray as xr
+from validating import ATTRIBUTES
 
 import mrc_xarray
 from mrc_xarray.cli import main
-
-ATTRIBUTES = ("code", "severity", "field", "offset", "found", "accepted", "action", "file")
 
 
 @pytest.fixture
@@ -85,6 +85,21 @@ def test_info_as_json(tomogram: Path, tmp_path: Path, capsys: Any) -> None:
     assert second["header"]["dmean"] == "nan"
 
 
+@pytest.mark.parametrize(
+    ("t", "text"), [(["a", "b"], "unknown"), ([1.5, 2], "t 1.5"), ([np.nan, 2], "unknown")]
+)
+def test_info_on_coordinates_without_units_or_numbers(
+    tmp_path: Path, capsys: Any, t: list[Any], text: str
+) -> None:
+    path = tmp_path / "series.mrcz"
+    data = xr.DataArray(np.zeros((2, 3, 4), "f4"), {"t": t}, ("t", "y", "x"))
+    mrc_xarray.to_mrc(data, path)
+    assert main(["info", str(path)]) == main(["info", "--json", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"  first voxel at  {text}\n" in out
+    strictly(out[out.index("\n[") :])
+
+
 def test_info_continues_after_a_bad_file(tomogram: Path, tmp_path: Path, capsys: Any) -> None:
     bad, missing, archive = (tmp_path / name for name in ("bad.mrc", "missing.mrc", "no.zip"))
     bad.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
@@ -141,17 +156,6 @@ def test_validate_as_json(tomogram: Path, broken: Path, tmp_path: Path, capsys: 
     assert len(err.splitlines()) == 2
 
 
-def test_validate_continues_after_a_missing_file(
-    tomogram: Path, tmp_path: Path, capsys: Any
-) -> None:
-    missing = tmp_path / "none.mrc"
-    assert main(["validate", str(missing), str(tomogram)]) == 1
-    out, err = capsys.readouterr()
-    assert out == f"{tomogram}: valid\n"
-    assert str(missing) in err
-    assert len(err.splitlines()) == 1
-
-
 # the process ------------------------------------------------------------------------------------
 
 
@@ -160,7 +164,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_module_is_the_command(tmp_path: Path) -> None:
+def test_python_m_mrc_xarray(tmp_path: Path) -> None:
     done = run("info", str(tmp_path / "none.mrc"))
     assert done.returncode == 1
     assert done.stdout == ""

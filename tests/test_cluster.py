@@ -1,4 +1,4 @@
-"""On a cluster of processes: the same numbers, little in the graph, and little memory."""
+"""On a cluster of processes: equal values, small graphs, and little memory."""
 
 from __future__ import annotations
 
@@ -83,15 +83,36 @@ def on_processes(lazy: xr.DataArray) -> xr.DataArray:
     return lazy.compute(scheduler="processes", num_workers=2)
 
 
-# equal numbers ----------------------------------------------------------------------------------
+# equal values -----------------------------------------------------------------------------------
+
+
+NIBBLES = (PIXELS & 15).astype("u1")
+PACKED = by_hand.mrc(by_hand.pack_4bit(NIBBLES), 101, shape=PIXELS.shape)
 
 
 @pytest.mark.slow
 @by_two
-@pytest.mark.parametrize("chunks", ["auto", {"z": 1}, {"z": 5, "y": 30, "x": 50}])
-def test_chunks_equal_numpy(client: Client, path: Path, chunks: Any) -> None:
-    ds = xr.open_dataset(path, engine="mrc", chunks=chunks)
-    np.testing.assert_array_equal(ds.data.compute(scheduler=client), PIXELS)
+@pytest.mark.parametrize(
+    ("raw", "pixels", "options"),
+    [
+        (BYTES, PIXELS, {"chunks": "auto"}),
+        (BYTES, PIXELS, {"chunks": {"z": 5, "y": 30, "x": 50}}),
+        (BYTES, PIXELS, {"chunks": {"z": 2}, "mmap": True}),
+        (by_hand.mrc(PIXELS, byteorder=">"), PIXELS, {"chunks": {"z": 2}}),
+        (PACKED, NIBBLES, {"chunks": {"z": 2}}),
+    ],
+    ids=["auto", "chunks", "mapped", "big-endian", "packed"],
+)
+def test_pixels_equal_numpy(
+    client: Client, path: Path, raw: Any, pixels: Any, options: Any
+) -> None:
+    path.write_bytes(raw)
+    data = xr.open_dataset(path, engine="mrc", **options).data
+    np.testing.assert_array_equal(
+        (data + 1).compute(scheduler=client), pixels + pixels.dtype.type(1)
+    )
+    window = data[:, 3:9, 2:5].compute(scheduler=client)
+    np.testing.assert_array_equal(window, pixels[:, 3:9, 2:5])
 
 
 @pytest.mark.slow
@@ -106,26 +127,6 @@ def test_same_computation_is_equal_everywhere(client: Client, stored: Stored) ->
 
 
 @pytest.mark.slow
-@by_two
-@pytest.mark.parametrize("mmap", [False, True])
-def test_map_is_equal_on_a_cluster(client: Client, path: Path, mmap: bool) -> None:
-    data = xr.open_dataset(path, engine="mrc", chunks={"z": 2}, mmap=mmap).data
-    np.testing.assert_array_equal((data + 1).compute(scheduler=client), PIXELS + np.int16(1))
-    np.testing.assert_array_equal(data[:, 3:9, 2:5].compute(scheduler=client), PIXELS[:, 3:9, 2:5])
-
-
-@pytest.mark.slow
-@by_two
-def test_packed_and_foreign_bytes_are_equal_on_a_cluster(client: Client, path: Path) -> None:
-    pixels = (PIXELS & 15).astype("u1")
-    packed = by_hand.mrc(by_hand.pack_4bit(pixels), 101, shape=PIXELS.shape)
-    for written, data in ((pixels, packed), (PIXELS, by_hand.mrc(PIXELS, byteorder=">"))):
-        path.write_bytes(data)
-        ds = xr.open_dataset(path, engine="mrc", chunks={"z": 2})
-        np.testing.assert_array_equal(ds.data.compute(scheduler=client), written)
-
-
-@pytest.mark.slow
 def test_pickled_dataset_is_read_by_a_worker(client: Client, stored: Stored) -> None:
     pickled = pickle.dumps(stored.open())
     found = client.submit(lambda: pickle.loads(pickled).data[3].values, pure=False).result()
@@ -133,7 +134,7 @@ def test_pickled_dataset_is_read_by_a_worker(client: Client, stored: Stored) -> 
 
 
 @pytest.mark.slow
-def test_bytesio_goes_to_the_workers(client: Client) -> None:
+def test_bytesio_is_sent_to_the_workers(client: Client) -> None:
     ds = xr.open_dataset(io.BytesIO(BYTES), engine="mrc", chunks={})
     np.testing.assert_array_equal(ds.data.compute(scheduler=client), PIXELS)
 
@@ -158,36 +159,7 @@ def test_file_that_changed_before_computing_is_an_error(client: Client, stored: 
         ds.data.compute(scheduler=client)
 
 
-# what goes to the workers, and what they read ---------------------------------------------------
-
-
-@pytest.mark.slow
-@by_two
-def test_array_is_unpickled_once_per_worker(client: Client, path: Path) -> None:
-    def count() -> None:
-        from mrc_xarray.pixels.array import StackArray
-
-        def restore(self: Any, state: dict[str, Any]) -> None:
-            StackArray.unpickled = getattr(StackArray, "unpickled", 0) + 1
-            self.__dict__.update(state)
-
-        StackArray.__setstate__ = restore
-
-    def counted() -> int:
-        from mrc_xarray.pixels.array import StackArray
-
-        n: int = StackArray.__dict__.get("unpickled", 0)
-        del StackArray.__setstate__
-        return n
-
-    ds = xr.open_dataset(path, engine="mrc", chunks={"z": 1})
-    client.run(count)
-    try:
-        np.testing.assert_array_equal(ds.data.compute(scheduler=client), PIXELS)
-    finally:
-        found = client.run(counted)
-    assert set(found.values()) <= {0, 1}
-    assert sum(found.values()) >= 1
+# graphs, and what the workers read --------------------------------------------------------------
 
 
 @by_two
@@ -228,21 +200,17 @@ def write_sparse(path: Path, shape: tuple[int, int, int], sums: dict[int, float]
             file.write(np.float32(value).tobytes())
 
 
-@pytest.fixture
-def large_directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory if there is one, where sparse files cost nothing to read."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as directory:
-        yield Path(directory)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak is read from /proc")
-def test_reduction_over_more_than_memory_runs_within_it(
-    client: Client, large_directory: Path
-) -> None:
+def test_reduction_of_more_than_memory(client: Client, tmp_path: Path) -> None:
+    # sparse files in memory cost nothing to read
+    shared = "/dev/shm" if os.path.isdir("/dev/shm") else tmp_path
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        check_reduction(client, Path(folder, "large.mrc"))
+
+
+def check_reduction(client: Client, path: Path) -> None:
     shape = (1200, 2048, 2048)
-    path = large_directory / "large.mrc"
     # both sides of 2³¹ and 2³² bytes, and the ends
     sums = {0: 2.0, 127: 4.0, 128: 8.0, 255: 16.0, 256: 32.0, 700: -64.0, 1199: 128.0}
     write_sparse(path, shape, sums)

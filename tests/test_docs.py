@@ -1,4 +1,4 @@
-"""References between code and documents lead somewhere, and stay within the project."""
+"""References to documents have a target in the project."""
 
 from __future__ import annotations
 

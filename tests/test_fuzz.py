@@ -58,39 +58,31 @@ NAN, INF = math.nan, math.inf
 # checks -----------------------------------------------------------------------------------------
 
 
-def check(files: Files, **options: Any) -> xr.Dataset | None:
-    """Open and load a file, or find an MrcError; return the Dataset, None where there is none."""
+def check(files: Files, *, traced: bool = True, **options: Any) -> xr.Dataset | None:
+    """Open and load a file; return None if this raises MrcError, as it may."""
     with laid_out(files) as target:
-        tracemalloc.start()
+        if traced:
+            tracemalloc.start()
         try:
             ds, message = opened(target, load=True, **options)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
     assert peak < MOST_MEMORY, f"{peak / _MiB:.0f} MiB for {sum(map(len, files.values()))} bytes"
-    return check_result(files, ds, message)
-
-
-def check_untraced(files: Files, **options: Any) -> xr.Dataset | None:
-    with laid_out(files) as target:
-        return check_result(files, *opened(target, load=True, **options))
-
-
-def check_result(files: Files, ds: xr.Dataset | None, message: str) -> xr.Dataset | None:
     if ds is None:
         # the name of the file, and what is wrong with it
         assert re.match(r"(?s).*: ...", message), message
         return None
     header = ds.mrc.header
     if header.mode < 1000 and "frame_index" not in ds:
-        # at most, packed bits are a byte each, and integers a complex of floats
+        # packed bits become bytes, and pairs of integers complex numbers
         assert ds.data.nbytes <= 2 * max(map(len, files.values()))
     return ds
 
 
 @contextlib.contextmanager
 def laid_out(files: Files) -> Iterator[Any]:
-    """Write the files into a folder of their own, or keep a single one in memory."""
+    """Write the files into a new folder, or return the bytes of a single file."""
     if len(files) == 1:
         yield next(iter(files.values()))
         return
@@ -104,7 +96,7 @@ SHARED = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def opened(target: Any, *, load: bool, **options: Any) -> tuple[xr.Dataset | None, str]:
-    """Return the Dataset, or None and the MrcError's text. Any other exception is the caller's."""
+    """Return the Dataset, or None and the text of an MrcError; any other error is raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", MrcWarning)
@@ -121,16 +113,21 @@ def opened(target: Any, *, load: bool, **options: Any) -> tuple[xr.Dataset | Non
 
 
 def check_time(files: Files, limit: float) -> None:
-    """Open a few times, as the first may find caches cold."""
+    """Open up to five times, because the caches may be cold at first."""
     with laid_out(files) as target:
-        best = INF
         for _ in range(5):
             start = time.process_time()
             opened(target, load=False)
-            best = min(best, time.process_time() - start)
-            if best < limit:
-                break
-    assert best < limit, f"opening takes {best:.3f} s"
+            taken = time.process_time() - start
+            if taken < limit:
+                return
+    raise AssertionError(f"opening takes {taken:.3f} s")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Open a file, since imports take long while memory is traced."""
+    opened(by_hand.mrc(PIXELS), load=True)
 
 
 # valid files ------------------------------------------------------------------------------------
@@ -193,11 +190,6 @@ def extended(exttyp: bytes, raw: bytes, pixels: Array = PIXELS, **fields: Any) -
     return by_hand.mrc(pixels, extended=raw, exttyp=exttyp, **STACK | fields)
 
 
-def agar(numbers: Any, nint: int = 0, nreal: int = 32, **fields: Any) -> bytes:
-    raw = np.asarray(numbers, "<f4").tobytes()
-    return extended(b"AGAR", raw, nint=nint, nreal=nreal, **fields)
-
-
 def mrcz(
     shape: tuple[int, int, int] = (2, 3, 4),
     metadata: Any = None,
@@ -229,7 +221,7 @@ def movie(
     positions: list[tuple[int, int]] | bytes | None = None,
     n: int = 12,
 ) -> dict[str, bytes]:
-    """Return a Direct Electron movie with its info file, and coordinates where there are any."""
+    """Return a Direct Electron movie with its info file, and coordinates if any are given."""
     files = {MOVIE: de_by_hand.movie(de_by_hand.frames(n)), INFO: de_by_hand.info(info)}
     if positions is not None:
         raw = positions if isinstance(positions, bytes) else de_by_hand.csv(positions)
@@ -237,76 +229,9 @@ def movie(
     return files
 
 
-def seed_files(kind: str, real: Path) -> list[Files]:
-    """Return valid files of one kind; they are small, so that mutations find what matters."""
+def plain_files() -> list[bytes]:
     rng = np.random.default_rng(0)
-    match kind:
-        case "plain":
-            return [{"a.mrc": raw} for raw in plain_files(rng)]
-        case "mrcz":
-            sections = rng.poisson(2, (3, 8, 8)).astype("i2")
-            blocks = [
-                blosc.compress(section.tobytes(), 2, cname=codec)
-                for section, codec in zip(sections, ("lz4", "zstd", "zlib"), strict=True)
-            ]
-            meta = {"stage": [1.5, None], "text": "å", "deep": [[{}]]}
-            return [
-                {"a.mrcz": mrcz((3, 8, 8), meta, blocks)},
-                {"a.mrcz": labelled()},
-                {"a.mrcz": labelled()},
-            ]
-        case "extended":
-            floats = rng.uniform(-1, 1, 64)
-            seri = rng.integers(-999, 999, (2, 11), "i2").tobytes()
-            return [
-                {"a.mrc": extended(b"FEI1", fei(FEI1))},
-                {"a.mrc": extended(b"FEI2", fei(FEI2))},
-                {"a.mrc": extended(b"SERI", seri, nint=22, nreal=63)},
-                {"a.mrc": agar(floats)},
-                {"a.mrc": agar(floats, nint=2, nreal=30)},
-                {"a.mrc": extended(b"CCP4", b"X,Y,Z".ljust(80) * 2, ispg=4, mz=2)},
-            ]
-        case "fei":
-            # the first block, and a corner of the image
-            head = bytearray((real / "fei-extended.mrc").read_bytes()[: 1024 + 1536])
-            head[:12], head[92:96] = struct.pack("<3i", 4, 3, 1), struct.pack("<i", 1536)
-            return [{"a.mrc": bytes(head) + bytes(24)}]
-        case "direct electron":
-            return [
-                movie(),
-                movie(de_by_hand.XY_FILE, list(de_by_hand.POSITIONS), 8),
-                movie({"Scan - Enable": "Disable"}),
-            ]
-        case "acquisition":
-            # as a server wrote it
-            folder = real / "direct_electron"
-            names = ("Custom_movie.mrc", "Custom_info.txt", "Custom_scan_coordinates.csv")
-            return [{name: (folder / name).read_bytes() for name in names}]
-        case "sidecar":
-            image = by_hand.mrc(PIXELS, **STACK)
-            return [
-                {"a.mrc": image, "a.mrc.mdoc": MDOC.encode()},
-                {"a.st": image, "a.rawtlt": b"-3.5\n 3.5\n"},
-            ]
-        case "packed":
-            raws = [*plain_files(rng)[:3], mrcz(), extended(b"FEI1", fei(FEI1))]
-            packed = [(pack(raw), end) for raw in raws for pack, end in PACKERS]
-            return [{f"a.mrc{end}": raw} for raw, end in packed]
-    raise ValueError(kind)
 
-
-PACKERS: list[tuple[Callable[[bytes], bytes], str]] = [
-    (functools.partial(gzip.compress, mtime=0), ".gz"),
-    (bz2.compress, ".bz2"),
-]
-# kinds of files, and the real file that one of them needs
-KINDS = {
-    "plain": "", "mrcz": "", "extended": "", "fei": "fei-extended.mrc", "direct electron": "",
-    "acquisition": "direct_electron/Custom_movie.mrc", "sidecar": "", "packed": "",
-}  # fmt: skip
-
-
-def plain_files(rng: np.random.Generator) -> list[bytes]:
     def pixels(dtype: str, *shape: int) -> Array:
         return rng.integers(0, 100, shape or (3, 4, 5)).astype(dtype)
 
@@ -325,13 +250,51 @@ def plain_files(rng: np.random.Generator) -> list[bytes]:
     ]
 
 
+PLAIN, IMAGES = plain_files(), by_hand.mrc(PIXELS, **STACK)
+RECORDS = [
+    extended(b"FEI1", fei(FEI1)),
+    extended(b"FEI2", fei(FEI2)),
+    extended(b"SERI", np.arange(22, dtype="i2").tobytes(), nint=22, nreal=63),
+    extended(b"AGAR", np.linspace(-1, 1, 64, dtype="f4").tobytes(), nint=0, nreal=32),
+    extended(b"AGAR", np.linspace(-1, 1, 64, dtype="f4").tobytes(), nint=2, nreal=30),
+    extended(b"CCP4", b"X,Y,Z".ljust(80) * 2, ispg=4, mz=2),
+]
+SECTION = np.random.default_rng(0).poisson(2, (8, 8)).astype("i2").tobytes()
+BLOCKS = [blosc.compress(SECTION, 2, cname=codec) for codec in ("lz4", "zstd", "zlib")]
+META = {"stage": [1.5, None], "text": "å", "deep": [[{}]]}
+PACKERS: list[tuple[Callable[[bytes], bytes], str]] = [
+    (functools.partial(gzip.compress, mtime=0), ".gz"),
+    (bz2.compress, ".bz2"),
+]
+#: Valid files of each kind; they are small, so that most mutations have an effect.
+SEEDS: dict[str, list[Files]] = {
+    "plain": [{"a.mrc": raw} for raw in PLAIN],
+    "mrcz": [{"a.mrcz": mrcz((3, 8, 8), META, BLOCKS)}, {"a.mrcz": labelled()}],
+    "extended": [{"a.mrc": raw} for raw in RECORDS],
+    "direct electron": [
+        movie(),
+        movie(de_by_hand.XY_FILE, list(de_by_hand.POSITIONS), 8),
+        movie({"Scan - Enable": "Disable"}),
+    ],
+    "sidecar": [
+        {"a.mrc": IMAGES, "a.mrc.mdoc": MDOC.encode()},
+        {"a.st": IMAGES, "a.rawtlt": b"-3.5\n 3.5\n"},
+    ],
+    "packed": [
+        {f"a.mrc{end}": pack(raw)}
+        for raw in (*PLAIN[:3], mrcz(), RECORDS[0])
+        for pack, end in PACKERS
+    ],
+}
+
+
 # properties -------------------------------------------------------------------------------------
 
-few = settings(deadline=None, max_examples=40, derandomize=True, database=None)
+few = settings(deadline=None, max_examples=20, derandomize=True, database=None)
 
 INTEGERS = [0, 1, 2, 3, 4, 16, 101, 401, 1001, 6006, 2**15 - 1, 2**16, 2**24, 2**30, 2**31 - 1]
 FLOATS = [0.0, -0.0, 1.0, -10.0, 1e-45, 1e10, 3e38, NAN, INF]
-# what is a number to one, and none to another
+# numbers to some parsers only
 TEXTS = [
     "", "0", "-1", "3", "12", "8191", "67108864", "9" * 30, "1e308", "-1e308", "1e400", "5e-324",
     "nan", "inf", "1_0", "٣", "x", "=", "\0", "[", "]", "\r", "å", "x" * 300, "1 2",
@@ -390,18 +353,15 @@ def put(raw: bytes, order: str, fields: Mapping[str, tuple[Any, ...]]) -> bytes:
 def test_any_header_is_opened_or_refused(
     fields: dict[str, Any], k: int, end: Any, order: str, options: dict[str, Any]
 ) -> None:
-    raw = put(plain_files(np.random.default_rng(0))[k], order, fields)
+    raw = put(PLAIN[k], order, fields)
     check({"a.mrc": tampered(raw, *end)}, **options)
 
 
+CHUNKS = changes(dict.fromkeys(CHUNK, CODES["i"]), 3)
+
+
 @few
-@given(
-    changes(FIELDS, 3),
-    changes(dict.fromkeys(CHUNK, CODES["i"]), 3),
-    st.sampled_from([2, 5]),
-    ends,
-    OPTIONS,
-)
+@given(changes(FIELDS, 3), CHUNKS, st.sampled_from([2, 5]), ends, OPTIONS)
 def test_any_block_is_opened_or_refused(
     fields: dict[str, Any], chunk: dict[str, int], version: int, end: Any, options: dict[str, Any]
 ) -> None:
@@ -412,16 +372,10 @@ def test_any_block_is_opened_or_refused(
     check({"a.mrcz": tampered(raw, *end)}, **options)
 
 
-scalars = (
-    st.none() | st.booleans() | st.sampled_from([*INTEGERS, -1, 10**30, *FLOATS, *TEXTS, "t", "y"])
-)
+NAMES = st.sampled_from(["dims", "data", "dtype", "attrs", "t", "y", "x", "q", "section", ""])
+scalars = st.sampled_from([None, True, False, *INTEGERS, -1, 10**30, *FLOATS, *TEXTS, "t", "y"])
 anything = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["dims", "data", "dtype", "attrs", "t", "x"]), inner)
-    ),
-    max_leaves=8,
+    scalars, lambda v: st.lists(v, max_size=4) | st.dictionaries(NAMES, v), max_leaves=8
 )
 DTYPES = [
     "int64", "uint8", "float16", "float32", "complex64", "bool", "str", "U9", "<U99999999",
@@ -437,13 +391,10 @@ coordinates = st.fixed_dictionaries(
     }
 )
 labels = {
-    "dims": st.lists(st.sampled_from(["t", "y", "x", "data", "section", ""]), max_size=4)
-    | anything,
+    "dims": st.lists(NAMES, max_size=4) | anything,
     "shape": st.lists(st.sampled_from([-2, -1, 0, 1, 2, 3, 4, INF, 2.5]), max_size=4) | anything,
-    "coords": st.dictionaries(st.sampled_from(["t", "y", "x", "q", "data"]), coordinates)
-    | anything,
-    "attrs": st.dictionaries(st.sampled_from(["units", "mrc_header", "a/b", ""]), scalars)
-    | anything,
+    "coords": st.dictionaries(NAMES, coordinates) | anything,
+    "attrs": st.dictionaries(st.sampled_from(["units", "mrc_header", "a/b"]), scalars) | anything,
 }
 
 
@@ -458,7 +409,7 @@ REALS = [0.0, -1.0, 1e-300, 1.7e308, -1.7e308, 43000.5, NAN, INF]
 WHOLES = [0, 1, -1, 768, 888, 2**31 - 1, -(2**31)]
 
 
-@settings(few, max_examples=15)
+@settings(few, max_examples=8)
 @given(
     st.sampled_from([FEI1, FEI2, fei2_dtype_big_endian]),
     st.dictionaries(st.integers(0, 500), st.sampled_from([*REALS, *WHOLES]), max_size=6),
@@ -507,11 +458,8 @@ def test_any_acquisition_is_opened_or_refused(
     info: dict[str, str], positions: Any, is_custom: bool
 ) -> None:
     n = len(positions) or 1 if isinstance(positions, list) else 12
-    custom = de_by_hand.XY_FILE if is_custom else {}
-    files = movie(
-        {k: v.encode(errors="replace").decode() for k, v in info.items()} | custom, positions, n
-    )
-    check(files)
+    encodable = {key: text.encode(errors="replace").decode() for key, text in info.items()}
+    check(movie(encodable | (de_by_hand.XY_FILE if is_custom else {}), positions, n))
 
 
 HEADS = [
@@ -528,33 +476,22 @@ lines = st.sampled_from(HEADS) | st.tuples(st.sampled_from(KEYS), texts).map(" =
 @few
 @given(st.lists(lines, max_size=12).map("\n".join), st.sampled_from(["a.mrc.mdoc", "a.rawtlt"]))
 def test_any_sidecar_is_opened_or_refused(text: str, name: str) -> None:
-    check({"a.mrc": by_hand.mrc(PIXELS, **STACK), name: text.encode(errors="replace")})
+    check({"a.mrc": IMAGES, name: text.encode(errors="replace")})
 
 
 # regressions ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("version", [2, 5])
-def test_a_row_that_a_small_file_claims_has_no_positions_in_memory(version: int) -> None:
-    """A block of 40 bytes says that it decodes to 32 MiB, in one row: 128 MiB of x."""
-    nx = 2**24
-    block = struct.pack("<4B3I", version, 1, 5, 2, 2 * nx, 2 * nx, 40) + bytes(24)
-    check({"a.mrcz": mrcz((1, 1, nx), blocks=[block])})
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         {"coords": {"t": coordinate([10**30, 1], "int64", "t")}},
-        {"coords": {"t": coordinate([-1, 300], "uint8", "t")}},
         {"coords": {"t": coordinate([INF, 1], "int64", "t")}},
         {"coords": {"t": coordinate([1e300, 1], "float32", "t")}},
         {"coords": {"t": coordinate([[1e300, 1], [1, 1]], "complex64", "t")}},
         {"coords": {"t": coordinate(1, "int64")}},
         {"coords": {"q": coordinate([[1, 2], [3, 4]], "int64", "t", "t")}},
-        {"coords": {"t": coordinate(["a", "b"], "a5", "t")}},
         {"coords": {"t": coordinate(["a", "b"], "<U10000000", "t")}},
-        {"coords": {"t": coordinate(["a", "b"], "S40000000", "t")}},
         {"coords": {"t": coordinate(["a", "b"], "V40000000", "t")}},
         {"coords": {"q": coordinate([1, 2], "(10000000,)i4", "t")}},
         {"shape": [INF, 3, 4]},
@@ -574,62 +511,54 @@ def test_labels_with_negative_sizes_are_left_out() -> None:
     assert ds.data.shape == (6, 3, 4)
 
 
-def test_long_text_among_labels_takes_little_memory() -> None:
-    texts = ["x" * 100_000, *[""] * 199]
-    sizes = {"dims": ["t", "y", "x"], "shape": [200, 2, 2]}
-    stored = LABELS | sizes | {"coords": {"t": coordinate(texts, "str", "t")}}
-    check({"a.mrcz": mrcz((200, 2, 2), {"mrc_xarray": stored})})
+@pytest.mark.parametrize("version", [2, 5])
+def test_a_row_that_a_small_file_claims_has_no_positions_in_memory(version: int) -> None:
+    """A block of 40 bytes says that it decodes to 32 MiB, in one row: 128 MiB of x."""
+    nx = 2**24
+    block = struct.pack("<4B3I", version, 1, 5, 2, 2 * nx, 2 * nx, 40) + bytes(24)
+    check({"a.mrcz": mrcz((1, 1, nx), blocks=[block])})
 
 
-def test_json_that_is_nested_deeply_is_opened_or_left_out() -> None:
+@pytest.mark.parametrize("depth", [*range(880, 1000, 6), 100_000])
+def test_json_that_is_nested_deeply_is_opened_or_left_out(depth: int) -> None:
     """The encoder may fail at a depth that the parser accepts."""
-    for depth in [*range(880, 1000, 3), 100_000]:
-        check({"a.mrcz": mrcz(metadata=b'{"a":' + b"[" * depth + b"]" * depth + b"}")})
+    check({"a.mrcz": mrcz(metadata=b'{"a":' + b"[" * depth + b"]" * depth + b"}")})
 
 
-@pytest.mark.parametrize("field", ["X-Stage", "Defocus", "Dose"])
-def test_lengths_beyond_a_float_draw_no_warning(field: str) -> None:
-    check({"a.mrc": extended(b"FEI2", fei(FEI2, **{field: [1.7e308, -1.7e308]}))})
+def stack(n: int, **files: str) -> Files:
+    """Return a stack of `n` small images, and files next to it by their suffix."""
+    image = by_hand.mrc(np.zeros((n, 1, 1), "i1"), **STACK)
+    return {"a.mrc": image} | {f"a.mrc.{end}": text.encode() for end, text in files.items()}
 
 
-@pytest.mark.parametrize("key", ["Specimen Pixel Size X (nanometers)", "Diffraction Pixel Size X"])
-def test_pixel_sizes_beyond_a_float_draw_no_warning(key: str) -> None:
-    assert check(movie({key: "1e308"})) is not None
+LONG_TEXT = coordinate(["x" * 100_000, *[""] * 199], "str", "t")
+LONG = LABELS | {"dims": ["t", "y", "x"], "shape": [200, 2, 2], "coords": {"t": LONG_TEXT}}
+HUGE = [1.7e308, -1.7e308]
+KEYS_OF_SECTIONS = "\n".join(f"[ZValue = {k}]\nkey{k} = 1" for k in range(800))
+# 60 bytes of coordinates say 8192 × 8192
+FAR_APART = [(8191, 8191), *((0, k) for k in range(7))]
+# files that took more memory than their bytes justify, or raised a warning
+GREEDY: dict[str, Files] = {
+    "long text among labels": {"a.mrcz": mrcz((200, 2, 2), {"mrc_xarray": LONG})},
+    "long text of one section": stack(1000, mdoc="[ZValue = 0]\nNote = " + "x" * 100_000),
+    "keys of single sections": stack(3000, mdoc=KEYS_OF_SECTIONS),
+    "two records": {"a.mrc": extended(b"FEI1", fei(FEI1), np.zeros((2**18, 1, 1), "i1"))},
+    "large lengths": {
+        "a.mrc": extended(b"FEI2", fei(FEI2, **{"X-Stage": HUGE, "Defocus": HUGE, "Dose": HUGE}))
+    },
+    "large pixels": movie(
+        {"Specimen Pixel Size X (nanometers)": "1e308", "Diffraction Pixel Size X": "1e308"}
+    ),
+    "positions far apart": movie(de_by_hand.XY_FILE, FAR_APART, 8),
+    "large scan": movie(
+        de_by_hand.XY_FILE | {"Scan - Size X": 8192, "Scan - Size Y": 8192}, FAR_APART[1:], 7
+    ),
+}
 
 
-def test_sidecar_takes_the_memory_of_its_bytes() -> None:
-    assert check({"a.st": by_hand.mrc(PIXELS, **STACK), "a.rawtlt": b"1\n2\n"}) is not None
-
-
-def test_few_positions_far_apart_take_little_memory() -> None:
-    """60 bytes of coordinates say 8192 × 8192."""
-    positions = [(8191, 8191), *((0, k) for k in range(7))]
-    check(movie(de_by_hand.XY_FILE, positions, 8))
-    large = {"Scan - Size X": 8192, "Scan - Size Y": 8192}
-    check(movie(de_by_hand.XY_FILE | large, positions[1:], 7))
-
-
-def test_line_above_the_positions_is_read_once() -> None:
-    raw = b"x " * 20_000 + b"," + b"z " * 2_000
-    check_time(movie(de_by_hand.XY_FILE, raw), MOST_SECONDS_SIDECAR)
-
-
-def test_long_text_of_one_section_is_stored_once() -> None:
-    image = by_hand.mrc(np.zeros((1000, 4, 4), "i1"), **STACK)
-    text = b"[ZValue = 0]\nNote = " + b"x" * 100_000
-    check({"a.mrc": image, "a.mrc.mdoc": text})
-
-
-def test_keys_of_single_sections_do_not_multiply_by_the_sections() -> None:
-    image = by_hand.mrc(np.zeros((3000, 1, 1), "i1"), **STACK)
-    text = "\n".join(f"[ZValue = {k}]\nkey{k} = 1" for k in range(800)).encode()
-    files = {"a.mrc": image, "a.mrc.mdoc": text}
-    check_time(files, 1)
-    check(files)
-
-
-def test_two_records_do_not_multiply_by_the_sections() -> None:
-    check({"a.mrc": extended(b"FEI1", fei(FEI1), np.zeros((2**18, 1, 1), "u1"), nz=2**18, mode=0)})
+@pytest.mark.parametrize("case", GREEDY)
+def test_small_files_take_little_memory(case: str) -> None:
+    assert check(GREEDY[case]) is not None
 
 
 @pytest.mark.parametrize(("pack", "end"), PACKERS, ids=["gzip", "bzip2"])
@@ -640,15 +569,19 @@ def test_compressed_zeros_after_the_pixels_take_little_memory(
     check({f"a.mrc{end}": pack(by_hand.mrc(PIXELS)) + pack(bytes(_MiB)) * 80})
 
 
+def test_opening_reads_each_line_once() -> None:
+    long_line = b"x " * 20_000 + b"," + b"z " * 2_000
+    check_time(movie(de_by_hand.XY_FILE, long_line), MOST_SECONDS_SIDECAR)
+    check_time(GREEDY["keys of single sections"], 1)
+
+
 # mutations --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_mutations(kind: str, real_file: Callable[[str], Path]) -> None:
-    if KINDS[kind]:
-        real_file(KINDS[kind])
-    command = [sys.executable, "-W", "ignore", __file__, kind, "0", str(N_MUTATIONS // len(KINDS))]
+@pytest.mark.parametrize("kind", SEEDS)
+def test_mutations(kind: str) -> None:
+    command = [sys.executable, "-W", "ignore", __file__, kind, "0", str(N_MUTATIONS // len(SEEDS))]
     done = subprocess.run(command, capture_output=True, text=True)
     assert not done.returncode, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
@@ -685,21 +618,15 @@ def mutate(raw: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
 
 def extreme(rng: np.random.Generator) -> bytes:
     order = "<>"[int(rng.integers(2))]
-    match int(rng.integers(4)):
-        case 0:
-            return struct.pack(
-                order + "I", int(rng.choice(INTEGERS)) * int(rng.choice([-1, 1])) % 2**32
-            )
-        case 1:
-            return struct.pack(order + "f", float(rng.choice(FLOATS)))
-        case 2:
-            return struct.pack(order + "d", float(rng.choice(REALS)))
-    return rng.bytes(4)
+    integer = int(rng.choice(INTEGERS)) * int(rng.choice([-1, 1])) % 2**32
+    codes = {"I": integer, "f": float(rng.choice(FLOATS)), "d": float(rng.choice(REALS))}
+    code = "Ifd "[int(rng.integers(4))]
+    return struct.pack(order + code, codes[code]) if code in codes else rng.bytes(4)
 
 
 @contextlib.contextmanager
 def little_memory_left() -> Iterator[None]:
-    """Let any attempt to take much more than a file of some kB justifies be a MemoryError."""
+    """Limit the memory of the process, so that a large allocation is a MemoryError."""
     import resource
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -714,7 +641,7 @@ def mutated(seeds: list[Files], seed: int) -> Files:
     rng = np.random.default_rng(seed)
     files = dict(seeds[int(rng.integers(len(seeds)))])
     names = list(files)
-    # in half of the cases a file next to the image
+    # often the image, else any file
     name = names[int(rng.integers(len(names)))] if rng.random() < 0.7 else names[0]
     others = [raw for files in seeds for raw in files.values()]
     files[name] = mutate(files[name], others, rng)
@@ -722,39 +649,30 @@ def mutated(seeds: list[Files], seed: int) -> Files:
 
 
 def main(kind: str, start: str, stop: str) -> int:
-    """Check mutations; print each kind of failure with its count and its first seed."""
-    # conftest is not imported, since it needs pytest
-    seeds = seed_files(kind, Path(__file__).parents[2] / "shared" / "data")
+    """Check mutations, and print the first failures with their seeds."""
+    seeds = SEEDS[kind]
     for files in seeds:
-        check(files)
-    failures: dict[str, list[int]] = {}
-    said: dict[str, str] = {}
+        assert check(files) is not None
+    n_failed = 0
     for seed in range(int(start), int(stop)):
-        # where a seed hangs, say where; where the process crashes, Python says so
+        # show where a seed hangs; Python shows where the process crashes
         faulthandler.dump_traceback_later(60, exit=True)
         files = mutated(seeds, seed)
-        options = CHOICES[seed % len(CHOICES)]
         limit = MOST_SECONDS if len(files) == 1 else MOST_SECONDS_SIDECAR
-        # tracing takes ten times as long as opening: else the system refuses what is very large
-        with contextlib.nullcontext() if seed % 10 == 0 else little_memory_left():
+        # tracing takes ten times as long as opening, so most seeds have a limit of memory instead
+        traced = seed % 10 == 0
+        with contextlib.nullcontext() if traced else little_memory_left():
             began = time.process_time()
             try:
-                if seed % 10 == 0:
-                    check(files, **options)
-                else:
-                    check_untraced(files, **options)
-                    if time.process_time() - began > limit:
-                        check_time(files, limit)
-            except Exception as error:
-                where = traceback.extract_tb(error.__traceback__)
-                ours = [f for f in where if "mrc_xarray" in f.filename] or where
-                message = re.sub("[0-9.]+", "N", str(error))[:60]
-                key = f"{type(error).__name__} in {ours[-1].name}: {message}"
-                failures.setdefault(key, []).append(seed)
-                said.setdefault(key, "".join(traceback.format_exception(error)[-6:]))
-    for key, found in failures.items():
-        print(f"seed {found[0]} of {kind}, and {len(found) - 1} more: {key}\n{said[key]}")
-    return len(failures) > 0
+                check(files, traced=traced, **CHOICES[seed % len(CHOICES)])
+                if not traced and time.process_time() - began > limit:
+                    check_time(files, limit)
+            except Exception:
+                print(f"seed {seed} of {kind}:\n{traceback.format_exc(limit=-6)}")
+                n_failed += 1
+        if n_failed == 5:
+            break
+    return n_failed > 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files by microscopes, archives and detectors, against what mrcfile makes of them."""
+"""Files by microscopes, archives and detectors, compared with what mrcfile reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import xarray as xr
 RealFile = Callable[[str], Path]
 
 DIRECT_ELECTRON = "direct_electron/20241021_00405"
-# name → dimensions, whether mrcfile finds fault with the header
+# name → dimensions
 FILES = {
     "EMD-3197.map": ("z", "y", "x"),
     "fei-extended.mrc": ("y", "x"),
@@ -35,7 +35,7 @@ def test_values(real_file: RealFile, name: str, chunks: dict[str, int] | None) -
         assert ds.data.dtype == mrc.data.dtype
         found = ds.data.values
         if "frame_index" in ds:
-            # a custom scan, which did not go everywhere
+            # a custom scan, which did not visit every position
             order = np.argsort(ds.frame_index.values, axis=None)[-len(mrc.data) :]
             found = found.reshape(-1, *found.shape[-2:])[order]
         np.testing.assert_array_equal(found.reshape(mrc.data.shape), mrc.data)
@@ -52,16 +52,15 @@ def test_header(real_file: RealFile, name: str) -> None:
         assert header.encode() == path.read_bytes()[:1024]
 
 
-@pytest.mark.parametrize("name", ["EMD-3197.map", "fei-extended.mrc"])
-def test_voxel_size(real_file: RealFile, name: str) -> None:
+@pytest.mark.parametrize(("name", "dims"), [("EMD-3197.map", "zyx"), ("fei-extended.mrc", "yx")])
+def test_voxel_size(real_file: RealFile, name: str, dims: str) -> None:
     path = real_file(name)
     with mrcfile.open(path) as mrc, xr.open_dataset(path, engine="mrc") as ds:
-        dims = {"EMD-3197.map": "zyx", "fei-extended.mrc": "yx"}[name]
         expected = {axis: float(mrc.voxel_size[axis]) for axis in dims}
         assert ds.mrc.voxel_size == pytest.approx(expected, rel=1e-6)
 
 
-def test_emdb_map_has_its_place(real_file: RealFile) -> None:
+def test_position_of_an_emdb_map(real_file: RealFile) -> None:
     with xr.open_dataset(real_file("EMD-3197.map"), engine="mrc") as ds:
         header, voxel = ds.mrc.header, ds.mrc.voxel_size
         assert (header.nxstart, header.nversion) == (-2, 0)
@@ -70,7 +69,7 @@ def test_emdb_map_has_its_place(real_file: RealFile) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("direct_electron")])
-def test_direct_electron_knows_no_voxel_size(real_file: RealFile, name: str) -> None:
+def test_direct_electron_has_no_voxel_size(real_file: RealFile, name: str) -> None:
     with xr.open_dataset(real_file(name), engine="mrc", strict=True) as ds:
         assert not {"x", "y"} & set(ds.coords)
         assert not {"x", "y"} & set(ds.mrc.voxel_size)

@@ -48,7 +48,7 @@ def place(field: str) -> int | None:
 
 
 def judged(target: Any, **options: Any) -> Problems:
-    """Validate, and check what holds for every problem."""
+    """Validate, and check what is true of every problem."""
     problems: Problems = mrc_xarray.validate(target, **options)
     assert isinstance(problems, list)
     for problem in problems:

@@ -110,28 +110,24 @@ def _chunked(ds: xr.Dataset) -> xr.Dataset:
     """Return the dataset in the chunks that its variables prefer."""
     chunks: dict[Any, Any] = {}
     for variable in ds.data_vars.values():
-        preferred = variable.encoding.get("preferred_chunks") or {}
-        chunks |= {dim: size for dim, size in preferred.items() if dim in variable.dims}
-    return ds.chunk(chunks)
+        chunks |= variable.encoding.get("preferred_chunks") or {}
+    return ds.chunk({dim: size for dim, size in chunks.items() if dim in ds.dims})
 
 
 def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
-    if fs is None:
-        _to_zarr_folder(ds, os.path.realpath(os.path.expanduser(path)), overwrite)
+    if fs is not None:
+        try:
+            # Zarr 3 has no consolidated metadata, and warns about them
+            ds.to_zarr(target, mode="w" if overwrite else "w-", consolidated=False)
+        except FileExistsError:
+            raise exists(redacted(target)) from None
         return
-    try:
-        # Zarr 3 has no consolidated metadata, and warns about them
-        ds.to_zarr(target, mode="w" if overwrite else "w-", consolidated=False)
-    except FileExistsError:
-        raise exists(redacted(target)) from None
-
-
-def _to_zarr_folder(ds: xr.Dataset, path: str, overwrite: bool) -> None:
-    """Write to a folder with a temporary name, and rename it when it is complete."""
-    if os.path.lexists(path) and not overwrite:
-        raise exists(path)
-    part = PartFolder.of(path)
+    # write to a folder with a temporary name, and rename it when it is complete
+    folder = os.path.realpath(os.path.expanduser(path))
+    if os.path.lexists(folder) and not overwrite:
+        raise exists(folder)
+    part = PartFolder.of(folder)
     try:
         part.create()
         _compute(ds.to_zarr(part.path, mode="w-", consolidated=False, compute=False))

@@ -37,18 +37,12 @@ def write_tomogram(
         If the path exists.
     """
     data = tomogram(shape)
-    fields: dict[str, Any] = {**Statistics.of(data).fields()}
+    fields: dict[str, Any] = dict(Statistics.of(data).fields())
     for axis, n in zip("zyx", shape, strict=True):
         fields |= {f"n{axis}": n, f"m{axis}": n}
-    header = dataclasses.replace(
-        Header.blank(),
-        **fields,
-        mode=2,
-        cella=XYZ(*(n * voxel_size for n in reversed(shape))),
-        ispg=1,
-        nlabl=1,
-        label=(_LABEL, *[""] * 9),
-    )
+    fields |= {"mode": 2, "ispg": 1, "nlabl": 1, "label": (_LABEL, *[""] * 9)}
+    fields["cella"] = XYZ(*(n * voxel_size for n in reversed(shape)))
+    header = dataclasses.replace(Header.blank(), **fields)
     with open(path, "xb") as file:
         file.write(header.encode())
         file.write(data.astype("<f4").tobytes())
@@ -57,17 +51,15 @@ def write_tomogram(
 def tomogram(shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
     """Return two vesicles and three gold beads in noise, dark as in cryo-EM.
 
-    The density is always the same for the same shape: (n_sections, n_rows, n_columns).
+    The result depends only on the shape, (n_sections, n_rows, n_columns).
     """
     nz, ny, nx = shape
     z, y, x = np.ogrid[:nz, :ny, :nx]
     density = np.random.default_rng(3197).normal(0, 0.15, shape).astype(np.float32)
     unit = ny / 192
 
-    def distance(cz: float, cy: float, cx: float) -> npt.NDArray[np.float64]:
-        squared = (z - cz * nz) ** 2 + (y - cy * ny) ** 2 + (x - cx * nx) ** 2
-        root: npt.NDArray[np.float64] = np.sqrt(squared)
-        return root
+    def distance(cz: float, cy: float, cx: float) -> Any:
+        return np.sqrt((z - cz * nz) ** 2 + (y - cy * ny) ** 2 + (x - cx * nx) ** 2)
 
     for centre, radius in (((0.5, 0.40, 0.36), 52), ((0.5, 0.70, 0.76), 30)):
         # a membrane has two leaflets

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +29,14 @@ Array: TypeAlias = npt.NDArray[Any]
 _ZYX = ("z", "y", "x")
 # of the slices across each dimension, slowest first; distinguishable by colour-blind readers
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")
-_SYMBOLS = {"angstrom": "Å", "nm": "nm", "pm": "pm", "um": "µm"}
-# as a part of the width of the plot
+# by size in Å
+_SYMBOLS = {1: "Å", 10: "nm", 0.01: "pm", 1e4: "µm"}
+# as a fraction of the width of the plot
 _LONGEST_BAR = 0.3
 _MOST_TICKS = 7
 # inches, of the plots of an image and of a volume
 _LONGEST_SIDE = {2: 5.0, 3: 7.0}
-# as a part of the longest side; the labels of a thin volume need some space
+# as a fraction of the longest side; the labels of a thin volume need some space
 _THINNEST = 0.12
 
 
@@ -98,42 +99,37 @@ def plot_slices(
     dims = _ordered(data)
     if robust is not None and not 0 <= robust[0] < robust[1] <= 100:
         raise ValueError(f"robust is {robust!r}; accepted: two percentiles, 0 ≤ low < high ≤ 100")
-    axes = {dim: _axis(data, dim) for dim in dims}
-    index = _indices(axes, at or {})
-    views = _views(dims)
-    planes = _planes(data, views, index)
+    at = at or {}
+    known = list(map(str, dims)) if len(dims) == 3 else []
+    if unknown := [dim for dim in at if dim not in known]:
+        accepted = ", ".join(known) or "none, because an image has no slices"
+        raise ValueError(f"at has the dimension {unknown[0]!r}; accepted: {accepted}")
+    axes = [_axis(data, dim, at.get(str(dim))) for dim in dims]
+    # the plots below and to the right of the first share its axes
+    views: list[_View] = [(None, axes[0], axes[1])]
+    if len(axes) == 3:
+        z, y, x = axes
+        views = [(z, y, x), (y, z, x), (x, y, z)]
+    planes = _planes(data, views)
     style = {"cmap": cmap, **_contrast(planes, robust)}
 
-    width, height, depth = _drawn_size(list(axes.values()))
-    if figure is None:
-        size = np.array([width + depth, height + depth])
-        # the labels need space, next to very long or high plots as well
-        inches = np.maximum(size * _LONGEST_SIDE[len(dims)] / size.max(), 2) + 1
-        drawn_in: Figure | SubFigure = plt.figure(figsize=tuple(inches), layout="compressed")
-    else:
-        drawn_in = figure
+    width, height, depth = _drawn_size(axes)
+    size = np.array([width + depth, height + depth])
+    # the labels need space, next to very long or high plots as well
+    inches = np.maximum(size * _LONGEST_SIDE[len(dims)] / size.max(), 2) + 1
+    drawn_in = figure or plt.figure(figsize=tuple(inches), layout="compressed")
     subplots = _subplots(drawn_in, width, height, depth)
     colours = dict(zip(dims, _COLOURS, strict=False))
-    for ax, view, plane in zip(subplots, views, planes, strict=True):
-        up, right = axes[view.up], axes[view.right]
+    for ax, (across, up, right), plane in zip(subplots, views, planes, strict=True):
         _draw(ax, plane, up, right, style)
-        if view.across is not None:
-            across = axes[view.across]
-            title = f"{across.dim} = {across.position(index[across.dim]):.6g} {across.symbol}"
-            ax.set_title(title.rstrip(), color=colours[across.dim], fontsize="medium")
-            ax.axhline(up.position(index[up.dim]), color=colours[up.dim], linewidth=0.8)
-            ax.axvline(right.position(index[right.dim]), color=colours[right.dim], linewidth=0.8)
+        if across is not None:
+            title = f"{across.dim} = {across.position():.6g} {across.symbol}".rstrip()
+            ax.set_title(title, color=colours[across.dim], fontsize="medium")
+            ax.axhline(up.position(), color=colours[up.dim], linewidth=0.8)
+            ax.axvline(right.position(), color=colours[right.dim], linewidth=0.8)
     if scale_bar:
-        _add_scale_bar(subplots[0], axes[dims[-2]], axes[dims[-1]])
+        _add_scale_bar(subplots[0], axes[-2], axes[-1])
     return drawn_in.figure
-
-
-class _View(NamedTuple):
-    """The dimensions of one plot: the one that the slice is across, and those of the axes."""
-
-    across: Hashable | None
-    up: Hashable
-    right: Hashable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +137,8 @@ class _Axis:
     """A dimension as it is drawn: in the unit of its coordinate, or in pixels."""
 
     dim: Hashable
-    coordinate: Array  # the positions of the pixels, to find a point
+    n: int
+    index: int  # of the slice across the dimension
     first: float = 0.0
     step: float = 1.0
     unit: str | None = None  # None for pixels
@@ -149,27 +146,30 @@ class _Axis:
     @property
     def length(self) -> float:
         """Length between the outer edges of the first and the last pixel."""
-        return abs(self.step) * len(self.coordinate)
+        return abs(self.step) * self.n
 
     @property
     def ends(self) -> tuple[float, float]:
         """The outer edges of the first and the last pixel."""
-        return self.position(-0.5), self.position(len(self.coordinate) - 0.5)
+        return self.position(-0.5), self.position(self.n - 0.5)
 
     @property
     def symbol(self) -> str:
         """The unit for people; empty if the coordinate has none."""
         if self.unit is None:
             return "pixel"
-        symbols = {length_unit(name): symbol for name, symbol in _SYMBOLS.items()}
-        return symbols.get(length_unit(self.unit), self.unit)
+        return _SYMBOLS.get(length_unit(self.unit) or 0, self.unit)
 
     @property
     def label(self) -> str:
         return f"{self.dim} [{self.symbol}]" if self.symbol else str(self.dim)
 
-    def position(self, index: float) -> float:
-        return self.first + index * self.step
+    def position(self, index: float | None = None) -> float:
+        return self.first + (self.index if index is None else index) * self.step
+
+
+# the axis that the slice cuts, and the axes that point upwards and to the right
+_View: TypeAlias = tuple[_Axis | None, _Axis, _Axis]
 
 
 def _ordered(data: xr.DataArray) -> tuple[Hashable, ...]:
@@ -200,63 +200,35 @@ def _unit(data: xr.DataArray, dim: Hashable) -> str:
     return str(data.coords[dim].attrs.get("units", "")) if dim in data.coords else ""
 
 
-def _axis(data: xr.DataArray, dim: Hashable) -> _Axis:
+def _axis(data: xr.DataArray, dim: Hashable, at: float | None) -> _Axis:
     # data[dim] of a dimension without a coordinate is the index
     coord = data[dim]
-    if dim not in data.coords or coord.dtype.kind not in "iuf":
-        return _Axis(dim=dim, coordinate=np.arange(data.sizes[dim]))
-    values = coord.values
+    values = coord.values if coord.dtype.kind in "iuf" else np.arange(coord.size)
+    axis = _Axis(dim=dim, n=len(values), index=len(values) // 2)
     step = spacing(values, coord.attrs.get("spacing"))
-    if step is None:
-        return _Axis(dim=dim, coordinate=values)
-    return _Axis(
-        dim=dim,
-        coordinate=values,
-        first=float(values[0]),
-        step=math.copysign(step, values[-1] - values[0]),
-        unit=_unit(data, dim),
-    )
+    if dim in data.coords and coord.dtype.kind in "iuf" and step is not None:
+        step, first = math.copysign(step, values[-1] - values[0]), float(values[0])
+        axis = replace(axis, first=first, step=step, unit=_unit(data, dim))
+    if at is None:
+        return axis
+    low, high, margin = float(values.min()), float(values.max()), 0.5 * abs(axis.step)
+    if not low - margin <= at <= high + margin:
+        accepted = f"{low:.6g} to {high:.6g} {axis.symbol}".rstrip()
+        raise ValueError(f"at has {dim} = {at!r}; accepted: {accepted}")
+    return replace(axis, index=int(np.abs(values - at).argmin()))
 
 
-def _indices(axes: Mapping[Hashable, _Axis], at: Mapping[str, float]) -> dict[Hashable, int]:
-    """Return the index of the slice across each dimension."""
-    known = list(map(str, axes)) if len(axes) == 3 else []
-    if unknown := [dim for dim in at if dim not in known]:
-        accepted = ", ".join(known) or "none, because an image has no slices"
-        raise ValueError(f"at has the dimension {unknown[0]!r}; accepted: {accepted}")
-    index = {dim: len(axis.coordinate) // 2 for dim, axis in axes.items()}
-    for dim, wanted in at.items():
-        axis = axes[dim]
-        margin = 0.5 * abs(axis.step)
-        low, high = float(axis.coordinate.min()), float(axis.coordinate.max())
-        if not low - margin <= wanted <= high + margin:
-            accepted = f"{low:.6g} to {high:.6g} {axis.symbol}".rstrip()
-            raise ValueError(f"at has {dim} = {wanted!r}; accepted: {accepted}")
-        index[dim] = int(np.abs(axis.coordinate - wanted).argmin())
-    return index
-
-
-def _views(dims: tuple[Hashable, ...]) -> list[_View]:
-    """Return the plots; those below and at the right of the first share its axes."""
-    if len(dims) == 2:
-        return [_View(None, *dims)]
-    z, y, x = dims
-    return [_View(z, up=y, right=x), _View(y, up=z, right=x), _View(x, up=y, right=z)]
-
-
-def _planes(
-    data: xr.DataArray, views: Sequence[_View], index: Mapping[Hashable, int]
-) -> list[Array]:
+def _planes(data: xr.DataArray, views: Sequence[_View]) -> list[Array]:
     """Return the pixels of each plot, rows from the bottom to the top."""
-    planes = {
-        f"plane {number}": data.variable.isel({d: index[d] for d in [view.across] if d in index})
-        for number, view in enumerate(views)
-    }
+    cuts = [{} if across is None else {across.dim: across.index} for across, *_ in views]
+    planes = {str(number): data.variable.isel(cut) for number, cut in enumerate(cuts)}
     # one computation, because the planes have chunks in common
     loaded = xr.Dataset(planes).compute().data_vars.values()
     # xarray reads transposed lazy data pixel by pixel, so transpose after loading
-    pairs = zip(loaded, views, strict=True)
-    return [plane.transpose(view.up, view.right).values for plane, view in pairs]
+    return [
+        plane.transpose(up.dim, right.dim).values
+        for plane, (_, up, right) in zip(loaded, views, strict=True)
+    ]
 
 
 def _contrast(planes: Sequence[Array], robust: tuple[float, float] | None) -> dict[str, float]:
@@ -323,14 +295,14 @@ def _add_scale_bar(ax: Axes, up: _Axis, right: _Axis) -> None:
 
 def _bar(axis: _Axis) -> tuple[float, str]:
     """Return the length of the scale bar in the unit of the axis, and its text."""
-    unit = length_unit(axis.unit)
+    longest, unit = _LONGEST_BAR * axis.length, length_unit(axis.unit)
     if axis.unit is None:
-        length = _round(max(_LONGEST_BAR * axis.length, 1))
+        length = _round(max(longest, 1))
         return length, f"{length:g} pixel{'s' if length > 1 else ''}"
     if unit is None:
-        length = _round(_LONGEST_BAR * axis.length)
+        length = _round(longest)
         return length, f"{length:g} {axis.symbol}".rstrip()
-    length = _round(_LONGEST_BAR * axis.length * unit)  # in Å
+    length = _round(longest * unit)  # in Å
     # 20 Å, but 2 nm if the axis is not in Å
     nm = 100 if unit == 1 else 10
     scale, symbol = (1, "Å") if length < nm else (10, "nm") if length < 1e4 else (1e4, "µm")

@@ -37,13 +37,12 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         ds = xr.open_dataset(target, engine="mrc", **options)
     data, header = ds["data"], ds.mrc.header
     attrs = data.attrs
-    first = {str(dim): float(ds[dim][0]) for dim in data.dims if dim in ds.coords}
-    compression = {
-        key: attrs[f"mrcz_{key}"]
-        for key in ("codec", "chunk_version", "ratio", "blocks")
-        if f"mrcz_{key}" in attrs
-    }
-    summary = {
+    positions = {str(dim): ds[dim][0] for dim in data.dims if dim in ds.coords}
+    # any coordinate can be stored in an MRCZ file
+    first = {dim: float(at) for dim, at in positions.items() if at.dtype.kind in "iuf"}
+    keys = ("codec", "chunk_version", "ratio", "blocks")
+    compression = {key: attrs[f"mrcz_{key}"] for key in keys if f"mrcz_{key}" in attrs}
+    return {
         "file": str(attrs["mrc_source"]),
         "size_on_disk": open_source(target, options.get("storage_options")).size,
         "shape": {str(dim): n for dim, n in data.sizes.items()},
@@ -54,8 +53,8 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         "layout": attrs["mrc_layout"],
         "layout_rule": attrs["mrc_layout_rule"],
         "voxel_size_angstrom": ds.mrc.voxel_size,
-        "first_voxel": first,
-        "units": {dim: ds[dim].attrs["units"] for dim in first},
+        "first_voxel": {dim: at if math.isfinite(at) else None for dim, at in first.items()},
+        "units": {dim: str(ds[dim].attrs.get("units", "")) for dim in first},
         "extended_header": {"type": header.exttyp.strip(" \0"), "nsymbt": header.nsymbt},
         "stream": attrs.get("mrc_stream"),
         "compression": compression or None,
@@ -63,15 +62,17 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         "repaired_or_assumed": json.loads(attrs.get("mrc_repairs", "[]")),
         "header": json.loads(attrs["mrc_header"]),
     }
-    finite: dict[str, Any] = _finite(summary)
-    return finite
 
 
 def table(summary: dict[str, Any]) -> str:
-    """Return what `summarise` returned as a table for people."""
+    """Return a summary as a table for people."""
     units = {dim: unit.replace("angstrom", "Å") for dim, unit in summary["units"].items()}
     voxel = [f"{dim} {size:.6g} Å" for dim, size in summary["voxel_size_angstrom"].items()]
-    first = [f"{dim} {at:.6g} {units[dim]}" for dim, at in summary["first_voxel"].items()]
+    first = [
+        f"{dim} {at:.6g} {units[dim]}".rstrip()
+        for dim, at in summary["first_voxel"].items()
+        if at is not None
+    ]
     rows = [
         ("shape", " × ".join(f"{n} {dim}" for dim, n in summary["shape"].items())),
         ("type", "{dtype} (MODE {mode}, {byteorder}-endian)".format(**summary)),
@@ -101,11 +102,3 @@ def _bytes(n: int) -> str:
     power = min(int(math.log2(n)) // 10, 4) if n > 0 else 0
     unit = ("bytes", "KiB", "MiB", "GiB", "TiB")[power]
     return f"{n} bytes" if power == 0 else f"{n / 1024**power:.1f} {unit} ({n} bytes)"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mrc_xarray.errors import MrcError, MrcWarning, Problem
+from mrc_xarray.errors import MrcError, MrcWarning, Problem, unreadable
 from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.checks import check
 from mrc_xarray.mrc.header import Header, header_problem
@@ -29,7 +29,7 @@ from mrc_xarray.storage.stream import damage
 
 __all__ = ["validate"]
 
-# codes of files whose header can't be checked
+# codes of files without a header that could be checked
 _NO_HEADER = ("empty", "short", "foreign")
 # bytes of pixels per read
 _STEP = 16 * 1024**2
@@ -93,13 +93,7 @@ def _problems(
             yield damage(source.stream.codec, fault)
         yield from _source_problems(source, head, data)
     except MrcError as error:
-        yield _problem(error)
-
-
-def _problem(error: MrcError) -> Problem:
-    return error.problem or Problem(
-        "unreadable", "the file", str(error), "a file that can be read", "It is not opened."
-    )
+        yield error.problem or unreadable(error)
 
 
 def _source_problems(source: ByteSource, head: bytes, data: bool) -> Iterator[Problem]:
@@ -107,25 +101,20 @@ def _source_problems(source: ByteSource, head: bytes, data: bool) -> Iterator[Pr
         # the standard has no unsigned bytes
         file = reading.inspect(source, head, OpenOptions(mode0="int8"))
     except MrcError as error:
-        problem = _problem(error)
+        problem = error.problem or unreadable(error)
         if problem.code not in _NO_HEADER:
             yield from check(Header.parse(head, guess_byteorder(head, source.size, MODES)))
         yield problem
         return
     yield from check(file.header)
     yield from file.problems
-    if isinstance(file.sections, Blocks):
-        yield from _packed_bytes(file.header, file.sections)
-    if data:
-        yield from _pixels(file, source)
-
-
-def _packed_bytes(header: Header, blocks: Blocks) -> Iterator[Problem]:
-    found, size = header.packed_bytes, blocks.stored_bytes
-    if header.has_mrcz_fields and found and found != size:
-        accepted = f"{size}, the size of the blocks"
+    found = file.header.packed_bytes if file.header.has_mrcz_fields else 0
+    if isinstance(file.sections, Blocks) and found not in (0, file.sections.stored_bytes):
+        accepted = f"{file.sections.stored_bytes}, the size of the blocks"
         action = "The blocks are found without it."
         yield header_problem("packed-bytes", "PACKED_BYTES", found, accepted, action)
+    if data:
+        yield from _pixels(file, source)
 
 
 def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
@@ -136,20 +125,14 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
     for key in _steps(file.sections):
         section = key[0].start
         try:
-            pixels = array.read(key)
+            measured.add(array.read(key), section)
         except MrcError as error:
             if blocks is None:
                 raise
-            yield Problem(
-                "block",
-                f"section {section}",
-                str(error).removeprefix(f"{file.name}: "),
-                "a blosc chunk that can be decoded",
-                "The other sections can be read.",
-                offset=int(blocks.edges[section]),
-            )
-        else:
-            measured.add(pixels, section)
+            found = str(error).removeprefix(f"{file.name}: ")
+            accepted = "a blosc chunk that can be decoded"
+            action, offset = "The other sections can be read.", int(blocks.edges[section])
+            yield Problem("block", f"section {section}", found, accepted, action, offset=offset)
     if measured.n_not_finite:
         n, first = measured.n_not_finite, measured.first_not_finite
         found = f"NaN or infinite in {n} places, the first in section {first}"

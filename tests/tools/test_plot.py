@@ -17,9 +17,8 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
+from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.tools.plot import plot_slices
 
 SHAPE = (4, 6, 10)
@@ -72,14 +71,13 @@ def test_slices_of_a_volume() -> None:
 
 
 def test_the_middle_is_drawn_by_default() -> None:
-    middle, *_ = pixels(plot_slices(volume(), {"y": -20}))
-    np.testing.assert_array_equal(middle, DATA[2])
-    _, across_y, across_x = pixels(plot_slices(volume(), {"y": -20}))
+    across_z, across_y, across_x = pixels(plot_slices(volume(), {"y": -20}))
+    np.testing.assert_array_equal(across_z, DATA[2])
     np.testing.assert_array_equal(across_y, DATA[:, 0])
     np.testing.assert_array_equal(across_x, DATA[:, :, 5].T)
 
 
-@pytest.mark.parametrize("dims", ["xyz", "yxz", "zxy"])
+@pytest.mark.parametrize("dims", ["xyz", "zxy"])
 def test_dimensions_in_any_order(dims: str) -> None:
     expected = plot_slices(volume(), {"z": 10})
     found = plot_slices(volume().transpose(*dims), {"z": 10})
@@ -124,7 +122,7 @@ def test_anisotropic_voxels_have_their_shape() -> None:
         assert ax.get_aspect() == 1
         box = ax.get_window_extent()
         scales |= {box.width / np.ptp(ax.get_xlim()), box.height / np.ptp(ax.get_ylim())}
-    # and one scale for all three pictures
+    # all three plots have one scale
     assert max(scales) == pytest.approx(min(scales), rel=0.02)
 
 
@@ -170,14 +168,11 @@ def test_descending_positions_increase_upwards_and_to_the_right() -> None:
 @pytest.mark.parametrize(
     ("step", "units", "length", "text"),
     [
-        # 100 columns, of which the bar takes up to 30
+        # up to 30 of 100 columns
         (0.02, "angstrom", 0.5, "0.5 Å"),
         (1, "angstrom", 20, "20 Å"),
         (2.5, "angstrom", 50, "50 Å"),
-        (13.3, "angstrom", 200, "20 nm"),
         (13.3, "Å", 200, "20 nm"),
-        (1.33, "nm", 20, "20 nm"),
-        (0.2, "nm", 5, "5 nm"),
         (0.1, "nm", 2, "2 nm"),
         (10, "pm", 200, "2 Å"),
         (0.001, "um", 0.02, "20 nm"),
@@ -199,23 +194,15 @@ def test_scale_bar_of_a_single_pixel() -> None:
     assert bar(plot_slices(bare((2, 2, 1)))) == (1, "1 pixel")
 
 
-def test_no_scale_bar() -> None:
-    figure = plot_slices(volume(), scale_bar=False)
-    assert not [a for ax in figure.axes for a in ax.artists]
-
-
-def test_contrast_is_that_of_the_three_slices() -> None:
+def test_contrast_is_of_the_three_slices() -> None:
     data = volume()
     # in none of the slices
     data[0, 0, 0] = 1e6
     drawn = np.concatenate([DATA[2].ravel(), DATA[:, 3].ravel(), DATA[:, :, 5].ravel()])
     for robust in ((1, 99), (10, 60)):
-        figure = plot_slices(data, robust=robust)
         expected = pytest.approx(tuple(np.percentile(drawn, robust)), rel=1e-6)
-        assert {ax.images[0].get_clim() for ax in figure.axes} == {
-            figure.axes[0].images[0].get_clim()
-        }
-        assert figure.axes[0].images[0].get_clim() == expected
+        for ax in plot_slices(data, robust=robust).axes:
+            assert ax.images[0].get_clim() == expected
     figure = plot_slices(data, robust=None)
     assert figure.axes[0].images[0].get_clim() == (drawn.min(), drawn.max())
 
@@ -224,7 +211,7 @@ def test_contrast_of_odd_values() -> None:
     data = bare((10, 10), ("y", "x"))
     data[0, :3] = [np.nan, np.inf, -np.inf]
     assert plot_slices(data, robust=None).axes[0].images[0].get_clim() == (3, 99)
-    # more than 99 percent are alike
+    # more than 99 percent are equal
     data = xr.zeros_like(bare((20, 20), ("y", "x"))).astype("u2")
     data[3, 4] = 7
     assert plot_slices(data).axes[0].images[0].get_clim() == (0, 7)
@@ -265,14 +252,14 @@ def test_irregular_positions() -> None:
     assert figure.axes[0].get_title() == "z = 2 pixel"
 
 
-def test_a_single_section_keeps_its_thickness() -> None:
+def test_a_single_section_has_its_thickness() -> None:
     data = xr.open_dataarray(io.BytesIO(by_hand.mrc(DATA, cella=(20, 30, 40))), engine="mrc")
     figure = plot_slices(data.isel(z=[2]))
     assert figure.axes[1].get_ylim() == (15, 25)
     figure.canvas.draw()
 
 
-def test_names_of_the_users_own() -> None:
+def test_dimensions_with_other_names() -> None:
     data = volume().rename(z="depth", y="row", x="column")
     figure = plot_slices(data, {"depth": 30})
     np.testing.assert_array_equal(pixels(figure)[0], DATA[3])
@@ -284,60 +271,38 @@ def test_extreme_shapes_can_be_drawn(shape: tuple[int, int, int]) -> None:
     plot_slices(bare(shape)).canvas.draw()
 
 
-def test_a_figure_of_the_users_own() -> None:
+def test_drawing_into_a_figure() -> None:
     figure = Figure(layout="compressed")
     left, right = figure.subfigures(1, 2)
     assert plot_slices(volume(), figure=left) is figure
     assert plot_slices(volume().isel(z=0), figure=right) is figure
     assert (len(left.axes), len(right.axes)) == (3, 1)
-    assert plot_slices(volume(), figure=Figure(), cmap="viridis").axes[0].images[0].cmap.name == (
-        "viridis"
-    )
-    # none of pyplot's
+    drawn = plot_slices(volume(), figure=Figure(), cmap="viridis", scale_bar=False).axes
+    assert drawn[0].images[0].cmap.name == "viridis"
+    assert not [artist for ax in drawn for artist in ax.artists]
+    # pyplot does not know these figures
     assert plt.get_fignums() == []
 
 
-class Recorded(BackendArray):
-    """Keeps how many pixels it was asked for."""
+def test_only_the_slices_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_read = []
+    read = StackArray.read
 
-    def __init__(self, data: Any) -> None:
-        self.data, self.shape, self.dtype = data, data.shape, data.dtype
-        self.asked: list[tuple[int, ...]] = []
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> Any:
-        found = self.data
-        for axis, part in reversed(list(enumerate(key))):
-            found = found[(slice(None),) * axis + (part,)]
-        self.asked.append(found.shape)
+    def counted(self: StackArray, key: Any) -> Any:
+        found = read(self, key)
+        n_read.append(found.size)
         return found
 
-
-def test_nothing_is_read_but_the_slices() -> None:
-    array = Recorded(DATA)
-    lazy = xr.Variable(("z", "y", "x"), indexing.LazilyIndexedArray(array))
-    data = xr.DataArray(lazy, volume().coords)
-    across_z, across_y, across_x = pixels(plot_slices(data, {"y": -20}))
-    assert array.asked == [(6, 10), (4, 10), (4, 6)]
-    np.testing.assert_array_equal(across_z, DATA[2])
-    np.testing.assert_array_equal(across_y, DATA[:, 0])
-    np.testing.assert_array_equal(across_x, DATA[:, :, 5].T)
+    monkeypatch.setattr(StackArray, "read", counted)
+    raw = io.BytesIO(by_hand.mrc(DATA))
+    data = xr.open_dataarray(raw, engine="mrc", cache=False)
+    for options in ({"robust": (99, 1)}, {"at": {"z": 4}}):
+        with pytest.raises(ValueError, match=r"accepted: (two percentiles|0 to 3 Å)"):
+            plot_slices(data, **options)
+    assert n_read == []
+    plot_slices(data)
     plot_slices(data.transpose("y", "x", "z"))
-    assert [np.prod(asked) for asked in array.asked[3:]] == [60, 40, 24]
-
-
-def test_errors_come_before_anything_is_read() -> None:
-    array = Recorded(DATA)
-    lazy = xr.Variable(("z", "y", "x"), indexing.LazilyIndexedArray(array))
-    with pytest.raises(ValueError, match="robust"):
-        plot_slices(xr.DataArray(lazy), robust=(99, 1))
-    with pytest.raises(ValueError, match="accepted: 0 to 3 pixel"):
-        plot_slices(xr.DataArray(lazy), {"z": 4})
-    assert array.asked == []
+    assert n_read == [60, 40, 24] * 2
 
 
 def test_one_computation_takes_each_chunk_once() -> None:
@@ -371,40 +336,31 @@ def test_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dims", "message"),
+    ("data", "at", "message"),
     [
-        (("x",), r"dimensions \(x\); accepted: z, y and x of a volume, or .* an image$"),
-        (("image", "y", "x"), r"\(image, y, x\); .*\. Select first, .* \.isel\(image=0\)"),
-        (("volume", "z", "y", "x"), r"Select first, .* \.isel\(volume=0\)"),
-        (("scan_y", "scan_x", "ky", "kx"), r"\.isel\(scan_y=0, scan_x=0\)"),
+        (
+            bare((2,), ("x",)),
+            {},
+            r"dimensions \(x\); accepted: z, y and x of a volume, or .* image$",
+        ),
+        (bare(SHAPE, ("image", "y", "x")), {}, r"\(image, y, x\); .* \.isel\(image=0\)"),
+        (bare((2,) * 4, ("volume", *"zyx")), {}, r"Select first, .* \.isel\(volume=0\)"),
+        (bare((2,) * 4, ("scan_y", "scan_x", "ky", "kx")), {}, r"\.isel\(scan_y=0, scan_x=0\)"),
+        (volume().astype("c8"), {}, r"complex64; accepted: real numbers\. .* abs\(data\)"),
+        (volume().isel(y=slice(0, 0)), {}, "no pixels along y"),
+        (volume(), {"z": 36}, "at has z = 36; accepted: 0 to 30 Å"),
+        (volume(), {"x": 98.9}, "at has x = 98.9; accepted: 100 to 118 Å"),
+        (volume(), {"y": float("nan")}, "at has y = nan; accepted: -20 to 5 Å"),
+        (volume(), {"w": 0}, "at has the dimension 'w'; accepted: z, y, x"),
+        (volume().isel(z=0), {"y": 0}, "accepted: none, because an image has no slices"),
     ],
+    ids=range(11),
 )
-def test_dimensions_that_are_not_accepted(dims: tuple[str, ...], message: str) -> None:
+def test_data_and_points_that_are_not_accepted(
+    data: xr.DataArray, at: dict[str, float], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        plot_slices(bare((2,) * len(dims), dims))
-
-
-def test_values_that_cant_be_drawn() -> None:
-    with pytest.raises(ValueError, match=r"complex64; accepted: real numbers\. .* abs\(data\)"):
-        plot_slices(volume().astype("c8"))
-    with pytest.raises(ValueError, match="no pixels along y"):
-        plot_slices(volume().isel(y=slice(0, 0)))
-
-
-@pytest.mark.parametrize(
-    ("at", "message"),
-    [
-        ({"z": 36}, "at has z = 36; accepted: 0 to 30 Å"),
-        ({"x": 98.9}, "at has x = 98.9; accepted: 100 to 118 Å"),
-        ({"y": float("nan")}, "at has y = nan; accepted: -20 to 5 Å"),
-        ({"w": 0}, "at has the dimension 'w'; accepted: z, y, x"),
-    ],
-)
-def test_points_outside_the_data(at: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        plot_slices(volume(), at)
-    with pytest.raises(ValueError, match="accepted: none, because an image has no slices"):
-        plot_slices(volume().isel(z=0), at)
+        plot_slices(data, at)
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:

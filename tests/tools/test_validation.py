@@ -38,7 +38,7 @@ from validating import (
 )
 
 import mrc_xarray
-from mrc_xarray import MrcError, errors
+from mrc_xarray import errors
 
 RealFile = Callable[[str], Path]
 
@@ -51,14 +51,15 @@ SHAPES = {"image": (3, 4), "stack": (5, 3, 4), "volume": (5, 3, 4), "volumes": (
 @pytest.mark.parametrize(
     ("dtype", "kind", "compression"),
     [
-        *((dtype, "volume", None) for dtype in ("i1", "i2", "u1", "u2", "f2", "f4", "c8", ">f4")),
+        *((dtype, "volume", None) for dtype in ("i1", "u2", "f2", "c8", ">f4")),
         *(("f4", kind, None) for kind in ("image", "stack", "volumes")),
-        ("i2", "stack", "gzip"), ("f4", "volumes", "bzip2"),
+        ("i2", "stack", "gzip"),
     ],
 )  # fmt: skip
-def test_mrcfiles_own(tmp_path: Path, dtype: str, kind: str, compression: str | None) -> None:
-    suffix = {None: "", "gzip": ".gz", "bzip2": ".bz2"}[compression]
-    path = tmp_path / f"file.mrc{suffix}"
+def test_valid_file_by_mrcfile(
+    tmp_path: Path, dtype: str, kind: str, compression: str | None
+) -> None:
+    path = tmp_path / f"file.mrc{'.gz' if compression else ''}"
     shape = SHAPES[kind]
     with mrcfile.new(path, compression=compression) as mrc:
         # few and small values, because mrcfile adds float16 in float16
@@ -78,27 +79,28 @@ def test_every_kind_of_extended_header(write: Any, exttyp: bytes) -> None:
 
 
 VALID: dict[str, Fields] = {
-    "as it is": {},
+    "unchanged": {},
     "version 20140": {"nversion": 20140},
     "axes permuted": {"mapc": 3, "mapr": 1, "maps": 2, "mx": 3, "my": 2, "mz": 4},
     "cell 0": {"cella": (0, 0, 0)},
     "M 0 without a cell": {"cella": (0, 0, 0), "mx": 0, "my": 0, "mz": 0},
     "image stack": {"ispg": 0, "mz": 1},
     "space group": {"ispg": 19},
-    "631 is no stack": {"ispg": 631, "mz": 2},
+    "631 is not a stack": {"ispg": 631, "mz": 2},
     "volumes": {"ispg": 401, "mz": 1},
-    "volumes to the last": {"ispg": 630, "mz": 2},
     "ten labels": {"labels": (b"text",) * 10},
     "blank label": {"labels": (b"text", b"   "), "nlabl": 1},
-    "label of other controls": {"labels": (b"\x1c", b"\x85", b"\xa0"), "nlabl": 3},
+    "labels of control characters": {"labels": (b"\x1c", b"\x85", b"\xa0"), "nlabl": 3},
     "label after a NUL": {"labels": (b"\0text", b"  \0 "), "nlabl": 2},
-    "nothing determined": {"dmin": 0, "dmax": -1, "dmean": -2, "rms": -1},
-    "nothing determined, Velox": {"dmin": 3, "dmax": 2, "dmean": 1, "rms": -1},
-    "nothing but the mean": {"dmin": 0, "dmax": -1, "dmean": 11.5, "rms": -1},
-    "nothing but the range": {"dmean": -2, "rms": -1},
-    "one number as range": {"dmin": 5, "dmax": 5, "dmean": 5},
+    "no statistics": {"dmin": 0, "dmax": -1, "dmean": -2, "rms": -1},
+    "only the mean": {"dmin": 0, "dmax": -1, "dmean": 11.5, "rms": -1},
+    "only the range": {"dmean": -2, "rms": -1},
+    "range of one number": {"dmin": 5, "dmax": 5, "dmean": 5},
     "not finite, undetermined": {"dmin": NAN, "dmax": NAN, "dmean": NAN, "rms": NAN},
-    "mean below a minimum of nothing": {"dmin": NAN, "dmax": 5, "dmean": 7, "rms": -INF},
+    "mean above no minimum": {"dmin": NAN, "dmax": 5, "dmean": 7, "rms": -INF},
+    "stamp of the standard": {"machst": b"\x44\x41\0\0"},
+    "stamp of four equal bytes": {"machst": b"\x44" * 4},
+    "big-endian stamp": {"byteorder": ">", "machst": b"\x11" * 4},
 }
 
 
@@ -107,41 +109,43 @@ def test_valid(write: Any, case: str) -> None:
     assert assert_as_mrcfile(write(**VALID[case])) == []
 
 
+def statistics(pixels: np.ndarray[Any, Any]) -> Fields:
+    """Return the header fields; complex pixels have no order."""
+    fields = {"rms": float(pixels.std())}
+    if pixels.dtype.kind != "c":
+        fields |= {"dmin": float(pixels.min()), "dmax": float(pixels.max())}
+        fields["dmean"] = float(pixels.mean())
+    return fields
+
+
+PAIRS = np.arange(-30, 30, dtype="i2").reshape(2, 3, 10)
+NIBBLES = (np.arange(30).reshape(2, 3, 5) % 16).astype("u1")
+
+
 @pytest.mark.parametrize(
-    ("order", "stamp"), [("<", b"\x44\x41\0\0"), ("<", b"\x44" * 4), (">", b"\x11" * 4)]
+    ("mode", "stored", "pixels"),
+    [
+        (3, PAIRS, PAIRS[..., ::2] + 1j * PAIRS[..., 1::2]),
+        (101, by_hand.pack_4bit(NIBBLES), NIBBLES),
+    ],
 )
-def test_valid_stamp(write: Any, order: str, stamp: bytes) -> None:
-    assert assert_as_mrcfile(write(byteorder=order, machst=stamp)) == []
-
-
-def test_modes_of_the_standard_that_mrcfile_lacks(write: Any) -> None:
-    shape = (2, 3, 5)
-    pairs = np.arange(-30, 30, dtype="i2").reshape(2, 3, 10)
-    rms = float((pairs[..., ::2] + 1j * pairs[..., 1::2]).std())
-    for right in (-1, rms):
-        path = write(by_hand.mrc(pairs, 3, shape=shape, rms=right))
-        assert judged(path, data=True) == judged(path) == []
-        assert not mrcfile_accepts(path)
-    assert codes(judged(write(by_hand.mrc(pairs, 3, shape=shape, rms=1)), data=True)) == [
-        "statistics-rms"
-    ]
-    pixels = (np.arange(30).reshape(shape) % 16).astype("u1")
-    packed = by_hand.pack_4bit(pixels)
-    right = {"dmin": 0, "dmax": 15, "dmean": float(pixels.mean()), "rms": float(pixels.std())}
-    path = write(by_hand.mrc(packed, 101, shape=shape, **right))
-    assert judged(path, data=True) == []
+def test_modes_of_the_standard_that_mrcfile_lacks(
+    write: Any, mode: int, stored: Any, pixels: Any
+) -> None:
+    right = statistics(pixels)
+    path = write(by_hand.mrc(stored, mode, shape=pixels.shape, **right))
+    assert judged(path, data=True) == judged(path) == []
     assert not mrcfile_accepts(path)
-    path = write(by_hand.mrc(packed, 101, shape=shape, **right | {"dmax": 14}))
-    assert codes(judged(path, data=True)) == ["statistics-maximum"]
-    path = write(by_hand.mrc(packed, 101, shape=shape)[:-1])
-    assert codes(judged(path)) == ["truncated"]
+    path = write(by_hand.mrc(stored, mode, shape=pixels.shape, **right | {"rms": 1}))
+    assert codes(judged(path, data=True)) == ["statistics-rms"]
+    assert codes(judged(write(path.read_bytes()[:-1]))) == ["truncated"]
 
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [("file.mrc", "i1"), ("file.mrc", "c8"), ("file.mrcz", "u2"), ("file.mrc.gz", "f4")],
 )
-def test_our_own(tmp_path: Path, dtype: str, name: str) -> None:
+def test_valid_file_by_to_mrc(tmp_path: Path, dtype: str, name: str) -> None:
     data = xr.DataArray(np.arange(60).reshape(3, 4, 5).astype(dtype), dims=("z", "y", "x"))
     mrc_xarray.to_mrc(data, tmp_path / name)
     assert judged(tmp_path / name, data=True) == judged(tmp_path / name) == []
@@ -154,7 +158,6 @@ Broken = tuple[Fields, str, str, str, str, set[str]]
 EXTENDED = {"extended": TEXT}
 BROKEN: dict[str, Broken] = {
     "no MAP": ({"map": bytes(4)}, "map-word", "MAP", r"\x00\x00\x00\x00", "MAP ", set()),
-    "other MAP": ({"map": b"map "}, "map-word", "MAP", "map ", "MAP ", set()),
     "MAP and NUL": ({"map": b"MAP\0"}, "map-.+", "MAP", r"MAP\x00", "MAP ", set()),
     "stamp 0": ({"machst": bytes(4)}, "machine-stamp", "MACHST", "00 00 00 00", "44 44", set()),
     "both stamps": (
@@ -167,13 +170,8 @@ BROKEN: dict[str, Broken] = {
     "RGB": ({"mode": 16}, "mode", "MODE", "16", "0, 1, 2", HEADER_CODES),
     "NX negative": ({"nx": -4}, "dimensions", "NX.*", "-4", "1", set()),
     "MX negative": ({"mx": -4}, "negative-field", "MX", "-4", "0", set()),
-    "MZ negative": ({"mz": -1}, "negative-field", "MZ", "-1", "0", set()),
     "NLABL negative": ({"nlabl": -1}, "negative-field", "NLABL", "-1", "0", {"label-count"}),
     "cell negative": ({"cella": (-4, 3, 2)}, "negative-cell", r"CELLA\.x", "-4", "0", set()),
-    "cell minus infinity": (
-        {"cella": (4, -INF, 2)}, "negative-cell", r"CELLA\.y", "-inf", "0", set(),
-    ),
-    "axes 0": ({"mapc": 0}, "axes", "MAPC, MAPR, MAPS", "0, 2, 3", "1, 2, 3", set()),
     "axes twice": ({"maps": 1}, "axes", "MAPC, MAPR, MAPS", "1, 2, 1", "1, 2, 3", set()),
     "MZ that does not divide NZ": (
         {"ispg": 401, "mz": 3}, "volume-stack", ".*MZ", "3", "2", {"extra-bytes", "truncated"},
@@ -187,32 +185,17 @@ BROKEN: dict[str, Broken] = {
     "NLABL too small": (
         {"labels": (b"one", b"two"), "nlabl": 0}, "label-count", "NLABL", "0", "2", set(),
     ),
-    "blank label that counts": (
-        {"labels": (b"one", b"  ")}, "label-count", "NLABL", "2", "1", set(),
-    ),
-    "control that does not count": (
-        {"labels": (b"one", b"\x1c"), "nlabl": 1}, "label-count", "NLABL", "1", "2", set(),
-    ),
     "no version": ({"nversion": 0}, "version", "NVERSION", "0", "20141", set()),
-    "version to come": ({"nversion": 20142}, "version", "NVERSION", "20142", "20140", set()),
     "EXTTYP unset": (EXTENDED | {"exttyp": b""}, "exttyp", "EXTTYP", "", "CCP4", set()),
-    "EXTTYP unknown": (EXTENDED | {"exttyp": b"ccp4"}, "exttyp", "EXTTYP", "ccp4", "CCP4", set()),
     "EXTTYP of mrcz": (EXTENDED | {"exttyp": b"json"}, "exttyp", "EXTTYP", "json", "SERI", set()),
     "minimum": ({"dmin": 1}, "statistics-minimum", "DMIN", "1", "0", set()),
     "maximum": ({"dmax": 22}, "statistics-maximum", "DMAX", "22", "23", set()),
     "mean": ({"dmean": 12}, "statistics-mean", "DMEAN", "12", "11.5", set()),
-    "mean alone": (
-        {"dmin": 0, "dmax": -1, "dmean": 0}, "statistics-mean", "DMEAN", "0", "11.5", set(),
-    ),
     "infinite mean": ({"dmean": INF}, "statistics-mean", "DMEAN", "inf", "11.5", set()),
     "rms": ({"rms": 7.25}, "statistics-rms", "RMS", "7.25", "6.92", set()),
-    "rms 0": ({"rms": 0}, "statistics-rms", "RMS", "0", "6.92", set()),
     "rms infinite": ({"rms": INF}, "statistics-rms", "RMS", "inf", "6.92", set()),
     "NSYMBT without the bytes": (
         {"nsymbt": 80, "exttyp": b"CCP4"}, "nsymbt", "NSYMBT", "80", "0", set(),
-    ),
-    "NSYMBT too long": (
-        {"nsymbt": 10**6, "exttyp": b"CCP4"}, "nsymbt", "NSYMBT", "1000000", "", set(),
     ),
     "NSYMBT too short": (
         EXTENDED | {"nsymbt": 0}, "extra-bytes", "NX, NY, NZ.*", "4, 3, 2", "1200", HEADER_CODES,
@@ -253,11 +236,9 @@ def test_broken(write: Any, case: str, order: str) -> None:
 @pytest.mark.parametrize("case", SUSPICIOUS)
 def test_suspicious(write: Any, case: str) -> None:
     fields, *expected = SUSPICIOUS[case]
-    path = write(**fields)
-    [problem] = assert_as_mrcfile(path)
+    [problem] = assert_as_mrcfile(write(**fields))
     assert [problem.code, problem.field, problem.found] == expected
     assert problem.severity == "warning"
-    assert str(problem) == str(judged(path)[0])
 
 
 def test_all_problems_are_listed(write: Any) -> None:
@@ -268,38 +249,20 @@ def test_all_problems_are_listed(write: Any) -> None:
     ]  # fmt: skip
 
 
-def test_pixels_are_checked_only_with_data(write: Any) -> None:
-    path = write(dmin=1, dmax=2, dmean=3, rms=4)
-    assert judged(path) == []
-    assert len(judged(path, data=True)) == 4
-
-
-@pytest.mark.parametrize("size", [0, 48, 95])
-def test_too_short(write: Any, size: int) -> None:
-    path = write(by_hand.mrc(DATA)[: 1024 + size])
-    [problem] = header_errors(assert_as_mrcfile(path))
-    assert problem.code == "truncated"
-    assert str(1024 + size) in str(problem)
-    assert "1120" in str(problem)
-
-
-@pytest.mark.parametrize("more", [1, 5000])
-def test_too_long(write: Any, more: int) -> None:
-    path = write(by_hand.mrc(DATA) + bytes(more))
+@pytest.mark.parametrize(
+    ("change", "code"), [(-96, "truncated"), (-1, "truncated"), (1, "extra-bytes")]
+)
+def test_other_size(write: Any, change: int, code: str) -> None:
+    raw = by_hand.mrc(DATA)
+    path = write(raw[:change] if change < 0 else raw + bytes(change))
     [problem] = assert_as_mrcfile(path)
-    assert problem.code == "extra-bytes"
-    assert str(1120 + more) in str(problem)
+    assert problem.code == code
+    assert str(1120 + change) in str(problem)
 
 
-def test_too_short_after_an_extended_header(write: Any) -> None:
-    path = write(by_hand.mrc(DATA, extended=TEXT * 2, exttyp=b"CCP4")[:-30])
-    assert set(codes(assert_as_mrcfile(path))) & {"truncated", "nsymbt"}
-
-
-@pytest.mark.parametrize("shape", [(0, 0, 0), (0, 3, 4), (2, 3, 0)])
-def test_no_data(write: Any, shape: tuple[int, int, int]) -> None:
+def test_no_data(write: Any) -> None:
     """Valid for mrcfile, which finds no data, as the header implies."""
-    path = write(by_hand.header(shape, 2))
+    path = write(by_hand.header((2, 3, 0), 2))
     assert mrcfile_accepts(path)
     for data in (False, True):
         assert "dimensions" in codes(header_errors(judged(path, data=data)))
@@ -320,9 +283,7 @@ def test_stamp_of_the_other_order(write: Any, order: str, dtype: str) -> None:
 # pixels -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value"), [("f2", NAN), ("f4", NAN), ("f4", INF), ("f4", -INF), ("c8", INF)]
-)
+@pytest.mark.parametrize(("dtype", "value"), [("f2", NAN), ("f4", -INF), ("c8", INF)])
 def test_not_finite(write: Any, dtype: str, value: float) -> None:
     data = DATA.astype(dtype)
     data[1, 2, 3] = value
@@ -334,45 +295,34 @@ def test_not_finite(write: Any, dtype: str, value: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"rms": 1}, {"rms": INF}, {"dmin": 0, "dmax": 23}, {"dmean": 11.5}, {"dmean": INF},
-        {"dmin": 0, "dmax": INF, "dmean": INF, "rms": NAN}, {"dmin": 0, "dmax": NAN, "rms": NAN},
-    ],
-    ids=str,
-)  # fmt: skip
 @pytest.mark.parametrize("value", [NAN, INF])
-def test_statistics_of_pixels_that_are_not_finite(
-    write: Any, value: float, fields: Fields
-) -> None:
+def test_statistics_of_pixels_that_are_not_finite(write: Any, value: float) -> None:
     data = DATA.copy()
     data[1, 2, 3] = value
-    assert "not-finite" in codes(assert_as_mrcfile(write(by_hand.mrc(data, **fields))))
+    cases: list[Fields] = [
+        {"rms": 1}, {"rms": INF}, {"dmin": 0, "dmax": 23}, {"dmean": 11.5}, {"dmean": INF},
+        {"dmin": 0, "dmax": INF, "dmean": INF, "rms": NAN}, {"dmin": 0, "dmax": NAN, "rms": NAN},
+    ]  # fmt: skip
+    for fields in cases:
+        assert "not-finite" in codes(assert_as_mrcfile(write(by_hand.mrc(data, **fields))))
 
 
-@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2", "f4"])
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2", "f4", "c8"])
 def test_statistics_of_every_type(write: Any, dtype: str) -> None:
     data = (DATA - (0 if dtype == "u2" else 12)).astype(dtype)
-    right = {"dmin": data.min(), "dmax": data.max(), "dmean": data.mean(), "rms": data.std()}
-    path = write(by_hand.mrc(data, **{k: float(v) for k, v in right.items()}))
-    assert assert_as_mrcfile(path) == []
-    for field, code in zip(right, ("minimum", "maximum", "mean", "rms"), strict=True):
-        wrong = {k: float(v) for k, v in right.items()} | {field: float(right[field]) + 0.5}
-        path = write(by_hand.mrc(data, **wrong))
-        assert codes(assert_as_mrcfile(path)) == [f"statistics-{code}"]
+    if dtype == "c8":
+        data += 1j * DATA[::-1]
+    right = statistics(data)
+    assert assert_as_mrcfile(write(by_hand.mrc(data, **right))) == []
+    names = {"dmin": "minimum", "dmax": "maximum", "dmean": "mean", "rms": "rms"}
+    for field, value in right.items():
+        path = write(by_hand.mrc(data, **right | {field: value + 0.5}))
+        assert codes(assert_as_mrcfile(path)) == [f"statistics-{names[field]}"]
 
 
 def test_mode_0_is_signed(write: Any) -> None:
     data = (DATA + 120).astype("u1")
-    path = write(by_hand.mrc(data, 0, dmin=120, dmax=143, dmean=131.5, rms=float(data.std())))
-    assert header_errors(assert_as_mrcfile(path))
-
-
-def test_statistics_of_complex_pixels(write: Any) -> None:
-    data = (DATA + 1j * DATA[::-1]).astype("c8")
-    assert assert_as_mrcfile(write(by_hand.mrc(data, rms=float(data.std())))) == []
-    assert codes(assert_as_mrcfile(write(by_hand.mrc(data, rms=1)))) == ["statistics-rms"]
+    assert header_errors(assert_as_mrcfile(write(by_hand.mrc(data, 0, **statistics(data)))))
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
@@ -382,9 +332,7 @@ def test_sums_that_overflow_in_mrcfile(write: Any, dtype: str) -> None:
     data[::2] = 20
     if dtype == "f4":
         data *= np.float32(1e20)
-    wide = data.astype("f8")
-    right = {"dmin": wide.min(), "dmax": wide.max(), "dmean": wide.mean(), "rms": wide.std()}
-    path = write(by_hand.mrc(data, **right))
+    path = write(by_hand.mrc(data, **statistics(data.astype("f8"))))
     assert judged(path, data=True) == []
     assert not mrcfile_accepts(path)
 
@@ -412,8 +360,8 @@ def test_pixels_are_read_only_with_data(tmp_path: Path) -> None:
 
 FLOATS = [0.0, -0.0, 1.0, -1.0, 11.5, 23.0, float(DATA.std()), 1e30, -1e30, NAN, INF, -INF]
 triples = st.tuples(*[st.sampled_from(FLOATS)] * 3)
-# mrcfile allocates the memory that a header implies; and sizes of 0, stamps of the other order
-# and modes that it does not know have tests of their own
+# small, because mrcfile allocates the memory that a header implies; tests above cover sizes of 0,
+# stamps of the other order and modes that mrcfile does not know
 sizes = st.sampled_from([-4, -1, 1, 2, 3, 4, 5, 100])
 intervals = st.sampled_from([-(2**31), -2, -1, 0, 1, 2, 3, 4, 2**31 - 1])
 axes = st.integers(-1, 4)
@@ -487,9 +435,7 @@ NO_MRC: dict[str, tuple[bytes, str]] = {
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid 0\n", "foreign"),
     "HTML": (b"<!DOCTYPE html>\n<html><body>404</body></html>".ljust(5000), "foreign"),
     "DeltaVision": (by_hand.mrc(DATA, lskflg=0xC0A0), "foreign"),
-    "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8, ""),
-    "text": (b"The quick brown fox\n" * 99, ""),
-    "noise": (np.random.default_rng(1).bytes(4096), ""),
+    "text": (b"The quick brown fox\n" * 99, "mode"),
 }
 
 
@@ -497,9 +443,8 @@ NO_MRC: dict[str, tuple[bytes, str]] = {
 def test_no_mrc(write: Any, case: str) -> None:
     raw, code = NO_MRC[case]
     path = write(raw)
-    found = codes(header_errors(judged(path)))
-    assert found == [code] if code else found
-    assert codes(header_errors(judged(path, data=True)))[: len(found)] == found
+    for data in (False, True):
+        assert code in codes(header_errors(judged(path, data=data)))
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -535,19 +480,13 @@ def test_no_bytes_raise(raw: bytes, data: bool) -> None:
 def test_rules() -> None:
     assert set(errors.RULES) >= HEADER_CODES | NOT_IN_MRCFILE
     assert {code for code, rule in errors.RULES.items() if rule.strict} == STRICT
-    for code, rule in errors.RULES.items():
-        assert re.fullmatch("[a-z]+(-[a-z]+)*", code)
-        assert rule.severity in ("error", "warning", "note")
-        assert rule.meaning
-    for code in ("cell", "origin", "start", "not-finite"):
-        assert errors.RULES[code].severity == "warning"
     assert all(errors.RULES[code].severity == "error" for code in STRICT)
 
 
 ERRORS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 
 
-@pytest.mark.skipif(not ERRORS_PAGE.exists(), reason="the docs are not here")
+@pytest.mark.skipif(not ERRORS_PAGE.exists(), reason="the docs are not available")
 def test_rules_are_documented() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (.+) \|$", ERRORS_PAGE.read_text(), re.M)
     assert {code: (severity, meaning) for code, severity, meaning in rows} == {
@@ -575,18 +514,6 @@ def test_engine_warns_about_the_same_problems(write: Any, case: str) -> None:
     assert (warned(path, strict=True) is None) == is_refused
 
 
-@pytest.mark.parametrize("code", sorted(STRICT))
-def test_strict_raises(write: Any, code: str) -> None:
-    fields = {
-        "map-word": {"map": bytes(4)}, "machine-stamp": {"machst": bytes(4)}, "axes": {"mapc": 0},
-        "nsymbt": {"nsymbt": 80, "exttyp": b"CCP4"}, "truncated": {"nz": 3},
-    }[code]  # fmt: skip
-    path = write(**fields)
-    assert code in codes(judged(path))
-    with pytest.raises(MrcError):
-        xr.open_dataset(path, engine="mrc", strict=True, truncated="trim")
-
-
 # targets ----------------------------------------------------------------------------------------
 
 
@@ -597,12 +524,11 @@ def broken(write: Any) -> Path:
 
 def test_any_target(broken: Path) -> None:
     raw = broken.read_bytes()
-    expected = sorted(map(key, judged(broken, data=True)), key=str)
+    expected = list(map(key, judged(broken, data=True)))
     assert len(expected) >= 4
-    for target in (str(broken), f"file://{broken}", raw, io.BytesIO(raw)):
-        assert sorted(map(key, judged(target, data=True)), key=str) == expected
     with broken.open("rb") as file:
-        assert sorted(map(key, judged(file, data=True)), key=str) == expected
+        for target in (str(broken), f"file://{broken}", raw, io.BytesIO(raw), file):
+            assert list(map(key, judged(target, data=True))) == expected
         assert not file.closed
 
 
