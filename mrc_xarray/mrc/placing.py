@@ -14,6 +14,7 @@ from mrc_xarray.pixels.blocks import Blocks, Walk, walk
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, CODECS, LARGEST_BLOCK
 from mrc_xarray.pixels.modes import PER_CODEC, Mode
 from mrc_xarray.pixels.sections import Sections
+from mrc_xarray.storage import StreamSource
 from mrc_xarray.storage.base import Bytes
 
 __all__ = ["Located", "locate"]
@@ -67,7 +68,7 @@ def _locate_rows(
         wanted = f"{end} bytes with {header.nz} sections"
         problems.append(_truncated(source.name, header, size, n_complete, wanted, truncated))
     elif size > end:
-        problems.append(_extra_bytes(source.name, header, size, end))
+        problems.append(_extra_bytes(source, header, size, end))
     sections = replace(promised, offset=offset, shape=(n_complete, *promised.shape[1:]))
     return Located(sections=sections, problems=tuple(problems))
 
@@ -87,7 +88,7 @@ def _locate_blocks(source: Bytes, header: Header, promised: Sections, truncated:
         wanted = f"{header.nz} sections"
         problems.append(_truncated(name, header, size, n_found, wanted, truncated))
     elif size > end:
-        problems.append(_extra_bytes(name, header, size, end))
+        problems.append(_extra_bytes(source, header, size, end))
     blocks = Blocks(
         offset=offset,
         shape=(n_found, *promised.shape[1:]),
@@ -189,12 +190,14 @@ def _promised_size(name: str, header: Header, data_size: int) -> int:
     raise MrcError.of(name, header.problem("nsymbt", "NSYMBT", accepted, action))
 
 
-def _extra_bytes(name: str, header: Header, size: int, end: int) -> Problem:
-    action = (
-        f"The data end at byte {end}, and the {size - end} bytes after them are ignored. "
-        f"If they are from an append that was killed, and none is running, "
-        f"os.truncate({name!r}, {end}) removes them."
-    )
+def _extra_bytes(source: Bytes, header: Header, size: int, end: int) -> Problem:
+    action = f"The data end at byte {end}, and the {size - end} bytes after them are ignored."
+    # sizes of a stream are those of its decoded bytes
+    if not isinstance(source, StreamSource) and "://" not in source.name:
+        action += (
+            " If they are from an append that was killed, and none is running, "
+            f"os.truncate({source.name!r}, {end}) removes them."
+        )
     accepted = f"values that fill the file of {size} bytes"
     return header.problem("extra-bytes", "NX, NY, NZ, MODE", accepted, action)
 

@@ -17,6 +17,7 @@ from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.storage.locks import lock_in_place
 from mrc_xarray.storage.sink import InPlace
 from mrc_xarray.writing.live import LiveFile, local_path
+from mrc_xarray.writing.options import check_numbers
 
 __all__ = ["edit_header"]
 
@@ -109,6 +110,7 @@ def _with_voxel_size(file: MrcFile, voxel_size: float | Mapping[str, float]) -> 
     """Return the file's header with another CELLA, and with MX, MY, MZ if they are unknown."""
     header = file.header
     spatial = [axis for axis in dict(file.layout.leading) if axis in AXES] + [*file.axes[1:]]
+    check_numbers("voxel_size", voxel_size)
     given = voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(spatial, voxel_size)
     if set(given) - set(AXES):
         raise TypeError(f"voxel_size is {voxel_size!r}; accepted: a number, or one for x, y, z")
@@ -136,7 +138,7 @@ def _typed(name: str, value: Any) -> Any:
             case "XYZ":
                 return XYZ(*map(_finite, value))
             case "str":
-                return _text(value)
+                return _text(value, PLACES[name.upper()][1])
             case "bytes":
                 return bytes(value)
         if name != "label":
@@ -154,7 +156,7 @@ def _finite(value: Any) -> float:
     return float(value)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 80 or not value.isprintable():
-        raise TypeError("accepted: a printable text of 80 characters at most")
+def _text(value: Any, longest: int = 80) -> str:
+    if not isinstance(value, str) or len(value) > longest or not value.isprintable():
+        raise TypeError(f"accepted: a printable text of up to {longest} characters")
     return value

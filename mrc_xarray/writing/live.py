@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
+from mrc_xarray.mrc.recognition import refuse_foreign
 from mrc_xarray.storage import LocalSource, filesystem, redacted
 from mrc_xarray.storage.base import Access
 from mrc_xarray.storage.codecs import begins_stream
@@ -51,6 +52,8 @@ class LiveFile:
         with open(path, "rb") as file:
             found = os.fstat(file.fileno())
             head = file.read(HEADER_SIZE)
+        if len(head) < HEADER_SIZE:
+            refuse_foreign(path, head)
         if not lock.is_on(found):
             raise MrcError(f"{path}: another file has just taken its name; try again")
         if (codec := begins_stream(head)) is not None:

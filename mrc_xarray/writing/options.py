@@ -11,7 +11,7 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES, stem_and_suffix
 
-__all__ = ["WriteOptions"]
+__all__ = ["WriteOptions", "check_numbers"]
 
 # arguments that have a meaning for a file that is changed in place
 _IN_PLACE = {"mode", "statistics", "region", "append_dim", "storage_options"}
@@ -54,6 +54,11 @@ class WriteOptions:
             raise TypeError(
                 f"region is {self.region!r}; accepted: a mapping of dimension to slice"
             )
+        if self.metadata is not None and not isinstance(self.metadata, Mapping):
+            raise TypeError(f"metadata is {self.metadata!r}; accepted: a dictionary")
+        for name, value in {"voxel_size": self.voxel_size, **self.instrument}.items():
+            if value is not None:
+                check_numbers(name, value)
         self._check_labels()
         if self.is_in_place:
             self._check_in_place()
@@ -100,3 +105,13 @@ class WriteOptions:
                     f"{field.name}= can't be combined with region= or append_dim=, which change "
                     "an existing file; accepted: mode, statistics and compute"
                 )
+
+
+def check_numbers(argument: str, value: float | Mapping[str, float]) -> None:
+    """Raise TypeError unless an argument is a number, or a mapping of dimension to number."""
+    try:
+        for number in value.values() if isinstance(value, Mapping) else (value,):
+            float(number)
+    except (TypeError, ValueError):
+        accepted = "a number, or a mapping of dimension to number"
+        raise TypeError(f"{argument} is {value!r}; accepted: {accepted}") from None

@@ -231,6 +231,8 @@ def _at_origin(
     data: xr.DataArray, origin: Mapping[str, float], voxel_size: float | Mapping[str, float] | None
 ) -> xr.DataArray:
     """Return the data with coordinates that begin at `origin`, in Å."""
+    if not isinstance(origin, Mapping):
+        raise TypeError(f"origin is {origin!r}; accepted: a mapping of dimension to number, in Å")
     steps = voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(data.dims, voxel_size)
     coords = {}
     for dim, first in origin.items():

@@ -404,8 +404,8 @@ def test_wrong_checksum_is_salvaged(codec: Codec, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MrcWarning)
         ds = opened(path, truncated="trim")
-    # the last 16 KiB of compressed bytes may be lost
-    assert ds.sizes["z"] >= NZ - 4
+    # other decoders than gzip's can lose the last 16 KiB of compressed bytes
+    assert ds.sizes["z"] >= NZ - (0 if codec is CODECS["gzip"] else 4)
     np.testing.assert_array_equal(ds.data, PIXELS[: ds.sizes["z"]])
 
 

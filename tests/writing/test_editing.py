@@ -80,6 +80,7 @@ def test_labels_are_replaced(path: Path) -> None:
         {"mode": 2},
         {"nsymbt": 80},
         {"map": "PAM "},
+        {"exttyp": "abcde"},
         {"mapc": 2},
         {"mx": 0},
         {"cella": (float("nan"), 2, 3)},
@@ -92,6 +93,7 @@ def test_labels_are_replaced(path: Path) -> None:
         {"label": ["x" * 81]},
         {"label": [str(i) for i in range(11)]},
         {"voxel_size": -1.0},
+        {"voxel_size": (1, 2, 3)},
         {"voxel_size": {"w": 1.0}},
         # a valid value is not written either
         {"origin": (1, 2, 3), "nz": 9},
@@ -106,6 +108,13 @@ def test_harmful_edits_leave_the_file_unchanged(path: Path, edit: dict[str, Any]
     with pytest.raises((MrcError, TypeError), match=r"(?i)volume\.mrc|" + "|".join(edit)):
         edit_header(path, **edit)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("content", "match"), [(b"", "is empty"), (b"MRC", "has 3 bytes")])
+def test_file_without_a_header_is_not_edited(path: Path, content: bytes, match: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(MrcError, match=match):
+        edit_header(path, nx=1)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import xarray as xr
 
 from mrc_xarray import MrcError, MrcWarning, edit_header, to_mrc, validate
 
-ROUNDS = int(os.environ.get("MRC_XARRAY_KILLS", "30"))
+ROUNDS = int(os.environ.get("MRC_XARRAY_KILLS", "10"))
 N = 48
 OLD = np.arange(N, dtype="f4")[:, None, None] * np.ones((1, 128, 128), "f4")
 NEW = OLD + 1000

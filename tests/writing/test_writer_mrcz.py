@@ -177,7 +177,6 @@ def test_version_5_of_small_sections(path: Path, shape: Any, dtype: str) -> None
         ({"mode": 101}, "mode 101 can't be compressed"),
         ({"metadata": {"x": {1}}}, "the metadata can't be written as JSON"),
         ({"metadata": {1j: 2}}, "the metadata can't be written as JSON"),
-        ({"metadata": "text"}, "dictionary"),
     ],
     ids=str,
 )
