@@ -23,9 +23,17 @@ from mrc_xarray.storage import ByteSource, StreamSource
 from mrc_xarray.text import json_text, printable, printable_lines
 from mrc_xarray.units import converted
 
-__all__ = ["COORDINATE_ATTRS", "OWN_ATTRS", "attrs_of", "printable_attrs", "recording_attrs"]
+__all__ = [
+    "ATTRS_WITH_UNIT",
+    "COORDINATE_ATTRS",
+    "OWN_ATTRS",
+    "attrs_of",
+    "printable_attrs",
+    "recording_attrs",
+]
 
-_ATTRS_WITH_UNIT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
+#: Attributes that have their unit in their name, by what they are.
+ATTRS_WITH_UNIT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 # longest text that is not JSON, in characters
 _LONGEST_TEXT = 2**14
 
@@ -50,8 +58,8 @@ def attrs_of(values: Mapping[str, Value]) -> dict[str, Any]:
     attrs: dict[str, Any] = {}
     for name, found in values.items():
         value, unit = converted(name, found.value, found.units)
-        if name in _ATTRS_WITH_UNIT:
-            attrs[_ATTRS_WITH_UNIT[name]] = float(value)
+        if name in ATTRS_WITH_UNIT:
+            attrs[ATTRS_WITH_UNIT[name]] = float(value)
             continue
         if isinstance(value, np.datetime64):
             attrs[name] = str(value)

@@ -42,7 +42,9 @@ def read_sidecar(
         scan_file=scan_file,
         read_next_to=source.read_sibling,
     )
-    metadata = _read_sidecar(image, metadata_file)
+    is_in_store = "://" in source.name
+    sidecars = [sidecar for sidecar in SIDECARS if sidecar.is_in_stores or not is_in_store]
+    metadata = _read_sidecar(image, metadata_file, sidecars)
     is_used = metadata.scan is not None or any(p.code == "scan" for p in metadata.problems)
     if is_used or not isinstance(scan_file, TextFile):
         return metadata
@@ -80,10 +82,12 @@ def evidence_next_to(path: str) -> str:
     return ""
 
 
-def _read_sidecar(image: ImageFile, choice: SidecarChoice) -> Metadata:
+def _read_sidecar(
+    image: ImageFile, choice: SidecarChoice, sidecars: Iterable[Sidecar]
+) -> Metadata:
     if isinstance(choice, TextFile):
         return _read(sidecar_of(choice), choice, image)
-    for sidecar in SIDECARS if choice == "auto" else ():
+    for sidecar in sidecars if choice == "auto" else ():
         only_for_stacks = sidecar.only_for_stacks
         file, problems = image.find(sidecar.names(image.name))
         if problems:

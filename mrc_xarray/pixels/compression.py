@@ -21,9 +21,9 @@ __all__ = [
     "LARGEST_BLOCK",
     "Chunk",
     "Fault",
+    "codec_number",
     "decode_block",
     "encode_block",
-    "encoder",
 ]
 
 #: By MODE // 1000. It is a hint: the chunk header names the codec that is needed.
@@ -147,7 +147,7 @@ def decode_block(
     decode(chunk, raw, out, codec=codec, where=where)
 
 
-def encoder(compressor: str) -> int:
+def codec_number(compressor: str) -> int:
     """Return the number in MODE of a codec, or raise MrcError if it can't be used here.
 
     Its name follows "blosc2:" for chunks of version 5.
@@ -173,7 +173,7 @@ def encode_block(
 ) -> bytes:
     """Encode the bytes of one section, of numbers of `typesize` bytes, with shuffled bits.
 
-    `compressor` is as for `encoder`, and `level` is 0 to 9.
+    `compressor` is as for `codec_number`, and `level` is 0 to 9.
     """
     codec = compressor.removeprefix("blosc2:")
     encoded: bytes

@@ -14,15 +14,11 @@ from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.local import is_same_file
 from mrc_xarray.storage.ranges import Version, describe, fetch
 from mrc_xarray.storage.urls import redacted, sibling
-from mrc_xarray.suffixes import stem_and_suffix
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 __all__ = ["StoreSource"]
-
-# sidecars that are requested from a store, for movies of Direct Electron
-_SIDECARS_OF_MOVIES = ("_info.txt", "_scan_coordinates.csv")
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,6 @@ class StoreSource(ByteSource):
         return is_same_file(self.path, found)
 
     def read_sibling(self, name: str) -> bytes | None:
-        # for other images a sidecar is too rare for one more request
-        stem, suffix = stem_and_suffix(self.name)
-        is_movie = suffix == ".mrc" and stem.endswith("_movie")
-        if not is_movie or not name.endswith(_SIDECARS_OF_MOVIES):
-            return None
         try:
             with self._secret_free() as fs:
                 found: bytes = fs.cat_file(sibling(self.path, name), start=0, end=LONGEST_SIDECAR)

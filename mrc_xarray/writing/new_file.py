@@ -13,10 +13,11 @@ import xarray as xr
 
 from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError, warn
+from mrc_xarray.labels.attributes import ATTRS_WITH_UNIT
 from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
 from mrc_xarray.mrc.header import HEADER_SIZE, N_LABELS, XYZ, Header
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
-from mrc_xarray.pixels.compression import LARGEST_BLOCK, encoder
+from mrc_xarray.pixels.compression import LARGEST_BLOCK, codec_number
 from mrc_xarray.pixels.modes import PER_CODEC
 from mrc_xarray.storage.sink import open_sink
 from mrc_xarray.writing.extended_header import carry
@@ -31,8 +32,6 @@ __all__ = ["plan_new"]
 _SKEW = slice(96, 148)
 # mrcz decides by this label what MZ means
 _MRCZ_LABEL = "MRCZ0.6.0"
-# the attribute that each header field of mrcz becomes
-_INSTRUMENT = {"voltage": "voltage_kV", "c3": "c3_mm", "gain": "gain_e_per_DN"}
 
 
 def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteOptions) -> Plan:
@@ -43,7 +42,7 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
     """
     sink = open_sink(target, options.storage_options, options.overwrite)
     compressor = options.compressor_for(sink.name)
-    codec = 0 if compressor is None else encoder(compressor)
+    codec = 0 if compressor is None else codec_number(compressor)
     subject = Subject.of(data, sink.name, options, codec)
     header, extended, lost = _headers(subject)
     mode = subject.mode
@@ -158,7 +157,7 @@ def _dialect_fields(subject: Subject, skew: bytes) -> dict[str, Any]:
     """Return header fields that mrcz and IMOD have defined in EXTRA."""
     fields: dict[str, Any] = {}
     for field, value in subject.options.instrument.items():
-        measured = subject.provenance.attrs.get(_INSTRUMENT[field]) if value is None else value
+        measured = subject.provenance.attrs.get(ATTRS_WITH_UNIT[field]) if value is None else value
         if measured is not None and not skew:
             fields[field] = float(measured)
     if subject.mode.is_unsigned_variant:

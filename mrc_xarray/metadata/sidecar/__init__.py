@@ -35,6 +35,9 @@ class Sidecar:
     only_for_stacks : bool
         Whether a sidecar that was found, and not named by the user, is used for stacks only. It
         is no evidence then.
+    is_in_stores : bool
+        Whether it is frequent enough to be looked for in a store as well, by one request for each
+        name.
     companions : callable
         (image, names, keys): the other images of the same acquisition among the file names in a
         folder, with the sidecar's `Metadata.keys`.
@@ -46,6 +49,7 @@ class Sidecar:
     read: Callable[[TextFile, ImageFile], Metadata]
     evidence: str = ""
     only_for_stacks: bool = False
+    is_in_stores: bool = False
     companions: Callable[[str, Iterable[str], Mapping[str, Any]], tuple[Companion, ...]] = (
         lambda image, names, keys: ()
     )
@@ -58,6 +62,7 @@ SIDECARS = (
         content=rb"(?s)(?!.*\[(ZValue|FrameSet)).*=",
         names=direct_electron.names,
         read=direct_electron.read,
+        is_in_stores=True,
         companions=companions,
     ),
     Sidecar(
