@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         nargs="+",
         default=[],
-        metavar="DIM=START:STOP",
+        metavar="DIM=INDEX or DIM=START:STOP[:STEP]",
         help="part of each dimension, by index",
     )
     convert.add_argument("--overwrite", action="store_true", help="replace DST")
@@ -149,7 +149,9 @@ def _selection(text: str) -> tuple[str, slice]:
         if not dim or len(parts) > 3 or parts == [None]:
             raise ValueError
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not DIM=START:STOP") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not DIM=INDEX or DIM=START:STOP[:STEP]"
+        ) from None
     if len(parts) == 1 and parts[0] is not None:
         # a slice retains the dimension and its coordinate; -1 is the last index
         return dim, slice(parts[0], parts[0] + 1 or None)

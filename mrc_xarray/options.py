@@ -47,6 +47,7 @@ class OpenOptions:
     convention : {"ccpem", "eman2"}
         The table of mode numbers; "eman2" is mrcz's second one.
     byteorder : {"auto", "little", "big"}
+        The byte order of the file, if its header is misleading.
     metadata_file : "auto", None, path, URL or binary file object
         A sidecar: Direct Electron's ``_info.txt``, SerialEM's ``.mdoc``, or a list of tilt angles
         (``.tlt``, ``.rawtlt``). By default, one next to the file is used; in a store, only the

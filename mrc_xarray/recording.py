@@ -74,7 +74,7 @@ class Recording:
         What the file stores under `LABELS_KEY`, unchecked; None if it stores nothing.
     attrs : mapping of str to str, int or float
         Attributes in the format's own words.
-    extended : (int, int)
+    extended_range : (int, int)
         First byte and length of the bytes that a writer copies from file to file.
     problems : tuple of Problem
         What was repaired or assumed.
@@ -90,7 +90,7 @@ class Recording:
     metadata: Mapping[str, Any] | None = None
     stored_labels: object = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
-    extended: tuple[int, int] = (0, 0)
+    extended_range: tuple[int, int] = (0, 0)
     problems: tuple[Problem, ...] = ()
 
     @property

@@ -56,7 +56,7 @@ def test_info(tomogram: Path, capsys: Any) -> None:
         "3 z × 4 y × 5 x",
         "float32 (MODE 2, little-endian)",
         "z 2.5 Å, y 2.5 Å, x 2.5 Å",
-        "volume, by rule 5",
+        "volume (5",
         f"{tomogram.stat().st_size} bytes",
         "Created by mrcfile.py",
     ):

@@ -41,7 +41,7 @@ _LONGEST_TEXT = 2**14
 def recording_attrs(recording: Recording, source: ByteSource) -> dict[str, Any]:
     """Return the attributes of ``data``: flat values of types that netCDF and Zarr store."""
     # a path can contain control characters
-    name = SourceName(printable(recording.name), source, recording.extended)
+    name = SourceName(printable(recording.name), source, recording.extended_range)
     attrs: dict[str, Any] = {"mrc_source": name, **recording.attrs}
     if isinstance(source, StreamSource):
         attrs["mrc_stream"] = source.stream.codec

@@ -16,19 +16,20 @@ class SourceName(str):
 
     netCDF, Zarr and JSON store it as a plain `str`, and return a plain `str`: no file that anyone
     may have made leads to another file. Copies also carry the source. So do pickled copies, if
-    the file has a name to open it by. `extended` is first byte and length of the extended header.
+    the file has a name to open it by. `extended_range` is the first byte and the length of the
+    extended header.
     """
 
     source: ByteSource
-    extended: tuple[int, int]
+    extended_range: tuple[int, int]
 
-    def __new__(cls, name: str, source: ByteSource, extended: tuple[int, int]) -> SourceName:
+    def __new__(cls, name: str, source: ByteSource, extended_range: tuple[int, int]) -> SourceName:
         """Make a name from the text, the source and the place of the extended header."""
         self = super().__new__(cls, name)
-        self.extended = extended
+        self.extended_range = extended_range
         if isinstance(source, MemorySource):
             # do not hold the pixels in memory for as long as the attribute exists
-            self.source = MemorySource(source.data[: sum(extended)], source.name)
+            self.source = MemorySource(source.data[: sum(extended_range)], source.name)
         else:
             # a copy does not hold decoded bytes, which belong to the array
             self.source = copy.copy(source)
@@ -43,14 +44,14 @@ class SourceName(str):
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.source.can_be_reopened:
             return str, (str(self),)
-        return SourceName, (str(self), self.source, self.extended)
+        return SourceName, (str(self), self.source, self.extended_range)
 
     def extended_header(self) -> bytes:
         """Read the bytes between header and pixels.
 
         Raises OSError if the file no longer exists, and MrcError if it has changed.
         """
-        offset, nbytes = self.extended
+        offset, nbytes = self.extended_range
         if not nbytes:
             return b""
         raw = self.source.read(offset, nbytes)

@@ -24,8 +24,8 @@ FARTHEST = 1e9
 class Geometry:
     """By axis, voxel size and position of the first voxel in Å, for axes with a known size.
 
-    `damage` has the damaged field of axes whose voxel size is not just unset, and `problems`
-    has what is wrong with the origin.
+    `damage` has the damaged field of an axis; an axis whose voxel size is merely unset is not in
+    it. `problems` are those of the origin.
     """
 
     voxel: Mapping[str, float]

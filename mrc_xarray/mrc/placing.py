@@ -11,7 +11,7 @@ from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.pixels.blocks import Blocks, Walk, walk
-from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, CODECS, LARGEST_BLOCK
+from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, LARGEST_BLOCK, MRCZ_CODECS
 from mrc_xarray.pixels.modes import PER_CODEC, Mode
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.storage import StreamSource
@@ -96,7 +96,7 @@ def _locate_blocks(source: Bytes, header: Header, promised: Sections, truncated:
         byteorder=promised.byteorder,
         edges=found.edges,
         version=found.version,
-        codec=CODECS[header.mode // PER_CODEC],
+        codec=MRCZ_CODECS[header.mode // PER_CODEC],
         name=name,
     )
     return Located(sections=blocks, problems=tuple(problems))
@@ -209,7 +209,8 @@ def _truncated(
     accepted = f"{n_complete}, as the file has {size} bytes and its header promises {promised}"
     if truncated == "trim" and n_complete:
         action = (
-            "They are opened, as truncated='trim' requests; of volumes and frames, complete ones."
+            "The complete sections are opened, because truncated='trim'. An incomplete volume or "
+            "frame is left out."
         )
         return header.problem("truncated", "NZ", accepted, action)
     hint = "truncated='trim' opens the complete sections."

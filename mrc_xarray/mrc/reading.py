@@ -14,7 +14,7 @@ from mrc_xarray.mrc.layout import Layout
 from mrc_xarray.mrc.placing import locate
 from mrc_xarray.mrc.steps import (
     Arranged,
-    Identity,
+    Identified,
     Placed,
     arrange_sections,
     gather,
@@ -34,7 +34,7 @@ __all__ = ["MrcFile", "inspect", "read"]
 class MrcFile:
     """The results of all steps of reading, and what was repaired or assumed."""
 
-    identity: Identity
+    identity: Identified
     arranged: Arranged
     placed: Placed
     problems: tuple[Problem, ...]
@@ -91,11 +91,11 @@ def read(
     source: Bytes, head: bytes | None = None, options: OpenOptions | None = None
 ) -> Recording:
     """Read a file as `inspect` does, and return a result that does not depend on MRC."""
-    file = inspect(source, head, options)
+    chosen = options or OpenOptions()
+    file = inspect(source, head, chosen)
     arranged, placed = file.arranged, file.placed
     metadata = dict(arranged.metadata.keys)
     labels = metadata.pop(LABELS_KEY, None)
-    is_users_layout = file.layout.rule.startswith("the argument")
     return Recording(
         name=file.name,
         sections=file.sections,
@@ -105,9 +105,9 @@ def read(
         columns=arranged.metadata.columns if placed.labels_sections else (),
         values=_header_values(file.header) | dict(arranged.metadata.values),
         metadata=metadata or None,
-        stored_labels=None if is_users_layout else labels,
+        stored_labels=None if chosen.decides_layout else labels,
         attrs=_attrs(file),
-        extended=(HEADER_SIZE, file.sections.offset - HEADER_SIZE),
+        extended_range=(HEADER_SIZE, file.sections.offset - HEADER_SIZE),
         problems=file.problems,
     )
 

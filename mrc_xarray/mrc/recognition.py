@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.mrc.header import HEADER_SIZE, PLACES, stamped_byteorder
-from mrc_xarray.pixels.compression import CODECS
+from mrc_xarray.pixels.compression import MRCZ_CODECS
 from mrc_xarray.pixels.modes import MODES, PER_CODEC, ByteOrder, Mode
 
 __all__ = ["BYTE_ORDERS", "PLAUSIBLE_SIZE", "guess_byteorder", "looks_like_mrc", "refuse_foreign"]
@@ -95,7 +95,7 @@ def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> t
     mode = modes.get(number)
     positive = min(nx, ny, nz) > 0
     known = mode is not None or (
-        number // PER_CODEC in CODECS and number % PER_CODEC in modes and number > 0
+        number // PER_CODEC in MRCZ_CODECS and number % PER_CODEC in modes and number > 0
     )
     section_bytes = mode.row_bytes(nx) * ny if mode and positive else 0
     return positive + known + (sorted(axes) == [1, 2, 3]), section_bytes

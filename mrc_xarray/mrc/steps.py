@@ -30,7 +30,7 @@ from mrc_xarray.mrc.layout import Layout, arrange
 from mrc_xarray.mrc.placing import Located
 from mrc_xarray.mrc.recognition import BYTE_ORDERS, guess_byteorder, refuse_foreign
 from mrc_xarray.options import OpenOptions
-from mrc_xarray.pixels.compression import CODECS
+from mrc_xarray.pixels.compression import MRCZ_CODECS
 from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, PER_CODEC, Mode
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.recording import Dimension
@@ -40,7 +40,7 @@ from mrc_xarray.storage.base import Bytes
 __all__ = [
     "Arranged",
     "Gathered",
-    "Identity",
+    "Identified",
     "Placed",
     "arrange_sections",
     "gather",
@@ -50,7 +50,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identified:
     """The header of a file, and the mode that it names; the sign of mode 0 is not decided."""
 
     name: str
@@ -63,7 +63,7 @@ class Identity:
 class Gathered:
     """Metadata of the extended header and of a sidecar, before the layout is known."""
 
-    records: Metadata
+    extended_header: Metadata
     sidecar: Metadata
 
 
@@ -89,7 +89,7 @@ class Placed:
     problems: tuple[Problem, ...]
 
 
-def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identity:
+def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identified:
     """Find the byte order, decode the header, and look up its mode."""
     refuse_foreign(source.name, head)
     modes = EMAN2_MODES if options.convention == "eman2" else MODES
@@ -104,26 +104,26 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identity:
     mode = _mode(header, source.name, modes)
     if min(header.nx, header.ny, header.nz) < 1:
         raise MrcError.of(source.name, next(CHECKS["dimensions"](header)))
-    return Identity(name=source.name, header=header, mode=mode, problems=problems)
+    return Identified(name=source.name, header=header, mode=mode, problems=problems)
 
 
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
     codec, number = divmod(header.mode, PER_CODEC)
-    mode = modes.get(number) if codec in CODECS else None
+    mode = modes.get(number) if codec in MRCZ_CODECS else None
     if mode is not None and not (codec and mode.is_packed):
         return mode
     known = ", ".join(map(str, modes))
-    accepted = f"{known}, and these with 1000 to {max(CODECS)}000 added in an MRCZ"
+    accepted = f"{known}, and these with 1000 to {max(MRCZ_CODECS)}000 added in an MRCZ"
     action = "The file may be damaged or not an MRC file."
     raise MrcError.of(name, header.problem("mode", "MODE", accepted, action))
 
 
 def gather(
-    source: Bytes, head: bytes, identity: Identity, located: Located, options: OpenOptions
+    source: Bytes, head: bytes, identity: Identified, located: Located, options: OpenOptions
 ) -> Gathered:
     """Read the metadata in the extended header and in sidecars."""
     header, size, n_sections = identity.header, located.extended_size, located.sections.shape[0]
-    records = kind_of(header, size).read_from(source, header, head, size, n_sections)
+    extended_header = kind_of(header, size).read_from(source, header, head, size, n_sections)
     sidecar = read_sidecar(
         source,
         metadata_file=_sidecar(options.metadata_file, options.storage_options),
@@ -131,7 +131,7 @@ def gather(
         n_sections=n_sections,
         n_promised=header.nz,
     )
-    return Gathered(records=records, sidecar=sidecar)
+    return Gathered(extended_header=extended_header, sidecar=sidecar)
 
 
 def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> SidecarChoice:
@@ -144,7 +144,7 @@ def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> S
 
 
 def arrange_sections(
-    identity: Identity, located: Located, gathered: Gathered, options: OpenOptions
+    identity: Identified, located: Located, gathered: Gathered, options: OpenOptions
 ) -> Arranged:
     """Decide on the layout, the order of the sections, and the sign of 8-bit data."""
     header, sidecar = identity.header, gathered.sidecar
@@ -163,7 +163,7 @@ def arrange_sections(
         )
     is_used = layout.kind == "image_stack" or not sidecar.only_for_stacks
     used = sidecar if is_used else Metadata()
-    metadata = used.over(gathered.records)
+    metadata = used.over(gathered.extended_header)
     mode, evidence = identity.mode, None
     if mode.sign_varies:
         dtype, evidence = _mode0_dtype(header, options.mode0, metadata.mode0)
@@ -215,10 +215,10 @@ def _mode0_dtype(header: Header, choice: str, sidecar: tuple[str, str] | None) -
         return "int8", "NVERSION is valid, and MRC2014 is signed"
     if not header.has_map_word:
         return "uint8", "a header without MAP is from before 2000"
-    return "int8", "assumed: nothing in the header says"
+    return "int8", "assumed, since the header does not say"
 
 
-def place(source: Bytes, identity: Identity, arranged: Arranged, options: OpenOptions) -> Placed:
+def place(source: Bytes, identity: Identified, arranged: Arranged, options: OpenOptions) -> Placed:
     """Find the positions along each dimension.
 
     The step of a sidecar overrides the step of the header, which overrides the step of records.

@@ -17,8 +17,8 @@ from mrc_xarray.errors import MrcError
 
 __all__ = [
     "BLOCK_HEADER_SIZE",
-    "CODECS",
     "LARGEST_BLOCK",
+    "MRCZ_CODECS",
     "Chunk",
     "Fault",
     "codec_number",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: By MODE // 1000. It is a hint: the chunk header names the codec that is needed.
-CODECS: dict[int, str] = dict(enumerate((
+MRCZ_CODECS: dict[int, str] = dict(enumerate((
     "none", "blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd",
     # since mrcz 0.6; only blosc2 and its plug-ins have these
     "ndlz", "zfp_acc", "zfp_prec", "zfp_rate", "openhtj2k", "grok", "openzl", "j2k", "htj2k",
@@ -165,7 +165,7 @@ def codec_number(compressor: str) -> int:
         raise MrcError(f'compressor={compressor!r} requires pip install "mrc-xarray[blosc2]"')
     if compressor == name and name not in _blosc().cnames:
         raise MrcError(f"the installed blosc can't encode {name}: install a build that can")
-    return next(number for number, codec in CODECS.items() if codec == name)
+    return next(number for number, codec in MRCZ_CODECS.items() if codec == name)
 
 
 def encode_block(

@@ -62,6 +62,11 @@ class Mode:
         return "rgb uint8" if self.samples else np.dtype(self.decoded).name
 
     @property
+    def has_statistics(self) -> bool:
+        """Whether pixels have a minimum and a maximum: complex numbers have no order."""
+        return np.dtype(self.decoded).kind != "c"
+
+    @property
     def is_packed(self) -> bool:
         """Whether two pixels can share a byte."""
         return self.bits % 8 != 0

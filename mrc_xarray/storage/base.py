@@ -133,10 +133,7 @@ class ByteSource(ABC):
         return False
 
     def read_sibling(self, name: str) -> bytes | None:
-        """Return the content of another file in the same folder, or None.
-
-        It is None if there is no such file, or if a request for it is rarely worth its time.
-        """
+        """Return the content of another file in the same folder, or None if there is none."""
         return None
 
     def sibling_names(self) -> list[str]:

@@ -128,7 +128,7 @@ class Decoding:
 
     def _complaint(self, end: int) -> str:
         stream = f"{self._stream.source.name}: the {self._stream.codec} stream"
-        sizes = f"{self._n_decoded} bytes could be decoded, and the wanted bytes end at {end}"
+        sizes = f"{self._n_decoded} bytes could be decoded, and the requested bytes end at {end}"
         if self._fault is None:
             return (
                 f"{stream} holds a truncated file: {sizes}. truncated='trim' opens the complete "
@@ -141,7 +141,7 @@ class Decoding:
             )
         return (
             f"{stream} is damaged ({self._fault_text}): the pixels may be wrong, and it is not "
-            "known which. truncated='trim' opens them all the same."
+            "known which. truncated='trim' opens them anyway."
         )
 
     def _decode(self, end: int) -> None:

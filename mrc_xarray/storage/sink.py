@@ -166,7 +166,7 @@ class InPlace:
 
     @property
     def note(self) -> str:
-        return f"{self.name} was being changed in place, and its header was not"
+        return f"{self.name} was being changed in place; its header was not changed"
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:

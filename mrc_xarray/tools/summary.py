@@ -78,7 +78,7 @@ def table(summary: dict[str, Any]) -> str:
         ("type", "{dtype} (MODE {mode}, {byteorder}-endian)".format(**summary)),
         ("voxel size", ", ".join(voxel) or "unknown"),
         ("first voxel at", ", ".join(first) or "unknown"),
-        ("layout", "{layout}, by rule {layout_rule}".format(**summary)),
+        ("layout", "{layout} ({layout_rule})".format(**summary)),
         ("size on disk", _bytes(summary["size_on_disk"])),
     ]
     if nsymbt := summary["extended_header"]["nsymbt"]:

@@ -135,9 +135,9 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
             yield Problem("block", f"section {section}", found, accepted, action, offset=offset)
     if measured.n_not_finite:
         n, first = measured.n_not_finite, measured.first_not_finite
-        found = f"NaN or infinite in {n} places, the first in section {first}"
+        found = f"NaN or infinite ({n} in total, the first in section {first})"
         action = "They are read as they are."
-        yield Problem("not-finite", "the pixels", found, "finite numbers", action)
+        yield Problem("not-finite", "a pixel", found, "finite numbers", action)
     # mrcz stores the statistics of one section
     if blocks is None and not file.sections.mode.samples:
         yield from _statistics(file.header, measured)

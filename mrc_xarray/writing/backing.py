@@ -33,7 +33,7 @@ def is_read_from(data: xr.DataArray, path: str) -> bool:
         found = left.pop()
         if id(found) in seen:
             continue
-        # a reference prevents that the id of a temporary object is used again
+        # this reference prevents the id of a temporary object from being reused
         seen[id(found)] = found
         if _is_backed_by(found, target, os.path.basename(path), maps):
             return True
@@ -53,7 +53,7 @@ def _is_backed_by(found: Any, target: os.stat_result, base: str, maps: list[rang
             return is_same_file(found.name, target)
         case str() | os.PathLike():
             name = os.fsdecode(found)
-            # any other text is no name that a task would open
+            # no task opens any other text as a file
             may_be = os.path.isabs(name) or os.path.basename(name) == base
             return may_be and is_same_file(name, target)
     return False
@@ -84,7 +84,7 @@ def _maps_of(target: os.stat_result) -> list[range]:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
             lines = [line.split(maxsplit=5) for line in file]
     except OSError:
-        # no Linux: the maps of this package and of NumPy are found all the same
+        # not on Linux; maps of this package and of NumPy are still found
         return []
     spans = [fields[0].split("-") for fields in lines if int(fields[4]) == target.st_ino]
     return [range(int(start, 16), int(stop, 16)) for start, stop in spans]

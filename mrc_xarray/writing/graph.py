@@ -121,7 +121,7 @@ def _fused(mapped: dask.array.Array) -> dask.array.Array:
     """Fuse the task of each block with the tasks that make the block."""
     from dask.base import optimize
 
-    # an only block would absorb `begin`, which other tasks need, too: it would run twice
+    # a single block would be fused with `begin`, which other tasks need too and would run again
     if mapped.npartitions == 1:
         return mapped
     fused: dask.array.Array = optimize(mapped)[0]

@@ -55,7 +55,7 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
             "of an MRCZ file can hold; use compressor=None"
         )
     if lost:
-        warn(f"{sink.name}: an MRC file can't hold all of it: {'; '.join(lost)}")
+        warn(f"{sink.name}: an MRC file can't store everything: {'; '.join(lost)}")
     return Plan(
         sink=sink,
         header=header,
@@ -112,7 +112,7 @@ def _header(subject: Subject, skew: bytes) -> Header:
     along = dict(zip(roles.axes, (n_sections, rows, columns), strict=True))
     intervals = along | _section_intervals(subject)
     voxel = {a: grid.voxel or 0.0 for a, grid in subject.grids.items() if a in roles.spatial}
-    # where MZ of an MRCZ is no interval, the cell has all sections;
+    # in an MRCZ, MZ can be no interval, and the cell has all sections;
     # see ``docs/reference/format.md#mrcz``
     cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in AXES)
     section, row, column = (AXES.index(axis) + 1 for axis in roles.axes)

@@ -71,7 +71,7 @@ class Plan:
     @property
     def measures(self) -> bool:
         """Whether the statistics of the pixels are measured."""
-        return bool(self.statistics) and self.known is not None and self.mode.decoded != "c8"
+        return bool(self.statistics) and self.known is not None and self.mode.has_statistics
 
 
 def begin(plan: Plan) -> Plan:

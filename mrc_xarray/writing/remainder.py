@@ -126,9 +126,9 @@ def _changed_dimensions(subject: Subject, header: Header, extended_size: int) ->
     if roles.kind == "image_stack" and len(sizes) == 2:
         is_grouped = roles.leading[1] == "channel"
         restores = f"sections_per_frame={sizes[1]}" if is_grouped else f"scan_shape={sizes}"
-        hint = f"; {restores} restores them"
+        hint = f" ({restores} restores them)"
     elif arranged.kind != roles.kind:
-        hint = f"; layout={roles.kind!r} restores them"
+        hint = f" (layout={roles.kind!r} restores them)"
     return f"the dimensions ({', '.join(dims)}), which open as ({', '.join(opened)}){hint}"
 
 

@@ -22,7 +22,7 @@ from mrc_xarray.writing.provenance import Provenance
 
 __all__ = ["Grid", "Roles", "Subject"]
 
-# dimensions of ours that count sections
+# our names of dimensions that count sections
 _COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_repeat"}
 
 
@@ -95,8 +95,8 @@ def _find_roles(data: xr.DataArray) -> Roles:
         dims.pop()
     if misplaced := _COUNTING & set(dims[-2:]):
         raise MrcError(
-            f"the dimensions are ({', '.join(dims)}), and rows and columns come last: "
-            f"data.transpose({', '.join(map(repr, sorted(misplaced)))}, ...) puts them there"
+            f"the dimensions are ({', '.join(dims)}), and rows and columns must be the last two: "
+            f"data.transpose({', '.join(map(repr, sorted(misplaced)))}, ...) moves the others"
         )
     if len(dims) < 2 or 0 in data.shape:
         shape = ", ".join(f"{dim}: {n}" for dim, n in data.sizes.items())

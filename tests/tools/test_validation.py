@@ -290,7 +290,7 @@ def test_not_finite(write: Any, dtype: str, value: float) -> None:
     path = write(by_hand.mrc(data))
     [problem] = assert_as_mrcfile(path)
     assert (problem.code, problem.severity) == ("not-finite", "warning")
-    assert problem.found == "NaN or infinite in 1 places, the first in section 1"
+    assert problem.found == "NaN or infinite (1 in total, the first in section 1)"
     assert judged(path) == []
 
 
@@ -343,7 +343,7 @@ def test_large_files_are_measured_in_parts(write: Any) -> None:
         data = np.zeros(shape, "f4")
         data[-1, -1] = np.nan
         [problem] = judged(write(by_hand.mrc(data)), data=True)
-        assert f"in {shape[2]} places, the first in section {shape[0] - 1}" in problem.found
+        assert f"({shape[2]} in total, the first in section {shape[0] - 1})" in problem.found
 
 
 def test_pixels_are_read_only_with_data(tmp_path: Path) -> None:

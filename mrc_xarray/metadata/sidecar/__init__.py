@@ -22,9 +22,9 @@ class Sidecar:
     Attributes
     ----------
     pattern : str
-        Regular expression for the end of a file name, to recognize a file that the user names.
+        Regular expression for the end of a file name, to recognise a file that the user names.
     content : bytes
-        Regular expression for the content, to recognize a file of another name.
+        Regular expression for the content, to recognise a file of another name.
     names : callable
         (image): the names of the sidecar of an image file, best first, without folders.
     read : callable
@@ -33,11 +33,10 @@ class Sidecar:
     evidence : str
         Why an image with such a sidecar is a stack, for `Metadata.evidence`.
     only_for_stacks : bool
-        Whether a sidecar that was found, and not named by the user, is used for stacks only. It
-        is no evidence then.
+        Whether a sidecar that was found, and not named by the user, is used for stacks only. Such
+        a sidecar is not evidence.
     is_in_stores : bool
-        Whether it is frequent enough to be looked for in a store as well, by one request for each
-        name.
+        Whether to look for it in stores as well, with one request for each name.
     companions : callable
         (image, names, keys): the other images of the same acquisition among the file names in a
         folder, with the sidecar's `Metadata.keys`.

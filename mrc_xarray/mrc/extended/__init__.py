@@ -8,7 +8,7 @@ from __future__ import annotations
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.mrc.checks import STANDARD_EXTTYPS
 from mrc_xarray.mrc.extended import agar, ccp4, fei, mrcz, seri
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers
 from mrc_xarray.mrc.header import Header, header_problem
 
 __all__ = ["EXTENDED", "NONE", "ExtendedHeader", "kind_of"]
@@ -30,7 +30,7 @@ def kind_of(header: Header, extended_size: int) -> ExtendedHeader:
     return next((kind for kind in candidates if kind.is_kind(header, extended_size)), UNKNOWN)
 
 
-def _not_decoded(header: Header, raw: bytes, sections: Sections) -> Metadata:
+def _not_decoded(header: Header, raw: bytes, sections: SectionNumbers) -> Metadata:
     known = ", ".join(kind.name for kind in EXTENDED if kind.name == (kind.exttyp or kind.name))
     problem = header_problem(
         "not-decoded" if header.exttyp in STANDARD_EXTTYPS else "exttyp",

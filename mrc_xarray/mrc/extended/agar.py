@@ -13,7 +13,7 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded, problem
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded, problem
 from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
 from mrc_xarray.mrc.header import PLACES, Header
 
@@ -97,7 +97,7 @@ def _matches_fei(header: Header, raw: bytes) -> bool:
     return is_tilt_series(table["tilt_angle"])
 
 
-def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
+def _decode(header: Header, raw: bytes, sections: SectionNumbers) -> Metadata:
     """Decode records whose first float is the tilt angle.
 
     The meaning of the other numbers is not known. Those that are 0 in all sections are left out.
@@ -115,7 +115,7 @@ def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
     )
 
 
-def _decode_fei(header: Header, raw: bytes, sections: Sections) -> Metadata:
+def _decode_fei(header: Header, raw: bytes, sections: SectionNumbers) -> Metadata:
     records = take(header, raw, _fei_dtype(header), sections)
     table = records.table
     if bad := _bad_angles(table["tilt_angle"], len(raw)):
@@ -162,7 +162,7 @@ def _bad_angles(angles: np.ndarray[Any, Any], size: int) -> Metadata | None:
     if not len(impossible):
         return None
     found, accepted = (
-        f"with a tilt angle of {impossible[0]:g}",
+        f"invalid: it has a tilt angle of {impossible[0]:g}",
         f"tilt angles within ±{_FULL_TURN:g}°",
     )
     return not_decoded(size, found, accepted)

@@ -9,7 +9,7 @@ import re
 import string
 
 from mrc_xarray.metadata.columns import Metadata, Value
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["CCP4", "has_skew"]
@@ -38,7 +38,7 @@ def _matches(header: Header, raw: bytes) -> bool:
     return bool(_OPERATORS.fullmatch(raw[:_RECORD].replace(b"\0", b" ")))
 
 
-def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
+def _decode(header: Header, raw: bytes, sections: SectionNumbers) -> Metadata:
     """Return the operators as one text of several lines; none from blank records."""
     # some programs fill up with NULs
     text = raw.replace(b"\0", b" ")

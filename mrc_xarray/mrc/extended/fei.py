@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded
 from mrc_xarray.mrc.extended.records import is_blank, take
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.pixels.modes import ByteOrder
@@ -171,10 +171,11 @@ def _matches(header: Header, raw: bytes) -> bool:
     )
 
 
-def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
+def _decode(header: Header, raw: bytes, sections: SectionNumbers) -> Metadata:
     size, byteorder = _size_and_order(raw)
     if not size:
-        found = f"with a first block of {int.from_bytes(raw[:4], 'little', signed=True)} bytes"
+        first = int.from_bytes(raw[:4], "little", signed=True)
+        found = f"invalid: its first block has {first} bytes"
         accepted = f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes"
         return Metadata() if is_blank(raw) else not_decoded(len(raw), found, accepted)
     records = take(header, raw, _dtype(size, byteorder), sections)
@@ -197,7 +198,7 @@ def _dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:
     for number, masked in enumerate(_MASKED):
         # the masks are little-endian even where all else is big-endian
         fields.append((_mask(number), "<u4"))
-        # a byte that is neither 0 nor 1 is no bool to NumPy
+        # as bool, NumPy accepts only the bytes 0 and 1
         fields += [(field.name, byteorder + field.code.replace("?", "u1")) for field in masked]
     ends = np.cumsum([np.dtype(code).itemsize for _, code in fields])
     n_inside = int(np.count_nonzero(ends <= size))

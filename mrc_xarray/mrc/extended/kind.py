@@ -14,10 +14,10 @@ from mrc_xarray.metadata.limits import MOST_POSITIONS
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.storage.base import Bytes
 
-__all__ = ["ExtendedHeader", "Sections", "not_decoded", "problem"]
+__all__ = ["ExtendedHeader", "SectionNumbers", "not_decoded", "problem"]
 
 #: Numbers of sections in the file, shape (n_sections,), or None for all NZ.
-Sections: TypeAlias = "np.ndarray[Any, Any] | None"
+SectionNumbers: TypeAlias = "np.ndarray[Any, Any] | None"
 
 # an extended header without records is read completely up to here: thousands of symmetry operators
 _LONGEST_TEXT = 1024**2
@@ -60,7 +60,7 @@ class ExtendedHeader:
 
     name: str
     is_kind: Callable[[Header, int], bool]
-    decode: Callable[[Header, bytes, Sections], Metadata] = lambda header, raw, sections: (
+    decode: Callable[[Header, bytes, SectionNumbers], Metadata] = lambda header, raw, sections: (
         Metadata()
     )
     matches: Callable[[Header, bytes], bool] = lambda header, raw: False
@@ -74,7 +74,7 @@ class ExtendedHeader:
     is_of_grid: bool = False
     read_text: Callable[[Bytes, Header, bytes, int, int], Metadata] | None = None
 
-    def read(self, header: Header, raw: bytes, sections: Sections = None) -> Metadata:
+    def read(self, header: Header, raw: bytes, sections: SectionNumbers = None) -> Metadata:
         """Decode an extended header. Whatever the bytes are, nothing is raised.
 
         `raw` is the extended header, at least up to the last record of `sections`.

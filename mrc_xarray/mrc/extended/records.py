@@ -11,7 +11,7 @@ import numpy as np
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
 from mrc_xarray.metadata.limits import is_worth_a_column
-from mrc_xarray.mrc.extended.kind import Sections, problem
+from mrc_xarray.mrc.extended.kind import SectionNumbers, problem
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["Records", "is_blank", "is_tilt_series", "take", "take_all"]
@@ -59,8 +59,8 @@ class Records:
         return with_gaps(spread, np.isin(np.arange(self.n_sections), self.places))
 
 
-def take(header: Header, raw: bytes, dtype: np.dtype[Any], sections: Sections) -> Records:
-    """Return the records of some sections; `dtype` is a record, as large as their distance."""
+def take(header: Header, raw: bytes, dtype: np.dtype[Any], sections: SectionNumbers) -> Records:
+    """Return the records of some sections; the itemsize of `dtype` is their distance."""
     records = np.frombuffer(raw, dtype, count=len(raw) // dtype.itemsize)
     n_sections = max(header.nz, 0) if sections is None else len(sections)
     if not is_worth_a_column(len(records), n_sections):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, Sections, not_decoded
+from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded
 from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
 from mrc_xarray.mrc.header import Header
 
@@ -81,7 +81,7 @@ def _matches(header: Header, raw: bytes) -> bool:
     return angles is not None and is_tilt_series(angles)
 
 
-def _decode(header: Header, raw: bytes, sections: Sections) -> Metadata:
+def _decode(header: Header, raw: bytes, sections: SectionNumbers) -> Metadata:
     if _record_size(header, raw):
         records = take(header, raw, _dtype(header), sections)
         return records.metadata(_columns(header, records.table))

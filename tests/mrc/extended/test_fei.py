@@ -289,7 +289,7 @@ def test_a_size_that_makes_no_sense(size: int) -> None:
     assert record_size(parsed, raw) == 0
     metadata = read(parsed, raw)
     assert is_empty(metadata)
-    assert f"block of {size} bytes" in metadata.problems[0].message("x.mrc")
+    assert f"block has {size} bytes" in metadata.problems[0].message("x.mrc")
 
 
 @pytest.mark.parametrize("days", [0.0, -1e300, math.nan, math.inf, 100_001])
