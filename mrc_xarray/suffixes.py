@@ -22,7 +22,7 @@ CODECS_BY_SUFFIX = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", "
 #: What a file with one of these suffixes is compressed with; such a file is not written.
 READ_ONLY_CODECS = {".zip": "zip", ".lz4": "lz4"}
 #: After the suffix of a file in a compressed stream.
-COMPRESSED_SUFFIXES = tuple(CODECS_BY_SUFFIX)
+COMPRESSED_SUFFIXES = (*CODECS_BY_SUFFIX, *READ_ONLY_CODECS)
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
