@@ -196,7 +196,7 @@ def _companions(
 ) -> Iterable[tuple[Companion, str | InStore]]:
     """Return the other images of the acquisition of an image, and how each is opened."""
     keys = recording.metadata or {}
-    for companion in companions(image_name(source), source.sibling_names(), keys):
+    for companion in companions(image_name(source.name), source.sibling_names(), keys):
         yield companion, source.sibling(companion.file)
 
 
