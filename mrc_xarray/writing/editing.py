@@ -140,7 +140,7 @@ def _typed(name: str, value: Any) -> Any:
             case "str":
                 return _text(value, PLACES[name.upper()][1])
             case "bytes":
-                return bytes(value)
+                return _bytes(value, PLACES[name.upper()][1])
         if name != "label":
             return tuple(map(float, value))
         if isinstance(value, str) or len(value) > N_LABELS:
@@ -154,6 +154,12 @@ def _finite(value: Any) -> float:
     if not math.isfinite(value):
         raise TypeError("accepted: finite numbers")
     return float(value)
+
+
+def _bytes(value: Any, length: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) != length:
+        raise TypeError(f"accepted: {length} bytes")
+    return value
 
 
 def _text(value: Any, longest: int = 80) -> str:
