@@ -111,6 +111,8 @@ def check_numbers(argument: str, value: float | Mapping[str, float]) -> None:
     """Raise TypeError unless an argument is a number, or a mapping of dimension to number."""
     try:
         for number in value.values() if isinstance(value, Mapping) else (value,):
+            if isinstance(number, str | bytes):
+                raise TypeError
             float(number)
     except (TypeError, ValueError):
         accepted = "a number, or a mapping of dimension to number"

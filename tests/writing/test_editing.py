@@ -116,6 +116,7 @@ def test_harmful_edits_leave_the_file_unchanged(path: Path, edit: dict[str, Any]
     [
         ({"machst": b"DD\0\0toolong"}, "4 bytes"),
         ({"machst": 4}, "4 bytes"),
+        ({"tiltangles": (1, 2)}, "6 numbers"),
     ],
     ids=str,
 )

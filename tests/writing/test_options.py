@@ -24,6 +24,8 @@ from mrc_xarray.writing.options import WriteOptions
         ({"region": [slice(0, 1)]}, "region is .*; accepted: a mapping"),
         ({"metadata": "text"}, "metadata is 'text'; accepted: a dictionary"),
         ({"voxel_size": (1, 2, 3)}, r"voxel_size is \(1, 2, 3\); accepted: a number, or a map"),
+        ({"voxel_size": "13"}, "voxel_size is '13'; accepted: a number"),
+        ({"voxel_size": {"z": "13"}}, "voxel_size is {'z': '13'}; accepted: a number"),
         ({"voltage": "high"}, "voltage is 'high'; accepted: a number"),
         ({"labels": "text"}, "labels is the text 'text'"),
         ({"labels": ["x" * 81]}, "the label 'x{81}' can't be stored"),
