@@ -14,7 +14,7 @@ from mrc_xarray.suffixes import COMPRESSED_SUFFIXES, stem_and_suffix
 __all__ = ["WriteOptions", "check_numbers"]
 
 # arguments that have a meaning for a file that is changed in place
-_IN_PLACE = {"mode", "statistics", "region", "append_dim", "storage_options"}
+_IN_PLACE = {"mode", "statistics", "region", "append_dim"}
 
 
 @dataclass(frozen=True, kw_only=True)

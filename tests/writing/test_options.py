@@ -40,7 +40,14 @@ def test_wrong_arguments(tmp_path: Path, options: dict[str, Any], match: str) ->
 
 
 @pytest.mark.parametrize(
-    "ignored", [{"labels": ["a"]}, {"compressor": "zstd"}, {"metadata": {}}, {"overwrite": True}]
+    "ignored",
+    [
+        {"labels": ["a"]},
+        {"compressor": "zstd"},
+        {"metadata": {}},
+        {"overwrite": True},
+        {"storage_options": {"anon": True}},
+    ],
 )
 def test_arguments_that_a_change_in_place_would_ignore(ignored: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(ignored))}= can't be combined"):
