@@ -91,8 +91,10 @@ class MrcBackendEntrypoint(BackendEntrypoint):
     ) -> dict[str, xr.Dataset]:
         """Open a Direct Electron movie and the images next to it; see `open_datatree`."""
         chosen = OpenOptions.of(options)
+        # the first image would use up a generator
+        dropped = drop_variables if isinstance(drop_variables, str | None) else [*drop_variables]
         recording, source = _recording(filename_or_obj, chosen)
-        movie = _dataset(recording, source, chosen, drop_variables)
+        movie = _dataset(recording, source, chosen, dropped)
         of_images = OpenOptions(
             storage_options=chosen.storage_options,
             units=chosen.units,
@@ -100,7 +102,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             metadata_file=None,
         )
         images = [
-            (companion, _dataset(*_recording(file, of_images), of_images, drop_variables))
+            (companion, _dataset(*_recording(file, of_images), of_images, dropped))
             for companion, file in _companions(recording, source)
         ]
         return tree_of(movie, recording.dims, images)
@@ -196,7 +198,7 @@ def _companions(
 ) -> Iterable[tuple[Companion, str | InStore]]:
     """Return the other images of the acquisition of an image, and how each is opened."""
     keys = recording.metadata or {}
-    for companion in companions(image_name(source), source.sibling_names(), keys):
+    for companion in companions(image_name(source.name), source.sibling_names(), keys):
         yield companion, source.sibling(companion.file)
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "READ_ONLY_CODECS",
     "STACK_SUFFIXES",
     "VOLUME_SUFFIXES",
+    "compressed_suffix",
     "stem_and_suffix",
 ]
 
@@ -22,17 +23,27 @@ CODECS_BY_SUFFIX = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", "
 #: What a file with one of these suffixes is compressed with; such a file is not written.
 READ_ONLY_CODECS = {".zip": "zip", ".lz4": "lz4"}
 #: After the suffix of a file in a compressed stream.
-COMPRESSED_SUFFIXES = tuple(CODECS_BY_SUFFIX)
+COMPRESSED_SUFFIXES = (*CODECS_BY_SUFFIX, *READ_ONLY_CODECS)
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
     """Split a path or URL into stem and lower-case suffix, without a suffix of compression."""
-    path = name
-    if "://" in name:
-        # in a chain like simplecache::s3://bucket/key, the first URL names the file
-        url = next(part for part in name.split("::") if "://" in part)
-        path = url.split("?")[0].split("#")[0]
-    stem, suffix = os.path.splitext(path)
+    stem, suffix = os.path.splitext(_path(name))
     if suffix.lower() in COMPRESSED_SUFFIXES:
         stem, suffix = os.path.splitext(stem)
     return stem, suffix.lower()
+
+
+def compressed_suffix(name: str) -> str:
+    """Return the suffix of compression of a path or URL in lower case; empty if there is none."""
+    suffix = os.path.splitext(_path(name))[1].lower()
+    return suffix if suffix in COMPRESSED_SUFFIXES else ""
+
+
+def _path(name: str) -> str:
+    """Return a path, or the part of a URL that names the file."""
+    if "://" not in name:
+        return name
+    # in a chain like simplecache::s3://bucket/key, the first URL names the file
+    url = next(part for part in name.split("::") if "://" in part)
+    return url.split("?")[0].split("#")[0]

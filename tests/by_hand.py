@@ -96,6 +96,8 @@ def sparse(path: Path, begins: bytes, size: int) -> Path:
 class Claimed:
     """A source that has only the first bytes of a file, and any name and size."""
 
+    local_path = None
+
     def __init__(self, head: bytes, size: int, name: str = "claimed.mrc") -> None:
         self.head, self.name, self.size = head, name, size
 

@@ -142,6 +142,7 @@ def test_guess_by_content(tmp_path: Path, case: str) -> None:
         ("s3://bucket/a.mrc", True), ("https://host/a.MRCS", True), ("memory://a.rec", True),
         ("https://host/a.map?token=1", True), ("https://host/a.mrc#x", True),
         ("simplecache::s3://bucket/a.st", True), ("file:///a/b.mrcz", True),
+        ("https://host/a.mrc.zip", True), ("https://host/a.nc.zip", False),
         ("s3://bucket/a.nc", False), ("https://host/?file=a.mrc", False),
         ("https://host/a", False), ("https://a.mrc/", False), ("s3://bucket/a.zarr", False),
     ],

@@ -36,7 +36,7 @@ def read_sidecar(
     it for any other layout.
     """
     image = ImageFile(
-        name=image_name(source),
+        name=image_name(source.name),
         n_sections=n_sections,
         n_promised=n_promised,
         scan_file=scan_file,
@@ -56,9 +56,9 @@ def read_sidecar(
     return scanned if metadata.only_for_stacks else metadata.over(scanned)
 
 
-def image_name(source: Bytes) -> str:
+def image_name(source_name: str) -> str:
     """Return the name of an image file, without folders and without a suffix of compression."""
-    name = source.name.split("?")[0] if "://" in source.name else source.name
+    name = source_name.split("?")[0] if "://" in source_name else source_name
     name = posixpath.basename(name.replace("\\", "/"))
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in COMPRESSED_SUFFIXES else name
@@ -73,7 +73,7 @@ def companions(image: str, names: Iterable[str], keys: Mapping[str, Any]) -> tup
 
 def evidence_next_to(path: str) -> str:
     """Return the layout evidence of the sidecars that are next to a local file."""
-    folder, image = os.path.split(path)
+    folder, image = os.path.dirname(path), image_name(path)
     for sidecar in SIDECARS:
         if not sidecar.only_for_stacks and any(
             os.path.exists(os.path.join(folder, name)) for name in sidecar.names(image)

@@ -14,7 +14,6 @@ from mrc_xarray.pixels.blocks import Blocks, Walk, walk
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, LARGEST_BLOCK, MRCZ_CODECS
 from mrc_xarray.pixels.modes import PER_CODEC, Mode
 from mrc_xarray.pixels.sections import Sections
-from mrc_xarray.storage import StreamSource
 from mrc_xarray.storage.base import Bytes
 
 __all__ = ["Located", "locate"]
@@ -192,11 +191,10 @@ def _promised_size(name: str, header: Header, data_size: int) -> int:
 
 def _extra_bytes(source: Bytes, header: Header, size: int, end: int) -> Problem:
     action = f"The data end at byte {end}, and the {size - end} bytes after them are ignored."
-    # sizes of a stream are those of its decoded bytes
-    if not isinstance(source, StreamSource) and "://" not in source.name:
+    if source.local_path is not None:
         action += (
             " If they are from an append that was killed, and none is running, "
-            f"os.truncate({source.name!r}, {end}) removes them."
+            f"os.truncate({source.local_path!r}, {end}) removes them."
         )
     accepted = f"values that fill the file of {size} bytes"
     return header.problem("extra-bytes", "NX, NY, NZ, MODE", accepted, action)

@@ -76,6 +76,9 @@ class Bytes(Protocol):
     @property
     def size(self) -> int | None: ...
 
+    @property
+    def local_path(self) -> str | None: ...
+
     def read(self, offset: int, nbytes: int) -> bytes: ...
 
     def fetching(self) -> contextlib.AbstractContextManager[Callable[[int, int], Any]]: ...
@@ -93,6 +96,8 @@ class ByteSource(ABC):
         The path or URL, for messages and for the suffix.
     size : int or None
         Length in bytes. It is None for a compressed stream that was not decoded to its end.
+    local_path : str or None
+        The path of a file on a disk whose bytes are these. None for any other source.
     can_be_reopened : bool
         Whether another process can read the file by its name.
     """
@@ -100,6 +105,10 @@ class ByteSource(ABC):
     access: ClassVar[Access]
     name: str
     size: int | None
+
+    @property
+    def local_path(self) -> str | None:
+        return None
 
     @property
     def can_be_reopened(self) -> bool:

@@ -59,6 +59,10 @@ class LocalSource(ByteSource):
             raise MrcError(f"{path}: not a regular file, but a pipe, socket or device")
         return cls(path, found.st_size, found.st_mtime_ns, node_of(found, path))
 
+    @property
+    def local_path(self) -> str:
+        return self.name
+
     def read_into(self, requests: Sequence[Request]) -> None:
         with self._checked() as fd:
             for offset, buffer in requests:

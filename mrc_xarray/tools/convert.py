@@ -15,7 +15,7 @@ from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.part import PartFolder, exists
 from mrc_xarray.storage.sink import open_sink
 from mrc_xarray.storage.threads import own_threads
-from mrc_xarray.suffixes import stem_and_suffix
+from mrc_xarray.suffixes import compressed_suffix, stem_and_suffix
 from mrc_xarray.writing.writer import to_mrc
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ def convert(
         raise MrcError(
             f"{redacted(target)}: {', '.join(options)} can't be used for a {kind} target; "
             "accepted: a target in MRC or MRCZ"
+        )
+    if kind != "mrc" and (suffix := compressed_suffix(target.rstrip("/"))):
+        raise MrcError(
+            f"{redacted(target)}: Zarr and netCDF files can't be written as a compressed stream; "
+            f"leave out {suffix}"
         )
     if kind != "mrc" and _same_place(source, target):
         raise MrcError(

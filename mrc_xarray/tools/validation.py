@@ -165,6 +165,7 @@ class _Measured:
     most: float = -math.inf
     n_not_finite: int = 0
     first_not_finite: int = -1
+    has_nan: bool = False
 
     def add(self, pixels: npt.NDArray[Any], section: int) -> None:
         """Measure pixels of `section` and of those that follow it."""
@@ -179,6 +180,7 @@ class _Measured:
             if not self.n_not_finite:
                 self.first_not_finite = section + int(np.argwhere(~is_finite)[0, 0])
             self.n_not_finite += int((~is_finite).sum())
+            self.has_nan |= bool(np.isnan(pixels).any())
 
     def fields(self) -> dict[str, float]:
         """Return the header fields, as NumPy calculates them from all pixels together."""
@@ -209,5 +211,8 @@ def _statistics(header: Header, measured: _Measured) -> Iterator[Problem]:
         is_same = found == expected if is_exact else np.isclose(expected, found, rtol=_TOLERANCE)
         if is_determined and not is_same:
             accepted = f"{expected:.9g}, the value of the pixels"
+            if math.isnan(expected):
+                cause = "NaN" if measured.has_nan else "infinite"
+                accepted = f"NaN, since a pixel is {cause}"
             action = "The pixels are read as they are. to_mrc calculates new statistics."
             yield header_problem(code, name, f"{found:.9g}", accepted, action)

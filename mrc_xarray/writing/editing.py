@@ -140,9 +140,9 @@ def _typed(name: str, value: Any) -> Any:
             case "str":
                 return _text(value, PLACES[name.upper()][1])
             case "bytes":
-                return bytes(value)
+                return _bytes(value, PLACES[name.upper()][1])
         if name != "label":
-            return tuple(map(float, value))
+            return _floats(value, PLACES[name.upper()][1] // 4)
         if isinstance(value, str) or len(value) > N_LABELS:
             raise TypeError("accepted: up to ten texts")
         return (*map(_text, value), *[""] * (N_LABELS - len(value)))
@@ -154,6 +154,18 @@ def _finite(value: Any) -> float:
     if not math.isfinite(value):
         raise TypeError("accepted: finite numbers")
     return float(value)
+
+
+def _floats(value: Any, n: int) -> tuple[float, ...]:
+    if isinstance(value, str) or len(value) != n:
+        raise TypeError(f"accepted: {n} numbers")
+    return tuple(map(float, value))
+
+
+def _bytes(value: Any, length: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) != length:
+        raise TypeError(f"accepted: {length} bytes")
+    return value
 
 
 def _text(value: Any, longest: int = 80) -> str:

@@ -63,6 +63,11 @@ class LiveFile:
             )
         return cls(path, found.st_size, head, node_of(found, path))
 
+    @property
+    def local_path(self) -> str:
+        """The path of the file."""
+        return self.name
+
     def with_header(self, header: Header) -> LiveFile:
         """Return the file as it would be with another header."""
         try:

@@ -14,7 +14,7 @@ from mrc_xarray.suffixes import COMPRESSED_SUFFIXES, stem_and_suffix
 __all__ = ["WriteOptions", "check_numbers"]
 
 # arguments that have a meaning for a file that is changed in place
-_IN_PLACE = {"mode", "statistics", "region", "append_dim", "storage_options"}
+_IN_PLACE = {"mode", "statistics", "region", "append_dim"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,8 @@ def check_numbers(argument: str, value: float | Mapping[str, float]) -> None:
     """Raise TypeError unless an argument is a number, or a mapping of dimension to number."""
     try:
         for number in value.values() if isinstance(value, Mapping) else (value,):
+            if isinstance(number, str | bytes):
+                raise TypeError
             float(number)
     except (TypeError, ValueError):
         accepted = "a number, or a mapping of dimension to number"

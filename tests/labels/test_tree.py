@@ -129,9 +129,8 @@ def test_units_and_drop_variables_are_for_all_datasets(tmp_path: Path) -> None:
     write(tmp_path)
     raw, _ = image(1, (6, 8), cella=(80, 60, 0))
     (tmp_path / f"{de.STEM}_virt 2_wide_sum.mrc").write_bytes(raw)
-    tree = xr.open_datatree(
-        tmp_path / MOVIE, engine="mrc", units="nm", drop_variables=["scan_x", "y"]
-    )
+    dropped = iter(["scan_x", "y"])
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", units="nm", drop_variables=dropped)
     assert "scan_x" not in tree.coords
     assert "wide_y" not in tree["virtual/wide"].coords
     coordinate = tree["virtual/wide/wide_x"]

@@ -87,9 +87,4 @@ def test_keys_of_a_long_sidecar_are_left_out(
     ],
 )
 def test_image_name(name: str, expected: str) -> None:
-    class Named:
-        pass
-
-    source: Any = Named()
-    source.name = name
-    assert find.image_name(source) == expected
+    assert find.image_name(name) == expected

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mrc_xarray import MrcError, MrcWarning
+from mrc_xarray import MrcError, MrcWarning, validate
 
 Array = np.ndarray[Any, Any]
 STACK = {"ispg": 0, "mz": 1, "cella": (10, 9, 0)}
@@ -203,3 +203,13 @@ def test_real_pixels_are_no_records(real_file: Any, name: str) -> None:
                 struct.pack_into(order + code, changed, offset, value)
             with pytest.warns(MrcWarning, match=f"is {nsymbt}; accepted: 0"):
                 xr.open_dataset(io.BytesIO(bytes(changed)), engine="mrc", metadata_file=None)
+
+
+def test_only_a_file_on_a_disk_can_be_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    path.write_bytes(raw := by_hand.mrc(np.ones((2, 3, 4), "i1")) + b"more")
+    hint = f"os.truncate({str(path)!r}, {len(raw) - 4})"
+    targets = [(path, True), (raw, False), (io.BytesIO(raw), False), (bz2.compress(raw), False)]
+    for target, is_local in targets:
+        [problem] = [p for p in validate(target) if p.code == "extra-bytes"]
+        assert (hint in problem.action, "os.truncate" in problem.action) == (is_local, is_local)

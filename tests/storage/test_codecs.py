@@ -136,6 +136,13 @@ def test_zip_of_two_names_its_members(tmp_path: Path) -> None:
         opened(path)
 
 
+def test_suffix_in_front_of_any_codec_gives_the_layout(tmp_path: Path) -> None:
+    for codec in CODECS.values():
+        path = tmp_path / f"s.mrcs{codec.suffix}"
+        path.write_bytes(codec.pack(BYTES))
+        assert opened(path).data.dims == ("image", "y", "x"), codec.name
+
+
 # writing -----------------------------------------------------------------------------------------
 
 SMALL = PIXELS[:, :24, :40]
@@ -167,7 +174,8 @@ def test_codec_by_the_suffix() -> None:
     names = {"a.mrc.GZ": "gzip", "a.bz2": "bz2", "s3://a/b.xz": "xz", "a.lzma": "lzma"}
     assert {name: codec_of(name) for name in names} == names
     assert codec_of("a.gz.mrc") is codec_of("gz") is None
-    assert set(COMPRESSED_SUFFIXES) == {".gz", ".bz2", ".xz", ".zst", ".lzma"}
+    expected = {".gz", ".bz2", ".xz", ".zst", ".lzma", ".zip", ".lz4"}
+    assert set(COMPRESSED_SUFFIXES) == expected
 
 
 @suffixes

@@ -182,6 +182,8 @@ def test_selection_is_by_index(
         ("a.mrc", ["--mode", "six"], "six"),
         ("a.mrcz", ["--compressor", "rar"], "rar"),
         ("a.zarr", ["--mode", "1"], "can't be used for a zarr target"),
+        ("a.nc.gz", [], "a.nc.gz: Zarr and netCDF files can't be written as a compressed stream"),
+        ("a.zarr.gz", [], "leave out .gz"),
     ],
 )
 def test_bad_option_is_one_line(

@@ -307,6 +307,18 @@ def test_statistics_of_pixels_that_are_not_finite(write: Any, value: float) -> N
         assert "not-finite" in codes(assert_as_mrcfile(write(by_hand.mrc(data, **fields))))
 
 
+@pytest.mark.parametrize(("value", "n", "cause"), [(NAN, 4, "NaN"), (INF, 1, "infinite")])
+def test_statistics_that_are_nan_say_why(write: Any, value: float, n: int, cause: str) -> None:
+    data = DATA.copy()
+    data[1, 2, 3] = value
+    path = write(by_hand.mrc(data, dmin=0, dmax=23, dmean=11.5, rms=7))
+    first, *others = mrc_xarray.validate(path, data=True)
+    assert first.code == "not-finite"
+    accepted = [problem.accepted for problem in others]
+    assert accepted.count(f"NaN, since a pixel is {cause}") == n
+    assert not any(text.startswith("nan") for text in accepted)
+
+
 @pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2", "f4", "c8"])
 def test_statistics_of_every_type(write: Any, dtype: str) -> None:
     data = (DATA - (0 if dtype == "u2" else 12)).astype(dtype)

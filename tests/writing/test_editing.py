@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,23 @@ def test_labels_are_replaced(path: Path) -> None:
 def test_harmful_edits_leave_the_file_unchanged(path: Path, edit: dict[str, Any]) -> None:
     path.write_bytes(before := by_hand.mrc(PIXELS))
     with pytest.raises((MrcError, TypeError), match=r"(?i)volume\.mrc|" + "|".join(edit)):
+        edit_header(path, **edit)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "accepted"),
+    [
+        ({"machst": b"DD\0\0toolong"}, "4 bytes"),
+        ({"machst": 4}, "4 bytes"),
+        ({"tiltangles": (1, 2)}, "6 numbers"),
+    ],
+    ids=str,
+)
+def test_values_of_another_size(path: Path, edit: dict[str, Any], accepted: str) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    [(name, value)] = edit.items()
+    with pytest.raises(TypeError, match=re.escape(f"{name} is {value!r}: accepted: {accepted}")):
         edit_header(path, **edit)
     assert path.read_bytes() == before
 

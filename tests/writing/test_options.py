@@ -24,6 +24,8 @@ from mrc_xarray.writing.options import WriteOptions
         ({"region": [slice(0, 1)]}, "region is .*; accepted: a mapping"),
         ({"metadata": "text"}, "metadata is 'text'; accepted: a dictionary"),
         ({"voxel_size": (1, 2, 3)}, r"voxel_size is \(1, 2, 3\); accepted: a number, or a map"),
+        ({"voxel_size": "13"}, "voxel_size is '13'; accepted: a number"),
+        ({"voxel_size": {"z": "13"}}, "voxel_size is {'z': '13'}; accepted: a number"),
         ({"voltage": "high"}, "voltage is 'high'; accepted: a number"),
         ({"labels": "text"}, "labels is the text 'text'"),
         ({"labels": ["x" * 81]}, "the label 'x{81}' can't be stored"),
@@ -38,7 +40,14 @@ def test_wrong_arguments(tmp_path: Path, options: dict[str, Any], match: str) ->
 
 
 @pytest.mark.parametrize(
-    "ignored", [{"labels": ["a"]}, {"compressor": "zstd"}, {"metadata": {}}, {"overwrite": True}]
+    "ignored",
+    [
+        {"labels": ["a"]},
+        {"compressor": "zstd"},
+        {"metadata": {}},
+        {"overwrite": True},
+        {"storage_options": {"anon": True}},
+    ],
 )
 def test_arguments_that_a_change_in_place_would_ignore(ignored: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(ignored))}= can't be combined"):

@@ -91,10 +91,11 @@ def test_section_numbers_draw_no_warning(path: Path, tmp_path: Path) -> None:
     check_plain(path, STACK[[0, 2]])
 
 
-def test_volume_next_to_an_mdoc_draws_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.mrc", "a.mrc.gz"])
+def test_volume_next_to_an_mdoc_draws_a_warning(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.mrc.mdoc").write_text("[ZValue = 0]\n")
     with pytest.warns(MrcWarning, match="layout='volume'"):
-        to_mrc(noise((3, 4, 5)), tmp_path / "a.mrc")
+        to_mrc(noise((3, 4, 5)), tmp_path / name)
 
 
 @pytest.mark.parametrize(
