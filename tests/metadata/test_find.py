@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import by_hand
 import numpy as np
 import pytest
 from sidecars_by_hand import columns, only
@@ -39,6 +40,19 @@ def test_first_sidecar_that_is_found(tmp_path: Path) -> None:
     (tmp_path / "a_info.txt").write_text("Camera Model = DE-16")
     assert read(path).values == {"camera_model": ("DE-16", "")}
     assert read(path, metadata_file=None).values == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "requested"),
+    [("a.mrc", []), ("a.st", []), ("a_movie.mrc", ["a_info.txt"])],
+)
+def test_names_that_are_requested_from_a_store(name: str, requested: list[str]) -> None:
+    source = by_hand.Claimed(b"", 0, f"s3://bucket/{name}")
+    names: list[str] = []
+    source.read_sibling = names.append
+    options: dict[str, Any] = {"metadata_file": "auto", "scan_file": "auto"}
+    assert find.read_sidecar(source, n_sections=1, n_promised=1, **options).values == {}
+    assert names == requested
 
 
 def test_a_list_of_tilts_that_the_user_names_is_evidence(tmp_path: Path) -> None:

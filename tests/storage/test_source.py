@@ -114,11 +114,12 @@ def test_source_survives_pickling_unless_it_is_a_file_object(source: Any) -> Non
     assert read_into(again, (1020, 1040)) == [BYTES[1020:1040]]
 
 
-def test_only_a_local_source_has_any_sidecar(source: Any, path: Path) -> None:
+def test_sidecar_in_the_same_folder(source: Any, path: Path) -> None:
     assert source.read_sibling("volume.mrc.mdoc") is None
     path.with_name("volume.mrc.mdoc").write_text("T = series")
     found = source.read_sibling("volume.mrc.mdoc")
-    assert found == (b"T = series" if isinstance(source, LocalSource) else None)
+    has_folder = isinstance(source, LocalSource) or source.name.startswith("http")
+    assert found == (b"T = series" if has_folder else None)
 
 
 # local files ------------------------------------------------------------------------------------
