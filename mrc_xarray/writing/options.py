@@ -13,8 +13,8 @@ from mrc_xarray.suffixes import COMPRESSED_SUFFIXES, stem_and_suffix
 
 __all__ = ["WriteOptions", "check_numbers"]
 
-# arguments that have a meaning for a file that is changed in place
-_IN_PLACE = {"mode", "statistics", "region", "append_dim"}
+# arguments that can be combined with a change in place; those of a store lead to its own error
+_IN_PLACE = {"mode", "statistics", "region", "append_dim", "storage_options"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,6 @@ def test_wrong_arguments(tmp_path: Path, options: dict[str, Any], match: str) ->
         {"compressor": "zstd"},
         {"metadata": {}},
         {"overwrite": True},
-        {"storage_options": {"anon": True}},
     ],
 )
 def test_arguments_that_a_change_in_place_would_ignore(ignored: dict[str, Any]) -> None:
