@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["COLUMN_UNITS", "LENGTHS", "converted", "factor", "length_unit"]
+__all__ = ["COLUMN_UNITS", "LENGTHS", "angstroms_per", "converted", "factor"]
 
 #: Units of the spatial coordinates: one ångström in each.
 LENGTHS = {"angstrom": 1.0, "nm": 0.1, "pm": 100.0, "um": 1e-4}
@@ -45,7 +45,7 @@ _SCALES: tuple[dict[str, float], ...] = (
 )
 
 
-def length_unit(name: object) -> float | None:
+def angstroms_per(name: object) -> float | None:
     """Return the size in Å of a unit of the spatial coordinates, or None for any other unit."""
     unit = _LENGTH_BY_SPELLING.get(str(name).strip().lower())
     return None if unit is None else 1 / LENGTHS[unit]

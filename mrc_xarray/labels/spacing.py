@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrc_xarray.units import length_unit
+from mrc_xarray.units import angstroms_per
 
 __all__ = ["as_float", "spacing", "voxel_size"]
 
@@ -19,7 +19,7 @@ def voxel_size(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
     voxel = {}
     for dim in obj.dims:
         coord = obj.coords.get(dim)
-        unit = None if coord is None else length_unit(coord.attrs.get("units"))
+        unit = None if coord is None else angstroms_per(coord.attrs.get("units"))
         if coord is None or unit is None or coord.dtype.kind not in "iuf":
             continue
         step = spacing(coord.values, coord.attrs.get("spacing"))

@@ -51,7 +51,7 @@ def read_sidecar(
     scan = None
     positions, problems = read_positions(scan_file)
     if positions is not None:
-        scan, problems = positions.arrange(positions.sizes, n_sections)
+        scan, problems = positions.to_scan(positions.sizes, n_sections)
     scanned = Metadata(scan=scan, problems=tuple(problems))
     return scanned if metadata.only_for_stacks else metadata.over(scanned)
 

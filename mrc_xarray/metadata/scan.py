@@ -72,7 +72,7 @@ class Positions:
         n_x, n_y = (int(last) + 1 for last in self.xy.max(axis=0, initial=0))
         return n_y, n_x
 
-    def arrange(self, sizes: tuple[int, int], n_frames: int) -> tuple[Scan | None, list[Problem]]:
+    def to_scan(self, sizes: tuple[int, int], n_frames: int) -> tuple[Scan | None, list[Problem]]:
         """Return the scan of a movie of `n_frames`, and problems; `sizes` are rows and columns.
 
         The first frame at a position is at repeat 0, the second one at repeat 1. There is no scan

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from mrc_xarray.labels.spacing import spacing
-from mrc_xarray.units import length_unit
+from mrc_xarray.units import angstroms_per
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,7 +158,7 @@ class _Axis:
         """The unit for people; empty if the coordinate has none."""
         if self.unit is None:
             return "pixel"
-        return _SYMBOLS.get(length_unit(self.unit) or 0, self.unit)
+        return _SYMBOLS.get(angstroms_per(self.unit) or 0, self.unit)
 
     @property
     def label(self) -> str:
@@ -178,7 +178,7 @@ def _ordered(data: xr.DataArray) -> tuple[Hashable, ...]:
     if set(dims) <= set(_ZYX):
         dims = tuple(dim for dim in _ZYX if dim in dims)
     is_volume = len(dims) == 3 and (
-        dims == _ZYX or all(length_unit(_unit(data, dim)) is not None for dim in dims)
+        dims == _ZYX or all(angstroms_per(_unit(data, dim)) is not None for dim in dims)
     )
     if not is_volume and len(dims) != 2:
         spatial = set(_ZYX) if set(_ZYX) <= set(dims) else set(dims[-2:])
@@ -245,7 +245,7 @@ def _contrast(planes: Sequence[Array], robust: tuple[float, float] | None) -> di
 
 def _aspect(up: _Axis, right: _Axis) -> float:
     """Return the drawn length of the unit of `up`, in units of `right`."""
-    lengths = length_unit(up.unit), length_unit(right.unit)
+    lengths = angstroms_per(up.unit), angstroms_per(right.unit)
     if lengths[0] is not None and lengths[1] is not None:
         return lengths[0] / lengths[1]
     if up.unit == right.unit is not None:
@@ -295,7 +295,7 @@ def _add_scale_bar(ax: Axes, up: _Axis, right: _Axis) -> None:
 
 def _bar(axis: _Axis) -> tuple[float, str]:
     """Return the length of the scale bar in the unit of the axis, and its text."""
-    longest, unit = _LONGEST_BAR * axis.length, length_unit(axis.unit)
+    longest, unit = _LONGEST_BAR * axis.length, angstroms_per(axis.unit)
     if axis.unit is None:
         length = _round(max(longest, 1))
         return length, f"{length:g} pixel{'s' if length > 1 else ''}"

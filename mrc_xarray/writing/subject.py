@@ -16,7 +16,7 @@ from mrc_xarray.labels.spacing import spacing
 from mrc_xarray.mrc.geometry import AXES, FARTHEST, axis_names, geometry_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.pixels.modes import Mode, mode_for
-from mrc_xarray.units import length_unit
+from mrc_xarray.units import angstroms_per
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.provenance import Provenance
 
@@ -174,7 +174,7 @@ def _grid(data: xr.DataArray, dim: str, step: float | None, header: Header | Non
     if coord.dtype.kind not in "iuf":
         return Grid(step, 0.0, is_stored=False)
     units = coord.attrs.get("units")
-    unit = length_unit(units) if isinstance(units, str) else 1.0
+    unit = angstroms_per(units) if isinstance(units, str) else 1.0
     if unit is None:
         return Grid(step, 0.0, is_stored=False)
     note = "" if units else f"{dim} has no units, and is taken as ångström"
@@ -214,7 +214,7 @@ def _stored_spacing(coord: xr.DataArray, dim: str, header: Header | None) -> Any
         return stored
     # the position of averaged voxels is between positions of the file
     geometry = geometry_of(header, (dim,))
-    unit = length_unit(coord.attrs.get("units"))
+    unit = angstroms_per(coord.attrs.get("units"))
     if dim not in geometry.voxel or unit is None:
         return stored
     n = (float(coord.values[0]) * unit - geometry.start[dim]) / geometry.voxel[dim]

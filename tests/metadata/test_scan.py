@@ -15,7 +15,7 @@ from sidecars_by_hand import image_file, only, text_file
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.files import TextFile
 from mrc_xarray.metadata.scan import Positions, Scan, read_positions
-from mrc_xarray.metadata.sidecar.direct_electron import Info, arrange, read
+from mrc_xarray.metadata.sidecar.direct_electron import Info, read, scan_of
 
 
 def info(**changed: object) -> Info:
@@ -35,7 +35,7 @@ def at(*positions: tuple[int, int]) -> Positions:
 
 def custom(positions: Positions) -> tuple[Scan | None, list[Problem]]:
     """Return a scan as large as its positions."""
-    return positions.arrange(positions.sizes, len(positions.xy))
+    return positions.to_scan(positions.sizes, len(positions.xy))
 
 
 RASTERS: dict[str, tuple[dict[str, object], int, dict[str, int]]] = {
@@ -61,7 +61,7 @@ RASTERS: dict[str, tuple[dict[str, object], int, dict[str, int]]] = {
 @pytest.mark.parametrize("case", RASTERS)
 def test_raster(case: str) -> None:
     changed, n_frames, dims = RASTERS[case]
-    scan, problems = arrange(info(**changed), None, n_frames)
+    scan, problems = scan_of(info(**changed), None, n_frames)
     assert problems == []
     assert scan is not None
     assert scan.dims == tuple(dims.items())
@@ -74,10 +74,10 @@ def test_frames_summed_by_the_server() -> None:
     text += "Scan - Camera Frames Per Point = 4\nAutosave Movie Sum Count = 2\n"
     summed = Info.parse(text_file(text, "a_info.txt"))
     for n_frames, n_repeats in ((24, 2), (48, 4)):
-        scan, _ = arrange(summed, None, n_frames)
+        scan, _ = scan_of(summed, None, n_frames)
         assert scan is not None
         assert scan.dims == (("scan_y", 3), ("scan_x", 4), ("point_repeat", n_repeats))
-    assert arrange(summed, None, 12)[0] is None
+    assert scan_of(summed, None, 12)[0] is None
 
 
 UNFIT: dict[str, tuple[dict[str, object], str]] = {
@@ -98,7 +98,7 @@ UNFIT: dict[str, tuple[dict[str, object], str]] = {
 @pytest.mark.parametrize("case", UNFIT)
 def test_raster_that_does_not_fit_stays_a_stack(case: str) -> None:
     changed, message = UNFIT[case]
-    scan, problems = arrange(info(**changed), None, 12)
+    scan, problems = scan_of(info(**changed), None, 12)
     assert scan is None
     assert message in only(problems)
     assert "The frames stay a plain stack" in only(problems)
@@ -108,7 +108,7 @@ def test_raster_that_does_not_fit_stays_a_stack(case: str) -> None:
 def test_custom_by_hand() -> None:
     """Neither symmetric nor square: rows, columns and frames can't be taken for each other."""
     positions = [(3, 0), (0, 2), (1, 0), (3, 0), (2, 2)]
-    scan, problems = arrange(info(Type="XY File"), at(*positions), 5)
+    scan, problems = scan_of(info(Type="XY File"), at(*positions), 5)
     assert problems == []
     assert scan is not None
     assert scan.dims == (("repeat", 2), ("scan_y", 3), ("scan_x", 4))
@@ -147,7 +147,7 @@ CUSTOM: dict[str, tuple[dict[str, object], list[tuple[int, int]], int, dict[str,
 
 def test_custom_in_a_region() -> None:
     """Coordinates are relative to the region, and its last rows and columns were not visited."""
-    scan, problems = arrange(info(Type="Random", ROI_Enable="Enable"), at((3, 0), (0, 0)), 2)
+    scan, problems = scan_of(info(Type="Random", ROI_Enable="Enable"), at((3, 0), (0, 0)), 2)
     assert problems == []
     assert scan is not None
     assert scan.dims == (("scan_y", 2), ("scan_x", 5))
@@ -157,7 +157,7 @@ def test_custom_in_a_region() -> None:
 @pytest.mark.parametrize("case", CUSTOM)
 def test_custom_by_case(case: str) -> None:
     changed, positions, n_frames, sizes, message = CUSTOM[case]
-    scan, problems = arrange(info(**changed), at(*positions), n_frames)
+    scan, problems = scan_of(info(**changed), at(*positions), n_frames)
     assert (dict(scan.dims) if scan else {}) == sizes
     assert message in only(problems) if message else problems == []
 
@@ -220,10 +220,10 @@ def test_real_sizes_that_do_not_fit(real_file: Callable[[str], Path]) -> None:
     """The file gives 16,384 points, and 32 × 8 of them."""
     path = real_file("direct_electron/info.txt")
     parsed = Info.parse(text_file(path.read_bytes(), path.name))
-    scan, problems = arrange(parsed, None, 16384)
+    scan, problems = scan_of(parsed, None, 16384)
     assert scan is None
     assert "info.txt, line 162" in only(problems)
-    assert arrange(parsed, None, 256)[1] == []
+    assert scan_of(parsed, None, 256)[1] == []
 
 
 @pytest.mark.parametrize(

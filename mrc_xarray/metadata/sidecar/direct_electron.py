@@ -19,7 +19,7 @@ from mrc_xarray.metadata.scan import STAYS_A_STACK, Positions, Scan, read_positi
 from mrc_xarray.metadata.sidecar.autodoc import parse
 from mrc_xarray.metadata.sidecar.direct_electron_files import prefixes
 
-__all__ = ["Info", "arrange", "names", "read"]
+__all__ = ["Info", "names", "read", "scan_of"]
 
 # seconds since 1970; the last date of Python's datetime
 _YEAR_9999 = 253_370_764_800
@@ -156,11 +156,11 @@ def _read_scan(info: Info, image: ImageFile) -> tuple[Scan | None, list[Problem]
     positions, unreadable = (None, []) if file is None else read_positions(file)
     if is_given and positions is not None:
         return _place(info, positions, image.n_sections)
-    scan, misfits = arrange(info, positions, image.n_sections)
+    scan, misfits = scan_of(info, positions, image.n_sections)
     return scan, [*problems, *unreadable, *misfits]
 
 
-def arrange(
+def scan_of(
     info: Info, positions: Positions | None, n_frames: int
 ) -> tuple[Scan | None, list[Problem]]:
     """Return the scan of a movie of `n_frames`, and problems.
@@ -220,7 +220,7 @@ def _place(info: Info, positions: Positions, n_frames: int) -> tuple[Scan | None
             action = "The scan is made as large as its coordinates."
             problems.append(info.problem(key, accepted, action))
         sizes.append(max(size, visited))
-    scan, misfits = positions.arrange((sizes[0], sizes[1]), n_frames)
+    scan, misfits = positions.to_scan((sizes[0], sizes[1]), n_frames)
     return scan, misfits or problems
 
 

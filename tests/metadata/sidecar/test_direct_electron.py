@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sidecars_by_hand import image_file, only, text_file
 
-from mrc_xarray.metadata.sidecar.direct_electron import Info, arrange, read
+from mrc_xarray.metadata.sidecar.direct_electron import Info, read, scan_of
 
 
 def parse(raw: bytes, name: str) -> Info:
@@ -42,7 +42,7 @@ def test_info_as_rosettasciio_reads_it(real_file: Callable[[str], Path], name: s
     assert dict(info.values) == values
     assert info.is_diffraction == (axes[-1]["name"] == "kx")
     if shape is not None and csv is None:
-        scan, _ = arrange(info, None, int(np.prod(shape)))
+        scan, _ = scan_of(info, None, int(np.prod(shape)))
         assert scan is not None
         # its order is x, y
         assert tuple(size for _, size in scan.dims) == shape[::-1]
