@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from mrc_xarray.errors import RULES, Problem
 from mrc_xarray.mrc.geometry import AXES, cell_problem
 from mrc_xarray.mrc.header import N_LABELS, PLACES, Header
-from mrc_xarray.pixels.modes import PER_CODEC, STANDARD
+from mrc_xarray.pixels.modes import STANDARD
 
 __all__ = ["CHECKS", "STANDARD_EXTTYPS", "check"]
 
@@ -57,7 +57,7 @@ def _axes(header: Header) -> Iterator[Problem]:
 
 
 def _mode(header: Header) -> Iterator[Problem]:
-    if header.mode not in STANDARD and header.mode < PER_CODEC:
+    if header.mode not in STANDARD and not header.is_mrcz:
         known = ", ".join(map(str, sorted(STANDARD)))
         yield header.problem("mode", "MODE", known, "Not all programs can read it.")
 
@@ -116,12 +116,12 @@ def _label_count(header: Header) -> Iterator[Problem]:
 
 def _version(header: Header) -> Iterator[Problem]:
     # mrcz writes 0
-    if header.nversion not in _VERSIONS and header.mode < PER_CODEC:
+    if header.nversion not in _VERSIONS and not header.is_mrcz:
         yield header.problem("version", "NVERSION", " or ".join(map(str, _VERSIONS)), _IS_READ)
 
 
 def _exttyp(header: Header) -> Iterator[Problem]:
-    known = (*STANDARD_EXTTYPS, "json") if header.mode >= PER_CODEC else STANDARD_EXTTYPS
+    known = (*STANDARD_EXTTYPS, "json") if header.is_mrcz else STANDARD_EXTTYPS
     if header.nsymbt > 0 and header.exttyp not in known:
         action = "Known records are decoded anyway; the bytes are at ds.mrc.extended_header."
         yield header.problem("exttyp", "EXTTYP", ", ".join(STANDARD_EXTTYPS), action)

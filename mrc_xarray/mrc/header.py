@@ -15,12 +15,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from mrc_xarray.errors import MrcError, Problem
-from mrc_xarray.pixels.modes import ByteOrder
+from mrc_xarray.pixels.modes import PER_CODEC, ByteOrder
 from mrc_xarray.pixels.statistics import UNDETERMINED
 from mrc_xarray.safe_json import decode_json
 from mrc_xarray.text import json_text
 
-__all__ = ["HEADER_SIZE", "PLACES", "XYZ", "Header", "header_problem", "stamped_byteorder"]
+__all__ = [
+    "HEADER_SIZE",
+    "N_LABELS",
+    "PLACES",
+    "XYZ",
+    "Header",
+    "header_problem",
+    "is_mrcz_label",
+    "stamped_byteorder",
+]
 
 HEADER_SIZE = 1024
 N_LABELS = 10
@@ -297,9 +306,19 @@ class Header(Mapping[str, Any]):
         return 401 <= self.ispg <= 630 and self.mz > 0 and self.nz % self.mz == 0
 
     @property
+    def is_mrcz(self) -> bool:
+        """Whether MODE says that the sections are compressed."""
+        return self.codec_number > 0
+
+    @property
+    def codec_number(self) -> int:
+        """The number of the codec in MODE; 0 for a plain file."""
+        return max(self.mode, 0) // PER_CODEC
+
+    @property
     def mrcz_version(self) -> tuple[int, ...] | None:
         """Version of the mrcz library in the first label, or None if mrcz did not write it."""
-        if not self.label[0].startswith("MRCZ"):
+        if not is_mrcz_label(self.label[0]):
             return None
         digits = self.label[0][4:].strip().split(".")
         return tuple(int(part) for part in digits if part.isdecimal())
@@ -331,6 +350,11 @@ class Header(Mapping[str, Any]):
             and (self.dmin, self.dmax, self.dmean, self.rms) == (2, 1, 0, -1)
             and self.cella.x < 0
         )
+
+
+def is_mrcz_label(text: str) -> bool:
+    """Return whether a label names mrcz, which decides by it what MZ means."""
+    return text.startswith("MRCZ")
 
 
 def stamped_byteorder(machst: bytes) -> ByteOrder | None:

@@ -12,7 +12,7 @@ from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.pixels.blocks import Blocks, Walk, walk
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, LARGEST_BLOCK, MRCZ_CODECS
-from mrc_xarray.pixels.modes import PER_CODEC, Mode
+from mrc_xarray.pixels.modes import Mode
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.storage.base import Bytes
 
@@ -47,7 +47,7 @@ def locate(source: Bytes, head: bytes, header: Header, mode: Mode, *, truncated:
     """
     shape = (header.nz, header.ny, header.nx, *mode.samples)
     promised = Sections(HEADER_SIZE, shape, mode, header.byteorder)
-    if header.mode >= PER_CODEC:
+    if header.is_mrcz:
         return _locate_blocks(source, header, promised, truncated)
     return _locate_rows(source, head, header, promised, truncated)
 
@@ -95,7 +95,7 @@ def _locate_blocks(source: Bytes, header: Header, promised: Sections, truncated:
         byteorder=promised.byteorder,
         edges=found.edges,
         version=found.version,
-        codec=MRCZ_CODECS[header.mode // PER_CODEC],
+        codec=MRCZ_CODECS[header.codec_number],
         name=name,
     )
     return Located(sections=blocks, problems=tuple(problems))

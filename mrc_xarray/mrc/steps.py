@@ -108,9 +108,8 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identified:
 
 
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
-    codec, number = divmod(header.mode, PER_CODEC)
-    mode = modes.get(number) if codec in MRCZ_CODECS else None
-    if mode is not None and not (codec and mode.is_packed):
+    mode = modes.get(header.mode % PER_CODEC) if header.codec_number in MRCZ_CODECS else None
+    if header.mode >= 0 and mode is not None and not (header.is_mrcz and mode.is_packed):
         return mode
     known = ", ".join(map(str, modes))
     accepted = f"{known}, and these with 1000 to {max(MRCZ_CODECS)}000 added in an MRCZ"

@@ -10,7 +10,7 @@ from typing import Any
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.geometry import AXES
-from mrc_xarray.mrc.header import N_LABELS, PLACES, XYZ, Header
+from mrc_xarray.mrc.header import N_LABELS, PLACES, XYZ, Header, is_mrcz_label
 from mrc_xarray.mrc.reading import MrcFile, inspect
 from mrc_xarray.mrc.recognition import guess_byteorder
 from mrc_xarray.pixels.modes import MODES
@@ -94,7 +94,7 @@ def _with_fields(file: LiveFile, fields: Mapping[str, Any]) -> Header:
     if "label" not in fields:
         return header
     version = old.label[0]
-    if version.startswith("MRCZ") and header.label[0] != version:
+    if is_mrcz_label(version) and header.label[0] != version:
         # mrcz decides by this label what MZ means
         header = header.replaced(label=(version, *header.label)[:N_LABELS])
     n_labels = fields.get("nlabl", sum(bool(text) for text in header.label))

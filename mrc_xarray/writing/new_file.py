@@ -14,8 +14,9 @@ import xarray as xr
 from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError, warn
 from mrc_xarray.labels.attributes import ATTRS_WITH_UNIT
+from mrc_xarray.mrc.extended.ccp4 import has_skew
 from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
-from mrc_xarray.mrc.header import HEADER_SIZE, N_LABELS, XYZ, Header
+from mrc_xarray.mrc.header import HEADER_SIZE, N_LABELS, XYZ, Header, is_mrcz_label
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
 from mrc_xarray.pixels.compression import LARGEST_BLOCK, codec_number
 from mrc_xarray.pixels.modes import PER_CODEC
@@ -97,11 +98,10 @@ def _headers(subject: Subject) -> tuple[Header, bytes, list[str]]:
 def _skew(subject: Subject) -> bytes:
     """Return CCP4's skew transformation from the source; empty if there is none to preserve."""
     source = subject.source
-    if source is None or subject.roles.kind != "volume" or source.lskflg != 1:
+    if source is None or subject.roles.kind != "volume" or not has_skew(source):
         return b""
-    # other programs store something else in the same bytes
-    is_other = source.exttyp.strip().isalnum() or source.has_imod_stamp
-    return b"" if is_other else source.encode()[_SKEW]
+    # an EXTTYP is stored in the same bytes
+    return b"" if source.exttyp.strip().isalnum() else source.encode()[_SKEW]
 
 
 def _header(subject: Subject, skew: bytes) -> Header:
@@ -176,7 +176,7 @@ def _texts(subject: Subject) -> Sequence[str]:
         n = len(subject.options.labels)
         raise MrcError(f"there are {n} labels; accepted: up to {n + n_free}")
     source_labels = () if subject.source is None else subject.source.label
-    old = [t for t in source_labels if t.strip(" \0") and not t.startswith("MRCZ")]
+    old = [t for t in source_labels if t.strip(" \0") and not is_mrcz_label(t)]
     return [*first, *old[:n_free], *added]
 
 
