@@ -108,6 +108,7 @@ DAMAGE: dict[str, tuple[dict[str, Any], str, bool, str]] = {
     "MY negative": ({"my": -3}, "MY (bytes 32–35) is -3", False, "xz"),
     "MZ 0": ({"mz": 0}, "MZ (bytes 36–39) is 0", False, "xy"),
     "cell negative": ({"cella": (-4, 3, 2)}, "CELLA.x (bytes 40–43) is -4", False, "yz"),
+    "cell infinite": ({"cella": (INF, 1, 1)}, "CELLA.x (bytes 40–43) is inf", False, "yz"),
     "cell not a number": ({"cella": (4, NAN, 2)}, "CELLA.y (bytes 44–47) is nan", False, "xz"),
     "origin not a number": (
         {"origin": (NAN, 0, 0)}, "ORIGIN (bytes 196–207) is nan, 0, 0", False, "xyz",
