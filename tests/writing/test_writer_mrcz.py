@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import rsciio.mrcz
 import xarray as xr
-from mrcz_by_hand import needs_blosc2
+from mrcz_by_hand import counts, needs_blosc2
 from writes import (
     ORDERS,
     Array,
@@ -44,16 +44,6 @@ ENDIAN = {"little": "le", "big": "be"}
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "result.mrcz"
-
-
-def poisson(shape: tuple[int, ...], dtype: str = "i2") -> Array:
-    """Return counts, some of them negative or imaginary if the dtype has such values."""
-    pixels = np.random.default_rng(5).poisson(2, shape).astype(dtype)
-    if pixels.dtype.kind in "ifc":
-        pixels[..., ::3] *= -1
-    if pixels.dtype.kind == "c":
-        pixels[..., ::2] *= 1j
-    return pixels
 
 
 # a voxel of 2, 3 and 4 Å along x, y and z
@@ -88,7 +78,7 @@ def chunks_of(path: Path, byteorder: str = "<") -> list[Chunk]:
 )
 @unwarned
 def test_all_types_codecs_and_orders(path: Path, dtype: str, codec: str, byteorder: str) -> None:
-    pixels = poisson((3, 48, 64), dtype)
+    pixels = counts((3, 48, 64), dtype)
     order = ORDERS[byteorder]
     to_mrc(pixels, path, compressor=codec, byteorder=byteorder)
     assert fields(path, "mode", byteorder=order) == (1000 * CODECS[codec] + MODES[dtype],)
@@ -110,7 +100,7 @@ def test_all_types_codecs_and_orders(path: Path, dtype: str, codec: str, byteord
 
 
 def test_higher_levels_are_smaller(tmp_path: Path) -> None:
-    pixels = poisson((2, 256, 256))
+    pixels = counts((2, 256, 256))
     sizes = []
     for clevel in (0, 1, 9):
         path = tmp_path / f"{clevel}.mrcz"
@@ -124,10 +114,10 @@ def test_higher_levels_are_smaller(tmp_path: Path) -> None:
     [
         np.random.default_rng(0).integers(0, 2**16, (3, 48, 64), "u2"),
         np.zeros((3, 48, 64), "i2"),
-        poisson((3, 1, 1)),
-        poisson((2, 5, 7), "c8"),
-        poisson((300, 2, 3)),
-        poisson((2, 1024, 1025), "f4"),
+        counts((3, 1, 1)),
+        counts((2, 5, 7), "c8"),
+        counts((300, 2, 3)),
+        counts((2, 1024, 1025), "f4"),
     ],
     ids=["noise", "zeros", "one pixel", "odd", "many", "large"],
 )
@@ -151,7 +141,7 @@ def test_sections_of_any_kind(path: Path, pixels: Array) -> None:
 )
 @unwarned
 def test_version_5_on_request(path: Path, codec: str, dtype: str) -> None:
-    pixels = poisson((3, 48, 64), dtype)
+    pixels = counts((3, 48, 64), dtype)
     to_mrc(pixels, path, compressor=f"blosc2:{codec}")
     assert fields(path, "mode") == (1000 * CODECS[codec] + MODES[dtype],)
     assert [chunk.version for chunk in chunks_of(path)] == [5, 5, 5]
@@ -164,7 +154,7 @@ def test_version_5_on_request(path: Path, codec: str, dtype: str) -> None:
 @needs_blosc2
 @pytest.mark.parametrize(("shape", "dtype"), [((2, 17, 23), "c8"), ((2, 1, 1), "f4")])
 def test_version_5_of_small_sections(path: Path, shape: Any, dtype: str) -> None:
-    pixels = poisson(shape, dtype)
+    pixels = counts(shape, dtype)
     to_mrc(pixels, path, compressor="blosc2:zstd")
     np.testing.assert_array_equal(opened(path).data, pixels)
 
@@ -217,7 +207,7 @@ LAYOUTS = [
 def test_header_from_labels(
     path: Path, dims: Any, shape: Any, n: Any, m: Any, ispg: int, cella: Any, seen: Any,
 ) -> None:  # fmt: skip
-    pixels = poisson(shape)
+    pixels = counts(shape)
     data = labelled(pixels, dims, VOXEL)
     to_mrc(data, path, byteorder="big")
 
@@ -245,7 +235,7 @@ def test_header_from_labels(
 
 @pytest.mark.parametrize(("units", "scale"), [("nm", 0.1), ("\\AA", 1)])
 def test_mrcz_and_rosettasciio_see_the_pixel_size(path: Path, units: str, scale: float) -> None:
-    pixels = poisson((3, 4, 5))
+    pixels = counts((3, 4, 5))
     # rosettasciio reads no file without JSON
     to_mrc(labelled(pixels, voxel=VOXEL), path, metadata={"a": 1})
     _, header = mrcz.readMRC(path, pixelunits=units)
@@ -259,7 +249,7 @@ def test_mrcz_and_rosettasciio_see_the_pixel_size(path: Path, units: str, scale:
 def test_voltage_c3_and_gain(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"result{suffix}"
     to_mrc(
-        poisson((3, 4, 5)), path, compressor="lz4", voltage=300, c3=2.7, gain=1.25,
+        counts((3, 4, 5)), path, compressor="lz4", voltage=300, c3=2.7, gain=1.25,
         byteorder="big",
     )  # fmt: skip
     found = fields(path, "voltage", "c3", "gain", byteorder=">")
@@ -272,14 +262,14 @@ def test_voltage_c3_and_gain(tmp_path: Path, suffix: str) -> None:
 
 def test_voltage_is_carried_over_and_overridden(path: Path, tmp_path: Path) -> None:
     source = tmp_path / "source.mrcz"
-    mrcz.writeMRC(poisson((3, 4, 5)), source, compressor="lz4", voltage=200.0, C3=1.5, gain=2.0)
+    mrcz.writeMRC(counts((3, 4, 5)), source, compressor="lz4", voltage=200.0, C3=1.5, gain=2.0)
     to_mrc(opened(source).data + 1, path, gain=3)
     assert fields(path, "voltage", "c3", "gain") == (200, 1.5, 3)
 
 
 def test_only_an_mrcz_has_the_mrcz_label(path: Path, tmp_path: Path) -> None:
     source, plain = tmp_path / "source.mrcz", tmp_path / "plain.mrc"
-    mrcz.writeMRC(poisson((3, 4, 5)), source, compressor="lz4")
+    mrcz.writeMRC(counts((3, 4, 5)), source, compressor="lz4")
     to_mrc(opened(source), plain)
     assert not any(label.startswith("MRCZ") for label in labels(plain))
     to_mrc(opened(plain), path)
@@ -292,8 +282,8 @@ def test_only_an_mrcz_has_the_mrcz_label(path: Path, tmp_path: Path) -> None:
 def test_layouts_from_mrcz_and_back(tmp_path: Path, suffix: str) -> None:
     """mrcz reads the same from the copy of a file that it wrote."""
     for name, given in {
-        "array": poisson((3, 4, 5)),
-        "channels": [*poisson((3, 2, 4, 5))],
+        "array": counts((3, 4, 5)),
+        "channels": [*counts((3, 2, 4, 5))],
     }.items():
         source, path = tmp_path / f"{name} source.mrcz", tmp_path / f"{name}{suffix}"
         mrcz.writeMRC(given, source, compressor="zstd", pixelsize=[3.0, 2.0, 1.0], pixelunits="nm")
@@ -328,7 +318,7 @@ METADATA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_metadata(tmp_path: Path, name: str, suffix: str) -> None:
     given, stored = METADATA[name]
     stored = stored or given
-    pixels = poisson((3, 4, 5))
+    pixels = counts((3, 4, 5))
     path = tmp_path / f"result{suffix}"
     to_mrc(pixels, path, metadata=given)
     exttyp, nsymbt = fields(path, "exttyp", "nsymbt")
@@ -346,7 +336,7 @@ def test_metadata(tmp_path: Path, name: str, suffix: str) -> None:
 
 def test_metadata_are_merged_over_the_sources(path: Path, tmp_path: Path) -> None:
     source = tmp_path / "source.mrcz"
-    mrcz.writeMRC(poisson((3, 4, 5)), source, compressor="lz4", meta={"a": 1, "b": {"c": 2}})
+    mrcz.writeMRC(counts((3, 4, 5)), source, compressor="lz4", meta={"a": 1, "b": {"c": 2}})
     to_mrc(opened(source).data + 1, path, metadata={"b": 3, "d": [4]})
     _, header = mrcz.readMRC(path)
     assert (header["a"], header["b"], header["d"]) == (1, 3, [4])
@@ -370,7 +360,7 @@ def test_extended_header_by_argument_replaces_json(tmp_path: Path) -> None:
 
 
 def test_sections_are_in_order_whatever_finishes_first(path: Path) -> None:
-    pixels = poisson((24, 16, 16))
+    pixels = counts((24, 16, 16))
     pixels[:, 0, 0] = range(24)
     done = [threading.Event() for _ in pixels]
 
@@ -389,7 +379,7 @@ def test_sections_are_in_order_whatever_finishes_first(path: Path) -> None:
 
 @pytest.mark.parametrize("chunks", [(1, -1, -1), (3, 5, 7)])
 def test_bytes_do_not_depend_on_chunks(path: Path, tmp_path: Path, chunks: Any) -> None:
-    pixels = poisson((7, 20, 30))
+    pixels = counts((7, 20, 30))
     to_mrc(pixels, path)
     other = tmp_path / "other.mrcz"
     to_mrc(da.from_array(pixels, chunks=chunks), other)
@@ -405,7 +395,7 @@ def test_threads_and_block_size_that_mrcz_sets(path: Path) -> None:
     before = blosc.set_nthreads(2)
     try:
         blosc.set_blocksize(4096)
-        pixels = poisson((6, 256, 256), "f4")
+        pixels = counts((6, 256, 256), "f4")
         lazy = da.from_array(pixels, chunks=(1, -1, -1))
         to_mrc(lazy, path)
         np.testing.assert_array_equal(mrcz.readMRC(path)[0], pixels)

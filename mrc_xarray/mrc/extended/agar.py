@@ -13,7 +13,13 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded, problem
+from mrc_xarray.mrc.extended.kind import (
+    ExtendedHeader,
+    SectionNumbers,
+    nint_and_nreal,
+    not_decoded,
+    problem,
+)
 from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
 from mrc_xarray.mrc.header import PLACES, Header
 
@@ -188,7 +194,7 @@ AGAR = ExtendedHeader(
     record_size=_record_size,
     is_per_section=True,
     word_size=4,
-    counts=lambda header: {"nint": header.nint, "nreal": header.nreal},
+    counts=nint_and_nreal,
 )
 LEGACY_FEI = ExtendedHeader(
     name="FEI",

@@ -14,7 +14,7 @@ from mrc_xarray.metadata.limits import MOST_POSITIONS
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.storage.base import Bytes
 
-__all__ = ["ExtendedHeader", "SectionNumbers", "not_decoded", "problem"]
+__all__ = ["ExtendedHeader", "SectionNumbers", "nint_and_nreal", "not_decoded", "problem"]
 
 #: Numbers of sections in the file, shape (n_sections,), or None for all NZ.
 SectionNumbers: TypeAlias = "np.ndarray[Any, Any] | None"
@@ -143,6 +143,11 @@ def problem(size: int, found: str, accepted: str, action: str) -> Problem:
     """Return a problem of an extended header of `size` bytes."""
     words = "extended header", found, accepted, action
     return Problem("extended-header", *words, offset=HEADER_SIZE, nbytes=size)
+
+
+def nint_and_nreal(header: Header) -> dict[str, int]:
+    """Return the fields that describe the records of Agard and SerialEM, for a copy of them."""
+    return {"nint": header.nint, "nreal": header.nreal}
 
 
 def not_decoded(size: int, found: str, accepted: str) -> Metadata:

@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded
+from mrc_xarray.mrc.extended.kind import (
+    ExtendedHeader,
+    SectionNumbers,
+    nint_and_nreal,
+    not_decoded,
+)
 from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
 from mrc_xarray.mrc.header import Header
 
@@ -136,5 +141,5 @@ SERI = ExtendedHeader(
     record_size=_record_size,
     is_per_section=True,
     word_size=2,
-    counts=lambda header: {"nint": header.nint, "nreal": header.nreal},
+    counts=nint_and_nreal,
 )
