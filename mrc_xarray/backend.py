@@ -181,7 +181,14 @@ def _dataset(
     options: OpenOptions,
     drop_variables: str | Iterable[str] | None,
 ) -> xr.Dataset:
-    ds = to_dataset(recording, source, dims=options.dims, units=options.units, mmap=options.mmap)
+    ds = to_dataset(
+        recording,
+        source,
+        dims=options.dims,
+        units=options.units,
+        mmap=options.mmap,
+        voxel_size=options.voxel_size,
+    )
     if drop_variables is not None:
         names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)
         ds = ds.drop_vars(names, errors="ignore")

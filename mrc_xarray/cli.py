@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -55,9 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=mrc_xarray.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(run: Callable[[argparse.Namespace], bool], help_text: str) -> argparse.ArgumentParser:
+    def add(run: Callable[[argparse.Namespace], bool], help_text: str) -> _Parser:
         command = commands.add_parser(run.__name__.removeprefix("_"), help=help_text)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, parser=command)
         return command
 
     info = add(_info, "describe MRC files")
@@ -68,22 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print one JSON list")
 
     convert = add(_convert, "convert between MRC, MRCZ, Zarr and netCDF, by the names' suffixes")
-    convert.add_argument("source", metavar="SRC", help="path or URL")
-    convert.add_argument("target", metavar="DST", help="path or URL in .mrc, .mrcz, .zarr or .nc")
-    convert.add_argument("--mode", type=int, help="MODE of an MRC file")
-    convert.add_argument("--compressor", help="codec of an MRCZ file, or none")
-    convert.add_argument("--clevel", type=int, help="compression level, 0 to 9")
-    convert.add_argument(
-        "--select",
-        type=_selection,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="DIM=INDEX or DIM=START:STOP[:STEP]",
-        help="part of each dimension, by index",
-    )
-    convert.add_argument("--overwrite", action="store_true", help="replace DST")
-    convert.add_argument("--quiet", action="store_true", help="show no progress bar")
+    _add_options(convert)
+
+    edit = add(_edit, "change fields of the headers of MRC files in place")
+    edit.usage = "mrc-xarray edit FILE [FILE ...] [--statistics] [--FIELD VALUE ...]"
+    edit.add_argument("files", nargs="+", metavar="FILE", help="paths, in front of the options")
+    # private: Python 3.14 has this pattern, and earlier versions take -1e-3 as an option
+    edit._negative_number_matcher = re.compile(r"-\.?\d")
+    _add_fields(edit)
 
     demo = add(_demo, "write a small tomogram, open it, and compute on a local cluster")
     demo.add_argument("file", nargs="?", metavar="FILE", help="path of the tomogram")
@@ -139,6 +132,63 @@ def _convert(arguments: argparse.Namespace) -> bool:
     with contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr):
         convert(arguments.source, arguments.target, **options)
     return False
+
+
+def _add_options(convert: _Parser) -> None:
+    """Add the arguments of `mrc_xarray.tools.convert.convert`."""
+    convert.add_argument("source", metavar="SRC", help="path or URL")
+    convert.add_argument("target", metavar="DST", help="path or URL in .mrc, .mrcz, .zarr or .nc")
+    convert.add_argument("--mode", type=int, help="MODE of the target, or its type")
+    convert.add_argument("--compressor", help="codec of an MRCZ file, or none")
+    convert.add_argument("--clevel", type=int, help="compression level, 0 to 9")
+    convert.add_argument(
+        "--select",
+        type=_selection,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIM=INDEX or DIM=START:STOP[:STEP]",
+        help="part of each dimension, by index",
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace DST")
+    convert.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def _add_fields(edit: _Parser) -> None:
+    """Add an option for each argument of `mrc_xarray.edit_header`."""
+    from mrc_xarray.mrc.header import shown_place
+    from mrc_xarray.writing.header_fields import FIELDS
+
+    unset: dict[str, Any] = {"default": argparse.SUPPRESS}
+    text = "measure DMIN, DMAX, DMEAN and RMS"
+    edit.add_argument("--statistics", action="store_true", help=text, **unset)
+    text = "in Å: one number, or three for x, y and z"
+    edit.add_argument("--voxel-size", type=float, nargs="+", metavar="SIZE", help=text, **unset)
+    for name, field in FIELDS.items():
+        kind = bytes.fromhex if field.kind is bytes else field.kind
+        metavar = "HEX" if field.kind is bytes else field.kind.__name__.upper()
+        options = dict(unset, help=shown_place(name), type=kind, metavar=metavar)
+        if field.is_tuple:
+            options["nargs"] = "+" if field.kind is str else field.n
+        edit.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _edit(arguments: argparse.Namespace) -> bool:
+    fields = {k: v for k, v in vars(arguments).items() if k not in ("files", "run", "parser")}
+    if sizes := fields.get("voxel_size"):
+        if len(sizes) not in (1, 3):
+            arguments.parser.error("argument --voxel-size: expected 1 or 3 arguments")
+        fields["voxel_size"] = dict(zip("xyz", sizes, strict=True)) if sizes[1:] else sizes[0]
+    if not fields:
+        arguments.parser.error("nothing to change: give at least one option")
+    n_failed = 0
+    for file in arguments.files:
+        try:
+            mrc_xarray.edit_header(file, **fields)
+        except Exception as error:
+            _print_error(error, file)
+            n_failed += 1
+    return n_failed > 0
 
 
 def _selection(text: str) -> tuple[str, slice]:

@@ -18,7 +18,8 @@ class Rule(NamedTuple):
     """A rule that the reader and the validator share.
 
     An error violates the standard or prevents reading. A warning is about something suspicious
-    that mrcfile accepts, and a note about a valid file that is not fully supported.
+    that mrcfile accepts, or about an extension of the standard, and a note about a valid file that
+    is not fully supported.
     """
 
     severity: Severity
@@ -38,7 +39,8 @@ RULES: dict[str, Rule] = {
     "map-word": Rule("error", "MAP does not begin with 'MAP'", strict=True),
     "map-padding": Rule("error", "MAP does not end with a space"),
     "machine-stamp": Rule("error", "MACHST is unknown or of the other byte order", strict=True),
-    "mode": Rule("error", "MODE is unknown or not in the standard"),
+    "mode": Rule("error", "MODE is unknown"),
+    "extension": Rule("warning", "MODE is 7, 8 or 16, or EXTTYP is json: not in the standard"),
     "dimensions": Rule("error", "NX, NY or NZ is less than 1, or their product is too large"),
     "axes": Rule("error", "MAPC, MAPR and MAPS are not a permutation of 1, 2, 3", strict=True),
     "negative-field": Rule("error", "MX, MY, MZ, ISPG or NLABL is negative"),
@@ -47,11 +49,11 @@ RULES: dict[str, Rule] = {
     "label-gap": Rule("error", "a label follows an empty label"),
     "label-count": Rule("error", "NLABL is not the number of labels"),
     "version": Rule("error", "NVERSION is not 20140 or 20141"),
-    "exttyp": Rule("error", "EXTTYP is not in the standard"),
+    "exttyp": Rule("error", "EXTTYP is unknown"),
     "nsymbt": Rule("error", "NSYMBT can't be the length of the extended header", strict=True),
     "truncated": Rule("error", "sections are missing at the end of the file", strict=True),
     "extra-bytes": Rule("error", "the file is longer than its header implies"),
-    "cell": Rule("warning", "CELLA is not finite, or is set although MX, MY or MZ is 0"),
+    "cell": Rule("warning", "CELLA is no possible size, or is set although MX, MY or MZ is 0"),
     "origin": Rule("warning", "ORIGIN is not finite, or at least 10 cm"),
     "start": Rule("warning", "N*START is more than ten times the size of the map"),
     "long-dimension": Rule("note", "a dimension is too long to have a coordinate"),
@@ -65,6 +67,7 @@ RULES: dict[str, Rule] = {
     "packed-bytes": Rule("warning", "PACKED_BYTES is not the size of the blocks"),
     "block": Rule("error", "a block of an MRCZ file can't be decoded"),
     "not-finite": Rule("warning", "pixels are NaN or infinite"),
+    "statistics-part": Rule("warning", "the statistics may be those of a part of the pixels"),
     "statistics-minimum": Rule("error", "DMIN is not the minimum of the pixels"),
     "statistics-maximum": Rule("error", "DMAX is not the maximum of the pixels"),
     "statistics-mean": Rule("error", "DMEAN is not the mean of the pixels"),

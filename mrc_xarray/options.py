@@ -8,6 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
+from mrc_xarray.text import did_you_mean
+from mrc_xarray.voxel_size import VoxelSize, VoxelSizeArgument
+
 if TYPE_CHECKING:
     from mrc_xarray.storage import Target
 
@@ -39,19 +42,25 @@ class OpenOptions:
         Your own names for the dimensions of ``data``, slowest first.
     units : {"angstrom", "nm", "pm", "um"}
         Units of the spatial coordinates.
+    voxel_size : float, (float, float, float), record array, or mapping of str to float or pair
+        Replaces the voxel size that the file and its sidecars give: a number for x, y and z, or
+        (x, y, z), in ångström, also as ``mrcfile.open(...).voxel_size`` returns it. Or a mapping
+        by dimension, to a number in ångström or to a pair with its unit:
+        ``{"scan_x": (0.5, "nm"), "kx": (0.01, "1/nm")}``.
     origin : {"auto", "origin", "nstart", "zero"}
-        Where the position of the first voxel comes from: ORIGIN if it is set, else N*START
-        ("auto"); one of the two; or 0.
+        Where the position of the first voxel comes from: ORIGIN if it is set, else N*START, else
+        CCP4's SKWTRN ("auto"); one of the first two; or 0.
     mode0 : {"auto", "int8", "uint8"}
-        The dtype of 8-bit data. ``data.attrs["mode0_assumption"]`` says what decided.
+        The dtype of 8-bit data. ``data.attrs["mode0_assumption"]`` says what decided. "int8" and
+        "uint8" also read bytes that would be taken for two 4-bit pixels each.
     convention : {"ccpem", "eman2"}
         The table of mode numbers; "eman2" is mrcz's second one.
     byteorder : {"auto", "little", "big"}
         The byte order of the file, if its header is misleading.
     metadata_file : "auto", None, path, URL or binary file object
         A sidecar: Direct Electron's ``_info.txt``, SerialEM's ``.mdoc``, or a list of tilt angles
-        (``.tlt``, ``.rawtlt``). By default, one next to the file is used; in a store, only the
-        one of a Direct Electron movie is looked for. None for no sidecar.
+        (``.tlt``, ``.rawtlt``). By default, one next to the file is used; in a store, only two of
+        the possible names are looked for. None for no sidecar.
     scan_file : "auto", None, path, URL or binary file object
         Direct Electron's ``_scan_coordinates.csv``, likewise.
     truncated : {"error", "trim"}
@@ -69,6 +78,7 @@ class OpenOptions:
     sections_per_frame: int | None = None
     dims: Sequence[str] | None = None
     units: str = _choice("angstrom", "nm", "pm", "um")
+    voxel_size: VoxelSizeArgument = None
     origin: str = _choice("auto", "origin", "nstart", "zero")
     mode0: str = _choice("auto", "int8", "uint8")
     convention: str = _choice("ccpem", "eman2")
@@ -85,6 +95,8 @@ class OpenOptions:
             if accepted is not None and value not in accepted:
                 listed = ", ".join(map(repr, accepted))
                 raise ValueError(f"{field.name} is {value!r}; accepted: {listed}")
+        if self.voxel_size is not None:
+            object.__setattr__(self, "voxel_size", VoxelSize.of(self.voxel_size))
         per_frame = self.sections_per_frame
         if per_frame is not None and not _is_size(per_frame):
             raise ValueError(f"sections_per_frame is {per_frame!r}; accepted: 1, 2, 3, …")
@@ -112,7 +124,8 @@ class OpenOptions:
         unknown = [name for name in arguments if name not in known]
         if unknown:
             accepted = ", ".join(sorted(known))
-            raise TypeError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}")
+            hint = did_you_mean(unknown, known)
+            raise TypeError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}{hint}")
         return cls(**arguments)
 
     @property

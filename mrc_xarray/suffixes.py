@@ -8,6 +8,7 @@ __all__ = [
     "CODECS_BY_SUFFIX",
     "COMPRESSED_SUFFIXES",
     "MRC_SUFFIXES",
+    "OTHER_FORMATS",
     "READ_ONLY_CODECS",
     "STACK_SUFFIXES",
     "VOLUME_SUFFIXES",
@@ -22,6 +23,18 @@ MRC_SUFFIXES = (".mrc", ".mrcz", *VOLUME_SUFFIXES, *STACK_SUFFIXES)
 CODECS_BY_SUFFIX = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".lzma": "lzma"}
 #: What a file with one of these suffixes is compressed with; such a file is not written.
 READ_ONLY_CODECS = {".zip": "zip", ".lz4": "lz4"}
+#: Suffixes of formats that a file in MRC would only pretend to be, and what writes each format.
+OTHER_FORMATS = {
+    ".zarr": "`mrc-xarray convert`, or data.to_zarr",
+    **dict.fromkeys((".nc", ".nc4", ".cdf"), "`mrc-xarray convert`, or data.to_netcdf"),
+    **dict.fromkeys((".h5", ".hdf5", ".hdf", ".emd"), "data.to_netcdf, or h5py"),
+    **dict.fromkeys((".tif", ".tiff"), "tifffile.imwrite(name, data.values)"),
+    **dict.fromkeys((".npy", ".npz"), "numpy.save(name, data.values)"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), "data.plot and matplotlib"),
+    **dict.fromkeys((".hspy", ".zspy", ".dm3", ".dm4", ".dv", ".eer", ".em", ".ser", ".spi",
+                     ".csv", ".json", ".mdoc", ".star", ".tlt", ".txt", ".xml"),
+                    "another package"),
+}  # fmt: skip
 #: After the suffix of a file in a compressed stream.
 COMPRESSED_SUFFIXES = (*CODECS_BY_SUFFIX, *READ_ONLY_CODECS)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["json_text", "printable", "printable_lines"]
+__all__ = ["did_you_mean", "json_text", "printable", "printable_lines"]
 
 
 def printable(text: str) -> str:
@@ -22,6 +23,16 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     r"""Return `text` as `printable` does, but preserve line ends (``"\n"``)."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def did_you_mean(unknown: Iterable[str], accepted: Iterable[str]) -> str:
+    """Return the end of a message about unknown names: similar ones that are accepted, if any."""
+    from difflib import get_close_matches
+
+    known = {name.lower(): name for name in accepted}
+    found = [get_close_matches(name.lower(), known, n=1, cutoff=0.7) for name in unknown]
+    names = dict.fromkeys(known[name] for names in found for name in names)
+    return f". Did you mean {' and '.join(names)}?" if names else ""
 
 
 def json_text(value: Any, **options: Any) -> str:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-__all__ = ["COLUMN_UNITS", "LENGTHS", "angstroms_per", "converted", "factor"]
+__all__ = [
+    "COLUMN_UNITS",
+    "LENGTHS",
+    "angstroms_per",
+    "converted",
+    "factor",
+    "known_unit",
+    "scaled",
+]
 
 #: Units of the spatial coordinates: one ångström in each.
 LENGTHS = {"angstrom": 1.0, "nm": 0.1, "pm": 100.0, "um": 1e-4}
@@ -36,11 +45,14 @@ COLUMN_UNITS = {
     "voltage": "kV",
 }
 # the sizes of units that measure the same quantity
+_METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "pm": 1e-12}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_DEGREES = {"degree": 1.0, "rad": 180 / math.pi, "mrad": 0.18 / math.pi}
 _SCALES: tuple[dict[str, float], ...] = (
-    {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "pm": 1e-12},
+    _METRES,
+    _SECONDS,
+    _DEGREES,
     {"e/m^2": 1.0, "e/nm^2": 1e18, "e/angstrom^2": 1e20},
-    {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
-    {"degree": 1.0, "rad": 180 / math.pi},
     {"V": 1.0, "kV": 1e3},
 )
 
@@ -49,6 +61,21 @@ def angstroms_per(name: object) -> float | None:
     """Return the size in Å of a unit of the spatial coordinates, or None for any other unit."""
     unit = _LENGTH_BY_SPELLING.get(str(name).strip().lower())
     return None if unit is None else 1 / LENGTHS[unit]
+
+
+def scaled(value: float, factor: float) -> float:
+    """Return the product of two decimal numbers, without the rounding of binary ones."""
+    return float(Decimal(repr(float(value))) * Decimal(repr(float(factor))))
+
+
+def known_unit(text: str) -> str | None:
+    """Return our spelling of a unit of length, 1/length, angle or time; None of any other."""
+    name = text.strip()
+    if name.startswith("1/"):
+        length = known_unit(name[2:])
+        return f"1/{length}" if length in _METRES else None
+    unit = _LENGTH_BY_SPELLING.get(name.lower(), name)
+    return unit if any(unit in scale for scale in (_METRES, _SECONDS, _DEGREES)) else None
 
 
 def factor(unit: str, wanted: str) -> float | None:

@@ -27,9 +27,10 @@ STACK = by_hand.mrc(DATA, ispg=0, mz=1)
 
 DEFAULTS = {
     "drop_variables": None, "storage_options": None, "layout": "auto", "scan_shape": None,
-    "sections_per_frame": None, "dims": None, "units": "angstrom", "origin": "auto",
-    "mode0": "auto", "convention": "ccpem", "byteorder": "auto", "metadata_file": "auto",
-    "scan_file": "auto", "truncated": "error", "mmap": False, "strict": False,
+    "sections_per_frame": None, "dims": None, "units": "angstrom", "voxel_size": None,
+    "origin": "auto", "mode0": "auto", "convention": "ccpem", "byteorder": "auto",
+    "metadata_file": "auto", "scan_file": "auto", "truncated": "error", "mmap": False,
+    "strict": False,
 }  # fmt: skip
 
 
@@ -70,8 +71,10 @@ def test_arguments_are_documented() -> None:
         (
             {"lay_out": "volume"},
             TypeError,
-            "arguments: lay_out; accepted: byteorder, ",
+            r"arguments: lay_out; accepted: byteorder, .*\. Did you mean layout\?$",
         ),
+        ({"voxelsize": 2}, TypeError, "unknown arguments: voxelsize; accepted: .*"),
+        ({"unit": "nm"}, TypeError, r"unit; .*Did you mean units\?"),
         ({"navigation_shape": (2, 1)}, TypeError, r"\(x, y\); here write scan_shape=\(y, x\)"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,65 @@ def test_validate_as_json(tomogram: Path, broken: Path, tmp_path: Path, capsys: 
         assert (report["file"], report["valid"]) == (str(path), False)
         assert [problem["code"] for problem in report["problems"]] == ["unreadable"]
     assert len(err.splitlines()) == 2
+
+
+# edit -------------------------------------------------------------------------------------------
+
+
+def test_edit(tomogram: Path, capsys: Any) -> None:
+    pixels = tomogram.read_bytes()[1024:]
+    options = ["--origin", "0", "-1.5", "-430", "--ispg", "401", "--mz", "1", "--exttyp", "MRCO"]
+    options += ["--voxel-size", "1.35", "--label", "aligned", "by hand", "--machst", "44410000"]
+    assert main(["edit", str(tomogram), *options]) == 0
+    assert main(["edit", str(tomogram), "--tiltangles", *"123456", "--dmin", "-1e-3"]) == 0
+    assert struct.unpack_from("<f", tomogram.read_bytes(), 76) == (np.float32(-1e-3),)
+    assert main(["edit", str(tomogram), "--statistics"]) == 0
+    assert capsys.readouterr() == ("", "")
+    raw = tomogram.read_bytes()
+    assert raw[1024:] == pixels
+    assert (raw[104:108], raw[212:216]) == (b"MRCO", b"\x44\x41\0\0")
+    assert struct.unpack_from("<3f", raw, 196) == (0, -1.5, -430)
+    assert struct.unpack_from("<i", raw, 88) == (401,)
+    assert struct.unpack_from("<6f", raw, 172) == (1, 2, 3, 4, 5, 6)
+    assert struct.unpack_from("<3f", raw, 76) == (0, 0, 0)
+    with mrcfile.open(tomogram) as mrc:
+        assert [label.strip() for label in mrc.get_labels()] == ["aligned", "by hand"]
+        assert float(mrc.voxel_size.x) == pytest.approx(1.35)
+
+
+def test_edit_of_three_voxel_sizes_and_several_files(tomogram: Path, capsys: Any) -> None:
+    missing, other = tomogram.with_name("none.mrc"), tomogram.with_name("other.mrc")
+    other.write_bytes(tomogram.read_bytes())
+    files = [str(tomogram), str(missing), str(other)]
+    assert main(["edit", *files, "--voxel-size", "1", "2", "4"]) == 1
+    assert "none.mrc" in capsys.readouterr().err
+    for path in (tomogram, other):
+        assert struct.unpack_from("<3f", path.read_bytes(), 40) == (5, 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ([], 2, "nothing to change"),
+        (["--voxel-size", "1", "2"], 2, "expected 1 or 3 arguments"),
+        (["--voxelsize", "1"], 2, "--voxelsize"),
+        (["--origin", "1", "2"], 2, "expected 3 arguments"),
+        (["--nz", "9"], 1, "tomo.mrc: "),
+        (["--voltage", "300"], 1, "no program would read it"),
+        (["--dmin", "nan"], 1, "finite"),
+    ],
+)
+def test_edit_that_fails(
+    tomogram: Path, options: list[str], status: int, message: str, capsys: Any
+) -> None:
+    before = tomogram.read_bytes()
+    try:
+        found = main(["edit", str(tomogram), *options])
+    except SystemExit as stopped:
+        found = int(stopped.code or 0)
+    assert found == status
+    assert message in capsys.readouterr().err
+    assert tomogram.read_bytes() == before
 
 
 # the process ------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def packages(modules: set[str]) -> set[str]:
 
 #: From the lowest layer to the highest. A module imports from its own layer and lower ones.
 LAYERS = (
-    ("_version", "errors", "options", "safe_json", "suffixes", "text", "units"),
+    ("_version", "errors", "options", "safe_json", "suffixes", "text", "units", "voxel_size"),
     ("storage",),
     ("pixels",),
     ("metadata",),
@@ -114,7 +114,9 @@ def test_import_and_guessing_import_nothing_heavy() -> None:
 
 def test_public_names() -> None:
     public = [name for name in dir(mrc_xarray) if not name.startswith("_")]
-    assert public == ["MrcError", "MrcWarning", "create", "edit_header", "to_mrc", "validate"]
+    assert public == [
+        "MrcError", "MrcWarning", "create", "edit_header", "open_many", "to_mrc", "validate",
+    ]  # fmt: skip
     assert set(mrc_xarray.__all__) == {*public, "__version__"}
     assert issubclass(mrc_xarray.MrcError, ValueError)
     assert issubclass(mrc_xarray.MrcWarning, UserWarning)

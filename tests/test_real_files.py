@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +100,25 @@ def test_a_compressed_map_is_the_map(real_file: RealFile, name: str) -> None:
 def test_without_an_engine(real_file: RealFile) -> None:
     with xr.open_dataset(real_file("fei-extended.mrc")) as ds:
         assert ds.data.sizes == {"y": 3838, "x": 3710}
+
+
+# name → dimensions, dimensions with a voxel size, and the fields that the engine warns about
+ODD_FILES: dict[str, tuple[str, str, list[str]]] = {
+    "2dx_no_map_word.mrc": ("yx", "yx", ["MAP"]),
+    "celeritas_dark.mrc": ("iyx", "", ["NZ", "CELLA.x, CELLA.y"]),
+    "imp_invalid_axes.mrc": ("zyx", "zyx", ["MAPC, MAPR, MAPS"]),
+    "leginon.mrc": ("yx", "yx", []),
+    "unsigned_bytes.rec": ("yx", "yx", ["MAP"]),
+}
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_one_cause_is_one_warning(real_file: RealFile, name: str) -> None:
+    dims, with_voxels, fields = ODD_FILES[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ds = xr.open_dataset(real_file(f"real/{name}"), engine="mrc", truncated="trim")
+    assert "".join(str(dim)[0] for dim in ds.data.dims) == dims
+    assert "".join(ds.mrc.voxel_size) == with_voxels
+    found = [str(warning.message).split(": ", 1)[1] for warning in caught]
+    assert [text.partition(" (bytes")[0] for text in found] == fields

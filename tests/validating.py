@@ -29,10 +29,13 @@ HEADER_CODES = {
     "map-word", "machine-stamp", "mode", "dimensions", "negative-field", "negative-cell", "axes",
     "volume-stack", "label-gap", "label-count", "version", "exttyp", "nsymbt", "truncated",
     "extra-bytes", "cell", "origin", "start", "empty", "short", "foreign", "stream",
+    "extension", "statistics-part",
     "statistics-minimum", "statistics-maximum", "statistics-mean", "statistics-rms", "not-finite",
 }  # fmt: skip
 # what mrcfile does not check
 NOT_IN_MRCFILE = {"block", "blocks", "packed-bytes", "extended-header", "sidecar", "scan"}
+# what mrcfile takes as an error, and is a warning here
+ONLY_WARNINGS = {"extension", "statistics-part"}
 STRICT = {"map-word", "machine-stamp", "axes", "nsymbt", "truncated"}
 
 
@@ -73,7 +76,11 @@ def codes(problems: Problems) -> list[str]:
 
 
 def header_errors(problems: Problems) -> Problems:
-    return [p for p in problems if p.severity == "error" and p.code not in NOT_IN_MRCFILE]
+    return [
+        p
+        for p in problems
+        if p.code in ONLY_WARNINGS or (p.severity == "error" and p.code not in NOT_IN_MRCFILE)
+    ]
 
 
 def mrcfile_accepts(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,20 @@ import xarray as xr
 from xarray.core import indexing
 
 from mrc_xarray.labels.attributes import recording_attrs
+from mrc_xarray.labels.coordinate import Coordinate
 from mrc_xarray.labels.stored_labels import StoredLabels
 from mrc_xarray.metadata.columns import Column, with_gaps
+from mrc_xarray.metadata.limits import MOST_POSITIONS
 from mrc_xarray.pixels.array import StackArray, StackVariable, preferred_chunks
 from mrc_xarray.recording import Dimension, Recording
 from mrc_xarray.storage import ByteSource
-from mrc_xarray.units import LENGTHS, converted, factor
+from mrc_xarray.units import LENGTHS, converted, factor, scaled
+from mrc_xarray.voxel_size import VoxelSize
 
 __all__ = ["to_dataset"]
+
+# the steps of finer positions would be irregular after rounding
+_FINEST_ROUNDED = 1e-3  # Å
 
 
 def to_dataset(
@@ -29,22 +35,23 @@ def to_dataset(
     dims: Sequence[str] | None = None,
     units: str = "angstrom",
     mmap: bool = False,
+    voxel_size: VoxelSize | None = None,
 ) -> xr.Dataset:
-    """Label the pixels of a recording; `dims`, `units` and `mmap` are described in `OpenOptions`.
+    """Label the pixels of a recording; the other arguments are described in `OpenOptions`.
 
     Returns
     -------
     xarray.Dataset
-        One lazy variable ``data``, and its coordinates without indexes, which xarray makes.
+        One lazy variable ``data``, and its coordinates in memory. xarray makes their indexes.
     """
     shape = recording.sections.shape
     stored = None if dims is not None else StoredLabels.parse(recording.stored_labels, shape)
     if stored is not None:
-        names = tuple(stored.sizes)
-        dimensions = _as_stored(recording, stored)
+        names, dimensions = tuple(stored.sizes), _as_stored(recording, stored)
     else:
-        names = _names(recording.dims, dims)
-        dimensions = recording.dims
+        names, dimensions = _names(recording.dims, dims), recording.dims
+    if voxel_size is not None:
+        dimensions = _with_steps(names, dimensions, voxel_size)
     n_leading = len(dimensions) - (len(shape) - 1)
     leading = tuple(dimension.size for dimension in dimensions[:n_leading])
     array = StackArray(source, recording.sections, leading, mmap, recording.frame_index)
@@ -60,8 +67,20 @@ def to_dataset(
         attrs if stored is None else stored.attrs | attrs,
         {"preferred_chunks": preferred_chunks(names, array)},
     )
-    coords = coords if stored is None else stored.coords | coords
-    return xr.Dataset({"data": data}, xr.Coordinates(coords, indexes={}))
+    return _with_coords(data, coords if stored is None else stored.coords | coords)
+
+
+def _with_coords(data: xr.Variable, coords: Mapping[str, xr.Variable]) -> xr.Dataset:
+    """Return a Dataset whose coordinates stay in memory when xarray makes dask arrays."""
+    positions = {name: coord for name, coord in coords.items() if name in data.dims}
+    others = {
+        name: Coordinate(coord.dims, coord.values, coord.attrs)
+        for name, coord in coords.items()
+        if name not in positions
+    }
+    # xr.Coordinates would make plain variables of the others
+    ds = xr.Dataset({"data": data, **others}, xr.Coordinates(positions, indexes={}))
+    return ds.set_coords(list(others))
 
 
 def _names(dimensions: Sequence[Dimension], dims: Sequence[str] | None) -> tuple[str, ...]:
@@ -92,6 +111,25 @@ def _as_stored(recording: Recording, stored: StoredLabels) -> tuple[Dimension, .
     return *leading, *frame
 
 
+def _with_steps(
+    names: Sequence[str], dimensions: Sequence[Dimension], voxel_size: VoxelSize
+) -> tuple[Dimension, ...]:
+    """Return dimensions with the user's steps, also those whose names the reader did not know.
+
+    Raises MrcError if a step is for none of them.
+    """
+    named = dict(zip(names, dimensions, strict=True))
+    steps = voxel_size.along({name: d.name for name, d in named.items() if d.name != "rgb"})
+    for name, dimension in named.items():
+        step = steps.get(dimension.name)
+        if step and name != dimension.name and dimension.size <= MOST_POSITIONS:
+            start = dimension.start if step.units == dimension.unit else 0.0
+            named[name] = dataclasses.replace(
+                dimension, start=start, step=step.size, unit=step.units
+            )
+    return tuple(named.values())
+
+
 def _positions(name: str, dimension: Dimension, units: str) -> xr.Variable | None:
     """Return the coordinate of a dimension: where its voxels are.
 
@@ -104,16 +142,36 @@ def _positions(name: str, dimension: Dimension, units: str) -> xr.Variable | Non
     unit = units
     if scale is None or is_reciprocal:
         scale, unit = 1.0, dimension.unit
-    step, start = dimension.step * scale, dimension.start * scale
-    if not math.isfinite(start + step * dimension.size):
+    if not math.isfinite(1e9 * (dimension.start + dimension.step * dimension.size)):
         return None
-    kind = "spatial frequency" if is_reciprocal else "position"
-    attrs = {"units": unit, "long_name": f"{dimension.name} {kind}", "spacing": step}
+    step = scaled(dimension.step, scale)
     # in place, to save memory for long dimensions
     positions = np.arange(dimension.size, dtype=np.float64)
-    positions *= step
-    positions += start
+    if dimension.unit == "angstrom" and dimension.step >= _FINEST_ROUNDED:
+        positions *= dimension.step
+        positions += dimension.start
+        _round(positions, scale)
+    else:
+        positions *= step
+        positions += scaled(dimension.start, scale)
+    kind = "spatial frequency" if is_reciprocal else "position"
+    attrs = {"units": unit, "long_name": f"{dimension.name} {kind}", "spacing": step}
     return xr.Variable((name,), positions, attrs)
+
+
+def _round(positions: np.ndarray[Any, Any], scale: float) -> None:
+    """Round positions in Å to 1e-6 Å, and scale them, in place.
+
+    Equal positions of a volume and of a part of it become equal numbers, the closest ones to
+    decimal numbers in any unit.
+    """
+    # without the errors of the sums, so that a half is a half in both volumes
+    positions *= 1e9
+    np.rint(positions, out=positions)
+    positions /= 1e3
+    np.rint(positions, out=positions)
+    # the quotient of two integers is rounded correctly
+    positions /= 1e6 / scale
 
 
 def _section_coords(
@@ -129,7 +187,10 @@ def _section_coords(
         coords["section"] = xr.Variable(along, numbers, {"long_name": "section in the file"})
     if index is not None:
         attrs = {"long_name": "frame in the file, -1 where none was recorded"}
-        coords["frame_index"] = xr.Variable(along, index, attrs)
+        # the array finds its frames by the same values
+        view = index.view()
+        view.flags.writeable = False
+        coords["frame_index"] = xr.Variable(along, view, attrs)
     return coords
 
 

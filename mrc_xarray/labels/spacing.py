@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrc_xarray.units import angstroms_per
+from mrc_xarray.units import angstroms_per, scaled
 
-__all__ = ["as_float", "spacing", "voxel_size"]
+__all__ = ["RESOLUTION", "as_float", "spacing", "voxel_size"]
+
+#: Positions are rounded to this many Å.
+RESOLUTION = 1e-6
 
 
 def voxel_size(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
@@ -22,9 +25,9 @@ def voxel_size(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
         unit = None if coord is None else angstroms_per(coord.attrs.get("units"))
         if coord is None or unit is None or coord.dtype.kind not in "iuf":
             continue
-        step = spacing(coord.values, coord.attrs.get("spacing"))
+        step = spacing(coord.values, coord.attrs.get("spacing"), RESOLUTION / unit)
         if step is not None:
-            voxel[str(dim)] = step * unit
+            voxel[str(dim)] = scaled(step, unit)
     return voxel
 
 
@@ -36,16 +39,31 @@ def as_float(value: object) -> float:
         return math.nan
 
 
-def spacing(positions: np.ndarray[Any, Any], stored: object) -> float | None:
-    """Return the step of regular positions, or the stored step of one; None if irregular."""
+def spacing(
+    positions: np.ndarray[Any, Any], stored: object, resolution: float = RESOLUTION
+) -> float | None:
+    """Return the step of regular positions; None if they are irregular.
+
+    Positions that are rounded to `resolution` have a multiple of the `stored` step, if that fits.
+    A single position has the stored step.
+    """
     if not np.isfinite(positions).all():
         return None
+    known = as_float(stored)
+    is_known = 0 < known < math.inf
     if len(positions) < 2:
-        single = as_float(stored)
-        return single if 0 < single < math.inf else None
+        return known if is_known else None
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     # positions that are or were float32 are regular only to its precision
     rounding = 2e-7 * float(np.abs(positions).max())
     tolerance = 1e-3 * abs(step) + min(rounding, 0.1 * abs(step))
     is_regular = np.allclose(np.diff(positions), step, rtol=0, atol=tolerance)
-    return float(abs(step)) if is_regular and step else None
+    if not (is_regular and step):
+        return None
+    size = float(abs(step))
+    if is_known:
+        n = max(1.0, np.rint(size / known))
+        if abs(size - n * known) * (len(positions) - 1) <= 1.01 * resolution:
+            return scaled(known, n)
+    # without the rounding of the positions
+    return float(f"{size:.12g}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.scan import Scan
+from mrc_xarray.voxel_size import Step
 
 __all__ = ["PER_SECTION", "Column", "Metadata", "Step", "Value", "with_gaps"]
 
@@ -53,13 +54,6 @@ class Value(NamedTuple):
 
     value: Any
     units: str = ""
-
-
-class Step(NamedTuple):
-    """The distance between neighbours along a dimension, and its units as in the file."""
-
-    size: float
-    units: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

@@ -7,9 +7,11 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
 
 from mrc_xarray.errors import Problem
 
@@ -73,8 +75,12 @@ class ImageFile:
         Complete sections in the file.
     n_promised : int
         Sections according to the header (NZ). Larger than `n_sections` in a truncated file.
+    is_in_store : bool
+        Whether each look for a file next to the image is a request.
     scan_file : "auto", TextFile or None
         Scan coordinates: to be looked for, these, or none.
+    recorded : mapping of str to ndarray, shape (n_sections,) or (1,)
+        Values of the sections in the records of the extended header.
     read_next_to : callable
         Returns the content of the file of a given name in the image's folder, or None.
     """
@@ -82,7 +88,9 @@ class ImageFile:
     name: str
     n_sections: int
     n_promised: int
+    is_in_store: bool = False
     scan_file: SidecarChoice = "auto"
+    recorded: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     read_next_to: Callable[[str], bytes | None] = lambda name: None
 
     def find(
@@ -101,7 +109,8 @@ class ImageFile:
                 action = "It is ignored; metadata_file=None does not look for it."
                 words = "the file", found, accepted, action
                 return None, [TextFile(name, b"").problem(*words, code=code)]
-            if raw is not None:
+            # some servers respond with a page to a request for any file
+            if raw is not None and not re.match(rb"\s*<", raw):
                 return TextFile(name, raw), []
         return None, []
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.metadata.files import Companion, ImageFile, SidecarChoice, TextFile
 from mrc_xarray.metadata.scan import read_positions
 from mrc_xarray.metadata.sidecar import SIDECARS, Sidecar, sidecar_of
 from mrc_xarray.storage.base import Bytes
+from mrc_xarray.storage.local import read_next_to
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 
 __all__ = ["companions", "evidence_next_to", "image_name", "read_sidecar"]
@@ -29,22 +33,25 @@ def read_sidecar(
     scan_file: SidecarChoice,
     n_sections: int,
     n_promised: int,
+    records: Metadata | None = None,
 ) -> Metadata:
     """Read the sidecar that the user names, or else one that is next to the file.
 
-    The arguments are described in `ImageFile`. If `only_for_stacks` is set in the result, discard
-    it for any other layout.
+    `records` are those of the extended header; the other arguments are described in `ImageFile`.
+    If `only_for_stacks` is set in the result, discard it for any other layout.
     """
+    found = records or Metadata()
+    recorded = {name: np.atleast_1d(value) for name, (value, _) in found.values.items()}
     image = ImageFile(
         name=image_name(source.name),
         n_sections=n_sections,
         n_promised=n_promised,
+        is_in_store="://" in source.name,
         scan_file=scan_file,
+        recorded=recorded | {column.name: column.values for column in found.columns},
         read_next_to=source.read_sibling,
     )
-    is_in_store = "://" in source.name
-    sidecars = [sidecar for sidecar in SIDECARS if sidecar.is_in_stores or not is_in_store]
-    metadata = _read_sidecar(image, metadata_file, sidecars)
+    metadata = _read_sidecar(image, metadata_file)
     is_used = metadata.scan is not None or any(p.code == "scan" for p in metadata.problems)
     if is_used or not isinstance(scan_file, TextFile):
         return metadata
@@ -71,32 +78,54 @@ def companions(image: str, names: Iterable[str], keys: Mapping[str, Any]) -> tup
     return tuple(itertools.chain.from_iterable(found))
 
 
-def evidence_next_to(path: str) -> str:
-    """Return the layout evidence of the sidecars that are next to a local file."""
-    folder, image = os.path.dirname(path), image_name(path)
+def evidence_next_to(path: str, n_sections: int) -> str:
+    """Return the layout evidence of the sidecar that is next to a local file."""
+    read = functools.partial(read_next_to, path)
+    image = ImageFile(
+        name=image_name(path), n_sections=n_sections, n_promised=n_sections, read_next_to=read
+    )
+    return _read_sidecar(image, "auto").evidence
+
+
+def _find(image: ImageFile) -> tuple[Sidecar | None, TextFile | None, tuple[Problem, ...]]:
+    """Return the first sidecar that describes the image, else the first one that can't be read.
+
+    It is returned with its file, if that can be read, and why other files were not used.
+    """
+    misfits: list[Problem] = []
+    unreadable: tuple[Sidecar | None, tuple[Problem, ...]] = (None, ())
     for sidecar in SIDECARS:
-        if not sidecar.only_for_stacks and any(
-            os.path.exists(os.path.join(folder, name)) for name in sidecar.names(image)
-        ):
-            return sidecar.evidence
-    return ""
+        names = sidecar.names_in_stores if image.is_in_store else sidecar.names
+        for name in names(image.name):
+            file, problems = image.find([name])
+            if problems and not unreadable[1]:
+                unreadable = sidecar, tuple(problems)
+            if file is None:
+                continue
+            if problem := sidecar.misfit(file, image):
+                misfits.append(problem)
+            else:
+                return sidecar, file, (*misfits, *unreadable[1])
+    return unreadable[0], None, (*misfits, *unreadable[1])
 
 
-def _read_sidecar(
-    image: ImageFile, choice: SidecarChoice, sidecars: Iterable[Sidecar]
-) -> Metadata:
+def _read_sidecar(image: ImageFile, choice: SidecarChoice) -> Metadata:
+    if choice is None:
+        return Metadata()
     if isinstance(choice, TextFile):
         return _read(sidecar_of(choice), choice, image)
-    for sidecar in sidecars if choice == "auto" else ():
-        only_for_stacks = sidecar.only_for_stacks
-        file, problems = image.find(sidecar.names(image.name))
-        if problems:
-            return Metadata(problems=tuple(problems), only_for_stacks=only_for_stacks)
-        if file is not None:
-            metadata = _read(sidecar, file, image)
-            evidence = "" if only_for_stacks else sidecar.evidence
-            return replace(metadata, only_for_stacks=only_for_stacks, evidence=evidence)
-    return Metadata()
+    sidecar, file, problems = _find(image)
+    if sidecar is None or file is None:
+        only_for_stacks = sidecar is None or sidecar.only_for_stacks
+        return Metadata(problems=problems, only_for_stacks=only_for_stacks)
+    only_for_stacks = sidecar.only_for_stacks or not sidecar.is_evidence(file, image)
+    metadata = _read(sidecar, file, image)
+    return replace(
+        metadata,
+        evidence="" if only_for_stacks else metadata.evidence,
+        only_for_stacks=only_for_stacks,
+        problems=(*problems, *metadata.problems),
+    )
 
 
 def _read(sidecar: Sidecar, file: TextFile, image: ImageFile) -> Metadata:

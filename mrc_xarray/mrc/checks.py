@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from mrc_xarray.errors import RULES, Problem
-from mrc_xarray.mrc.geometry import AXES, cell_problem
 from mrc_xarray.mrc.header import N_LABELS, PLACES, Header
-from mrc_xarray.pixels.modes import STANDARD
+from mrc_xarray.mrc.voxel import AXES, joined, problems_of_cell
+from mrc_xarray.pixels.modes import MODES, STANDARD
 
 __all__ = ["CHECKS", "STANDARD_EXTTYPS", "check"]
 
@@ -59,7 +59,8 @@ def _axes(header: Header) -> Iterator[Problem]:
 def _mode(header: Header) -> Iterator[Problem]:
     if header.mode not in STANDARD and not header.is_mrcz:
         known = ", ".join(map(str, sorted(STANDARD)))
-        yield header.problem("mode", "MODE", known, "Not all programs can read it.")
+        code = "extension" if header.mode in MODES else "mode"
+        yield header.problem(code, "MODE", known, "Not all programs can read it.")
 
 
 def _dimensions(header: Header) -> Iterator[Problem]:
@@ -69,15 +70,18 @@ def _dimensions(header: Header) -> Iterator[Problem]:
 
 
 def _negative_fields(header: Header) -> Iterator[Problem]:
-    for field in ("MX", "MY", "MZ", "ISPG", "NLABL"):
-        if header[field] < 0:
-            yield header.problem("negative-field", field, "0 or more", _IS_READ)
+    accepted = "0 or more"
+    for group in (("MX", "MY", "MZ"), ("ISPG",), ("NLABL",)):
+        negative = [field for field in group if header[field] < 0]
+        if negative:
+            alike = (header.problem("negative-field", f, accepted, "") for f in negative)
+            yield joined(alike, _IS_READ)
 
 
 def _negative_cell(header: Header) -> Iterator[Problem]:
-    for axis, edge in zip(AXES, header.cella, strict=True):
-        if edge < 0:
-            yield cell_problem(header, axis)
+    for problem in problems_of_cell(header, AXES):
+        if problem.code == "negative-cell":
+            yield problem
 
 
 def _volume_stack(header: Header) -> Iterator[Problem]:
@@ -115,16 +119,18 @@ def _label_count(header: Header) -> Iterator[Problem]:
 
 
 def _version(header: Header) -> Iterator[Problem]:
-    # mrcz writes 0
-    if header.nversion not in _VERSIONS and not header.is_mrcz:
+    # mrcz writes 0, and CCP4's skew matrix is stored there
+    has_field = not header.is_mrcz and header.skew is None
+    if has_field and header.nversion not in _VERSIONS:
         yield header.problem("version", "NVERSION", " or ".join(map(str, _VERSIONS)), _IS_READ)
 
 
 def _exttyp(header: Header) -> Iterator[Problem]:
     known = (*STANDARD_EXTTYPS, "json") if header.is_mrcz else STANDARD_EXTTYPS
-    if header.nsymbt > 0 and header.exttyp not in known:
+    if header.nsymbt > 0 and header.exttyp not in known and header.skew is None:
+        code = "extension" if header.exttyp == "json" else "exttyp"
         action = "Known records are decoded anyway; the bytes are at ds.mrc.extended_header."
-        yield header.problem("exttyp", "EXTTYP", ", ".join(STANDARD_EXTTYPS), action)
+        yield header.problem(code, "EXTTYP", ", ".join(STANDARD_EXTTYPS), action)
 
 
 #: By code, in the order in which they are reported.

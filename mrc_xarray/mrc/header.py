@@ -1,8 +1,4 @@
-"""The 1024 bytes of the main header, as one table.
-
-See ``docs/reference/format.md#header`` for MRC2014 with its update 20141, and for the names that
-IMOD, MRCZ and CCP4 give to the bytes that MRC2014 leaves free.
-"""
+"""The main header: from bytes and to bytes, and what its fields mean together."""
 
 from __future__ import annotations
 
@@ -10,11 +6,21 @@ import dataclasses
 import itertools
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from mrc_xarray.errors import MrcError, Problem
+from mrc_xarray.errors import MrcError
+from mrc_xarray.mrc.fields import (
+    FIELDS,
+    HEADER_SIZE,
+    N_LABELS,
+    PLACES,
+    XYZ,
+    Fields,
+    header_problem,
+    shown_place,
+)
 from mrc_xarray.pixels.modes import PER_CODEC, ByteOrder
 from mrc_xarray.pixels.statistics import UNDETERMINED
 from mrc_xarray.safe_json import decode_json
@@ -22,172 +28,56 @@ from mrc_xarray.text import json_text
 
 __all__ = [
     "HEADER_SIZE",
+    "IMOD_STAMP",
     "N_LABELS",
     "PLACES",
     "XYZ",
     "Header",
     "header_problem",
     "is_mrcz_label",
+    "shown_place",
     "stamped_byteorder",
 ]
 
-HEADER_SIZE = 1024
-N_LABELS = 10
-
 _STAMPS: dict[bytes, ByteOrder] = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
-_IMOD_STAMP = int.from_bytes(b"IMOD", "little")
+# the beginnings of stamps that some programs write into valid files;
+# see ``docs/reference/format.md#byte-order``
+_ODD_STAMPS = (bytes(4), b"MAE ", b"\0\0\x44\x44", b"\x44\0", b"\x44\x11", b"\x44\x20\x20\x20")
+#: IMOD's stamp in `Header.imod_stamp`.
+IMOD_STAMP = int.from_bytes(b"IMOD", "little")
+# SerialEM's label of packed frames, and the cameras that it wrote them for: K2 and K3
+_PACKED_LABEL = "4 bits packed"
+_PACKED_FRAMES = ((7676, 7420), (7680, 7424), (11520, 8184))
 
 
-class XYZ(NamedTuple):
-    """Three numbers along the X, Y and Z axes of the cell."""
-
-    x: float
-    y: float
-    z: float
-
-
-def _at(offset: int, code: str, *, dialect: str = "") -> Any:
-    """Place a header field: its first byte, `struct` code, and dialect if not in MRC2014."""
-    return dataclasses.field(metadata={"offset": offset, "code": code, "dialect": dialect})
+_STANDARD = [field for field in FIELDS if not field.dialect]
+# the bytes that MRC2014 leaves free, and what dialects store in them
+_FREE = [field for field in FIELDS if field.name in ("extra1", "extra2")]
+_OVERLAYS = [field for field in FIELDS if field.dialect]
 
 
 @dataclass(frozen=True)
-class Header(Mapping[str, Any]):
-    """Every field of an MRC header, as found in the file.
-
-    Fields have MRC2014's names in lower case. They are attributes (``header.nx``) and also items
-    (``header["NX"]``). Integers are Python integers, so that arithmetic on them does not
-    overflow. Text includes its blanks, but not the NULs at its end. ``extra1`` and ``extra2`` are
-    the bytes that MRC2014 leaves free. The fields after ``label`` are what IMOD, MRCZ and CCP4
-    store in these bytes; they have a meaning only in a file of that dialect.
-
-    Attributes
-    ----------
-    byteorder : {"<", ">"}
-        The byte order of all numbers.
-    nx, ny, nz : int
-        Columns (fastest), rows, sections.
-    mode : int
-        How a pixel is stored; see `mrc_xarray.pixels.modes`.
-    nxstart, nystart, nzstart : int
-        First column, row and section in the cell, in voxels, in the order of the file's axes.
-    mx, my, mz : int
-        Intervals of the cell along X, Y, Z. MZ is 1 in an image stack, and the number of sections
-        of one volume in a volume stack.
-    cella : XYZ of float, Å
-        Cell edges.
-    cellb : XYZ of float, degrees
-        Cell angles.
-    mapc, mapr, maps : int
-        The axis of columns, rows and sections: 1 for X, 2 for Y, 3 for Z.
-    dmin, dmax, dmean, rms : float
-        Statistics of the data; undetermined where DMAX < DMIN, DMEAN < DMIN, RMS < 0.
-    ispg : int
-        Space group: 0 image or image stack, 1 volume, 401–630 volume stack.
-    nsymbt : int
-        Length of the extended header in bytes.
-    exttyp : str
-        Kind of the extended header.
-    nversion : int
-        10 × year + revision of the format, or 0.
-    origin : XYZ of float, Å
-        Position of the first voxel.
-    map : str
-        ``"MAP "``.
-    machst : bytes, length 4
-        Machine stamp.
-    nlabl : int
-        Number of labels in use, often wrong.
-    label : tuple of str, length 10
-        Free text, 80 bytes each.
-    nint, nreal : int
-        Per section of the extended header: integers and floats (AGAR, FEI), or bytes and flags
-        (SERI).
-    imod_stamp, imod_flags : int
-        IMOD's stamp, and bits: 1 bytes are signed, 4 the origin has MRC2014's sign.
-    voltage, c3, gain : float
-        MRCZ: kV, mm, electrons per count.
-    packed_bytes : int
-        MRCZ: compressed size of all blocks, in bytes.
-    """
-
-    byteorder: ByteOrder
-    nx: int = _at(0, "i")
-    ny: int = _at(4, "i")
-    nz: int = _at(8, "i")
-    mode: int = _at(12, "i")
-    nxstart: int = _at(16, "i")
-    nystart: int = _at(20, "i")
-    nzstart: int = _at(24, "i")
-    mx: int = _at(28, "i")
-    my: int = _at(32, "i")
-    mz: int = _at(36, "i")
-    cella: XYZ = _at(40, "3f")
-    cellb: XYZ = _at(52, "3f")
-    mapc: int = _at(64, "i")
-    mapr: int = _at(68, "i")
-    maps: int = _at(72, "i")
-    dmin: float = _at(76, "f")
-    dmax: float = _at(80, "f")
-    dmean: float = _at(84, "f")
-    ispg: int = _at(88, "i")
-    nsymbt: int = _at(92, "i")
-    extra1: bytes = _at(96, "8s")
-    exttyp: str = _at(104, "4s")
-    nversion: int = _at(108, "i")
-    extra2: bytes = _at(112, "84s")
-    origin: XYZ = _at(196, "3f")
-    map: str = _at(208, "4s")
-    machst: bytes = _at(212, "4s")
-    rms: float = _at(216, "f")
-    nlabl: int = _at(220, "i")
-    label: tuple[str, ...] = _at(224, "80s" * N_LABELS)
-    creatid: int = _at(96, "h", dialect="IMOD")
-    lskflg: int = _at(96, "i", dialect="CCP4")
-    nint: int = _at(128, "h", dialect="IMOD")
-    nreal: int = _at(130, "h", dialect="IMOD")
-    sub: int = _at(132, "h", dialect="IMOD")
-    zfac: int = _at(134, "h", dialect="IMOD")
-    min2: float = _at(136, "f", dialect="IMOD")
-    max2: float = _at(140, "f", dialect="IMOD")
-    min3: float = _at(144, "f", dialect="IMOD")
-    max3: float = _at(148, "f", dialect="IMOD")
-    imod_stamp: int = _at(152, "i", dialect="IMOD")
-    imod_flags: int = _at(156, "i", dialect="IMOD")
-    idtype: int = _at(160, "h", dialect="IMOD")
-    lens: int = _at(162, "h", dialect="IMOD")
-    nd1: int = _at(164, "h", dialect="IMOD")
-    nd2: int = _at(166, "h", dialect="IMOD")
-    vd1: int = _at(168, "h", dialect="IMOD")
-    vd2: int = _at(170, "h", dialect="IMOD")
-    tiltangles: tuple[float, ...] = _at(172, "6f", dialect="IMOD")
-    voltage: float = _at(132, "f", dialect="MRCZ")
-    c3: float = _at(136, "f", dialect="MRCZ")
-    gain: float = _at(140, "f", dialect="MRCZ")
-    packed_bytes: int = _at(144, "q", dialect="MRCZ")
+class Header(Fields):
+    """A header, with the meaning of its fields."""
 
     @classmethod
     def parse(cls, raw: bytes | bytearray, byteorder: ByteOrder) -> Self:
         """Decode the first 1024 bytes of a file."""
         header = cls.__new__(cls)
         # the __init__ of a frozen dataclass would take half of the time of opening
-        values = {field.name: field.unpack(raw, byteorder) for field in _FIELDS}
+        values = {field.name: field.unpack(raw, byteorder) for field in FIELDS}
         vars(header).update({"byteorder": byteorder} | values)
         return header
 
     @classmethod
-    def blank(cls, byteorder: ByteOrder = "<", extra: bytes = bytes(52)) -> Self:
-        """Return the header of a new file, without dimensions, cell or pixels.
-
-        `extra` are bytes 96 to 147, with NVERSION, where CCP4 has a skew transformation.
-        """
-        header = cls.parse(bytes(96) + extra + bytes(HEADER_SIZE - 96 - len(extra)), byteorder)
-        return header.replaced(
+    def blank(cls, byteorder: ByteOrder = "<") -> Self:
+        """Return the header of a new file, without dimensions, cell or pixels."""
+        return cls.parse(bytes(HEADER_SIZE), byteorder).replaced(
             cellb=XYZ(90, 90, 90),
             mapc=1,
             mapr=2,
             maps=3,
-            nversion=header.nversion if any(extra) else 20141,
+            nversion=20141,
             map="MAP ",
             machst=b"\x44\x44\0\0" if byteorder == "<" else b"\x11\x11\0\0",
             **UNDETERMINED,
@@ -205,8 +95,8 @@ class Header(Mapping[str, Any]):
         for one, other in itertools.pairwise(sorted(overlays, key=lambda field: field.offset)):
             if one.offset + one.nbytes > other.offset:
                 raise MrcError(
-                    f"the header fields {one.name.upper()} and {other.name.upper()} share bytes "
-                    f"(from byte {other.offset} on): set only one of them"
+                    f"the header fields {shown_place(one.name)} and {shown_place(other.name)} "
+                    "share bytes: set only one of them"
                 )
         raw = bytearray(HEADER_SIZE)
         for field in (*_FREE, *overlays):
@@ -219,6 +109,17 @@ class Header(Mapping[str, Any]):
                 ) from None
         shared = {f.name: f.unpack(raw, header.byteorder) for f in (*_FREE, *_OVERLAYS)}
         return dataclasses.replace(header, **shared)
+
+    def with_statistics(self, fields: Mapping[str, float]) -> Self:
+        """Return this header with other DMIN, DMAX, DMEAN and RMS.
+
+        A header from before 2000 has no RMS: its bytes contain the position along Y. Files of
+        Direct Electron are recognised by their values, which mean undetermined as well.
+        """
+        if self.is_direct_electron and fields == UNDETERMINED:
+            return self
+        is_old = self.is_old_style
+        return self.replaced(**{k: v for k, v in fields.items() if not (is_old and k == "rms")})
 
     def encode(self) -> bytes:
         """Return the 1024 bytes.
@@ -258,27 +159,15 @@ class Header(Mapping[str, Any]):
         except (KeyError, OverflowError, TypeError, struct.error) as error:
             raise ValueError(f"not a header as JSON: {error!r}") from error
 
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return vars(self)[str(name).lower()]
-        except KeyError:
-            raise KeyError(f"{name!r} is not a field of the MRC header") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(vars(self))
-
-    def __len__(self) -> int:
-        return len(vars(self))
-
-    def problem(self, code: str, fields: str, accepted: str, action: str) -> Problem:
-        """Return what is wrong with adjacent fields, as in "NX, NY", with values and place."""
-        found = ", ".join(_shown(self[name], PLACES[name][1]) for name in fields.split(", "))
-        return header_problem(code, fields, found, accepted, action)
-
     @property
     def stamped_byteorder(self) -> ByteOrder | None:
         """The byte order that MACHST gives, or None if it gives none."""
         return stamped_byteorder(self.machst)
+
+    @property
+    def has_odd_stamp(self) -> bool:
+        """Whether MACHST gives no byte order, but is one that some programs write."""
+        return self.machst.startswith(_ODD_STAMPS)
 
     @property
     def has_map_word(self) -> bool:
@@ -298,7 +187,12 @@ class Header(Mapping[str, Any]):
     @property
     def has_imod_stamp(self) -> bool:
         """Whether IMOD or SerialEM wrote this header."""
-        return self.imod_stamp == _IMOD_STAMP
+        return self.imod_stamp == IMOD_STAMP
+
+    @property
+    def sign_of_origin(self) -> int:
+        """1 for MRC2014's sign; −1 for IMOD's, whose files with flag 4 have MRC2014's."""
+        return -1 if self.has_imod_stamp and not self.imod_flags & 4 else 1
 
     @property
     def is_volume_stack(self) -> bool:
@@ -324,10 +218,61 @@ class Header(Mapping[str, Any]):
         return tuple(int(part) for part in digits if part.isdecimal())
 
     @property
+    def texts(self) -> list[str]:
+        """The labels that are not blank."""
+        return [text for text in self.label if text.strip(" \0")]
+
+    @property
     def has_mrcz_fields(self) -> bool:
         """Whether voltage, C3 and gain have a meaning: in files of mrcz and of this package."""
-        last = [text for text in self.label if text.strip()][-1:]
-        return self.mrcz_version is not None or any(t.startswith("mrc_xarray") for t in last)
+        is_mrcz = self.is_mrcz or self.mrcz_version is not None
+        is_ours = any(text.startswith("mrc_xarray") for text in self.texts[-1:])
+        return (is_mrcz or is_ours) and self.skew is None
+
+    @property
+    def skew(self) -> tuple[float, ...] | None:
+        """CCP4's skew transformation: nine numbers of SKWMAT, row by row, and SKWTRN in Å.
+
+        None if there is none: LSKFLG is not 1, the numbers are garbage, or EXTTYP or NVERSION are
+        in their place. See ``docs/reference/format.md#skew``.
+        """
+        exttyp = self.exttyp.strip()
+        is_word = exttyp.isascii() and exttyp.isalnum()
+        if self.lskflg != 1 or is_word or self.has_valid_nversion:
+            return None
+        # they extend over EXTTYP and NVERSION
+        numbers = struct.unpack_from(
+            self.byteorder + "12f", self.encode(), PLACES["LSKFLG"][0] + 4
+        )
+        is_matrix = all(map(math.isfinite, numbers)) and any(numbers[:9])
+        return numbers if is_matrix else None
+
+    @property
+    def packed_evidence(self) -> str:
+        """Why each byte of MODE 0 contains two pixels of 4 bits; empty if it is one pixel.
+
+        See ``docs/reference/format.md#four-bits``.
+        """
+        is_negative = self.has_statistics and self.dmin < 0
+        is_signed = self.imod_flags & 1 if self.has_imod_stamp else is_negative
+        if self.mode < 0 or self.mode % PER_CODEC or is_signed:
+            return ""
+        if self.has_imod_stamp and self.imod_flags & 16:
+            return "IMOD's flag 16 says that each byte contains two pixels of 4 bits"
+        is_labelled = len(self.texts) == 1 and _PACKED_LABEL in self.texts[0]
+        if is_labelled and _is_packed_size(self.nx, self.ny):
+            return f"the label says {_PACKED_LABEL!r}, and a camera has this size"
+        return ""
+
+    @property
+    def has_packed_bytes(self) -> bool:
+        """Whether this is MODE 0 with two 4-bit pixels in each byte, so that NX counts pairs."""
+        return bool(self.packed_evidence)
+
+    @property
+    def n_columns(self) -> int:
+        """The number of columns of pixels: NX, or 2 NX if bytes are packed."""
+        return 2 * self.nx if self.has_packed_bytes else self.nx
 
     @property
     def has_statistics(self) -> bool:
@@ -352,6 +297,12 @@ class Header(Mapping[str, Any]):
         )
 
 
+def _is_packed_size(nx: int, ny: int) -> bool:
+    """Return whether frames of a counting camera have NX bytes and NY rows, to 2 as in IMOD."""
+    sizes = (size for frame in _PACKED_FRAMES for size in (frame, frame[::-1]))
+    return any(abs(nx - width // 2) <= 2 and abs(ny - height) <= 2 for width, height in sizes)
+
+
 def is_mrcz_label(text: str) -> bool:
     """Return whether a label names mrcz, which decides by it what MZ means."""
     return text.startswith("MRCZ")
@@ -362,37 +313,6 @@ def stamped_byteorder(machst: bytes) -> ByteOrder | None:
     return _STAMPS.get(machst[:2])
 
 
-class _Field(NamedTuple):
-    """A row of the table; `kind` is the annotation of the field in `Header`."""
-
-    name: str
-    offset: int
-    code: str
-    dialect: str
-    kind: str
-
-    @property
-    def nbytes(self) -> int:
-        return struct.calcsize("<" + self.code)
-
-    def unpack(self, raw: bytes | bytearray, byteorder: ByteOrder) -> Any:
-        values = struct.unpack_from(byteorder + self.code, raw, self.offset)
-        if "str" in self.kind:
-            values = tuple(text.rstrip(b"\0").decode("latin-1") for text in values)
-        if self.kind == "XYZ":
-            return XYZ(*values)
-        return values if "tuple" in self.kind else values[0]
-
-    def pack(self, raw: bytearray, header: Mapping[str, Any]) -> None:
-        """Write the field of a header, or of its JSON, where floats and bytes can be text."""
-        value = header[self.name]
-        values: Iterable[Any] = value if isinstance(value, tuple | list) else (value,)
-        if "f" in self.code:
-            values = map(float, values)
-        encoded = (v.encode("latin-1") if isinstance(v, str) else v for v in values)
-        struct.pack_into(header["byteorder"] + self.code, raw, self.offset, *encoded)
-
-
 def _to_plain(value: Any) -> Any:
     """Return a value that strict JSON can store."""
     if isinstance(value, bytes):
@@ -400,34 +320,3 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_to_plain(v) for v in value]
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_FIELDS = [
-    _Field(field.name, kind=str(field.type), **field.metadata)
-    for field in dataclasses.fields(Header)
-    if field.metadata
-]
-_STANDARD = [field for field in _FIELDS if not field.dialect]
-# the bytes that MRC2014 leaves free, and what dialects store in them
-_FREE = [field for field in _FIELDS if field.name in ("extra1", "extra2")]
-_OVERLAYS = [field for field in _FIELDS if field.dialect]
-
-#: Field names as MRC2014 spells them, with first byte and length.
-PLACES: dict[str, tuple[int, int]] = {
-    field.name.upper(): (field.offset, field.nbytes) for field in _FIELDS
-}
-
-
-def header_problem(code: str, field: str, found: object, accepted: str, action: str) -> Problem:
-    """Return what is wrong with a header field, or with adjacent ones, as in "NX, NY"."""
-    places = [PLACES[name] for name in field.split(", ")]
-    offset, nbytes = places[0][0], sum(nbytes for _, nbytes in places)
-    return Problem(code, field, str(found), accepted, action, offset=offset, nbytes=nbytes)
-
-
-def _shown(value: Any, nbytes: int) -> str:
-    if isinstance(value, bytes):
-        return value.hex(" ")
-    if isinstance(value, str):
-        return repr(value.ljust(nbytes, "\0"))
-    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.extended import kind_of
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.mrc.voxel import sizes
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.suffixes import STACK_SUFFIXES, VOLUME_SUFFIXES, stem_and_suffix
 
@@ -80,9 +81,12 @@ def _by_rule(header: Header, name: str, extended_size: int, evidence: str) -> tu
     """Return the layout of the first rule that applies, and the rule."""
     suffix = stem_and_suffix(name)[1]
     is_mrcz_stack = header.mrcz_version is not None and header.ispg == 0
+    # later programs add their labels
+    is_of_serialem = [text[:8] for text in header.texts] == ["SerialEM"]
     stack_evidence = {
         "a Direct Electron server wrote the file": header.is_direct_electron,
         "the extended header has section records": kind_of(header, extended_size).is_per_section,
+        "the only label begins with SerialEM": is_of_serialem,
         "mrcz wrote the file, and ISPG is 0": is_mrcz_stack,
         f"the name ends in {suffix}": suffix in STACK_SUFFIXES,
         evidence: bool(evidence),
@@ -98,6 +102,8 @@ def _by_rule(header: Header, name: str, extended_size: int, evidence: str) -> tu
             return "image_stack", f"4: {reason}"
     if header.ispg >= 1 or header.mz == header.nz:
         return "volume", "5: ISPG is 1 or more, or MZ equals NZ"
+    if all(header[f"m{axis}"] == n - 1 for axis, n in sizes(header).items()):
+        return "volume", "5: MX, MY and MZ are NX−1, NY−1 and NZ−1"
     return "image_stack", "6: nothing says that it is a volume"
 
 

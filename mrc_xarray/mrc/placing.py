@@ -39,13 +39,15 @@ class Located:
         return self.sections.offset - HEADER_SIZE
 
 
-def locate(source: Bytes, head: bytes, header: Header, mode: Mode, *, truncated: str) -> Located:
-    """Find the sections of a file that begins with `head`.
+def locate(
+    source: Bytes, head: bytes, header: Header, mode: Mode, n_columns: int, *, truncated: str
+) -> Located:
+    """Find the sections of a file that begins with `head`; a row has `n_columns` pixels.
 
     Raises MrcError if sections are missing and `truncated` is "error" rather than "trim", or if no
     section is complete.
     """
-    shape = (header.nz, header.ny, header.nx, *mode.samples)
+    shape = (header.nz, header.ny, n_columns, *mode.samples)
     promised = Sections(HEADER_SIZE, shape, mode, header.byteorder)
     if header.is_mrcz:
         return _locate_blocks(source, header, promised, truncated)

@@ -76,7 +76,8 @@ def inspect(
     chosen = options or OpenOptions()
     first = source.read(0, min(FIRST_READ, source.size or FIRST_READ)) if head is None else head
     identity = identify(source, first, chosen)
-    located = locate(source, first, identity.header, identity.mode, truncated=chosen.truncated)
+    header, mode, n_columns = identity.header, identity.mode, identity.n_columns
+    located = locate(source, first, header, mode, n_columns, truncated=chosen.truncated)
     gathered = gather(source, first, identity, located, chosen)
     arranged = arrange_sections(identity, located, gathered, chosen)
     placed = place(source, identity, arranged, chosen)
@@ -132,7 +133,7 @@ def _attrs(file: MrcFile) -> dict[str, Any]:
         "mrc_header": file.header.to_json(),
     }
     if file.arranged.mode0 is not None:
-        attrs["mode0_assumption"] = f"{file.sections.dtype}: {file.arranged.mode0}"
+        attrs["mode0_assumption"] = file.arranged.mode0
     if file.sections.offset > HEADER_SIZE:
         attrs["mrc_extended_bytes"] = file.sections.offset - HEADER_SIZE
     if isinstance(file.sections, Blocks):

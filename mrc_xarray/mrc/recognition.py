@@ -13,7 +13,14 @@ from mrc_xarray.mrc.header import HEADER_SIZE, PLACES, stamped_byteorder
 from mrc_xarray.pixels.compression import MRCZ_CODECS
 from mrc_xarray.pixels.modes import MODES, PER_CODEC, ByteOrder, Mode
 
-__all__ = ["BYTE_ORDERS", "PLAUSIBLE_SIZE", "guess_byteorder", "looks_like_mrc", "refuse_foreign"]
+__all__ = [
+    "BYTE_ORDERS",
+    "PLAUSIBLE_SIZE",
+    "guess_byteorder",
+    "looks_like_mrc",
+    "plausible_byteorders",
+    "refuse_foreign",
+]
 
 #: Byte orders by the names that arguments use.
 BYTE_ORDERS: dict[str, ByteOrder] = {"little": "<", "big": ">"}
@@ -101,14 +108,23 @@ def _plausibility(head: bytes, order: ByteOrder, modes: Mapping[int, Mode]) -> t
     return positive + known + (sorted(axes) == [1, 2, 3]), section_bytes
 
 
-def guess_byteorder(head: bytes, size: int | None, modes: Mapping[int, Mode]) -> ByteOrder:
-    """Return the most plausible byte order, by header, size of the file and machine stamp."""
-    stamp = stamped_byteorder(head[PLACES["MACHST"][0] :])
+def plausible_byteorders(
+    head: bytes, size: int | None, modes: Mapping[int, Mode]
+) -> list[ByteOrder]:
+    """Return the byte order in which the numbers make more sense, or both."""
 
-    def evidence(order: ByteOrder) -> tuple[int, bool, bool, bool]:
+    def evidence(order: ByteOrder) -> tuple[int, bool]:
         plausible, section_bytes = _plausibility(head, order, modes)
         # one section is enough, since the file may be truncated
         fits = section_bytes > 0 and (size is None or section_bytes <= size - HEADER_SIZE)
-        return plausible, fits, order == stamp, order == "<"
+        return plausible, fits
 
-    return max(BYTE_ORDERS.values(), key=evidence)
+    found = {order: evidence(order) for order in BYTE_ORDERS.values()}
+    return [order for order in found if found[order] == max(found.values())]
+
+
+def guess_byteorder(head: bytes, size: int | None, modes: Mapping[int, Mode]) -> ByteOrder:
+    """Return the most plausible byte order, by header, size of the file and machine stamp."""
+    orders = plausible_byteorders(head, size, modes)
+    stamp = stamped_byteorder(head[PLACES["MACHST"][0] :])
+    return stamp if stamp in orders else orders[0]

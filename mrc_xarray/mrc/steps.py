@@ -28,7 +28,13 @@ from mrc_xarray.mrc.geometry import axis_names, geometry_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.mrc.layout import Layout, arrange
 from mrc_xarray.mrc.placing import Located
-from mrc_xarray.mrc.recognition import BYTE_ORDERS, guess_byteorder, refuse_foreign
+from mrc_xarray.mrc.recognition import (
+    BYTE_ORDERS,
+    guess_byteorder,
+    plausible_byteorders,
+    refuse_foreign,
+)
+from mrc_xarray.mrc.voxel import problems_of_cell
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.compression import MRCZ_CODECS
 from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, PER_CODEC, Mode
@@ -36,6 +42,7 @@ from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.recording import Dimension
 from mrc_xarray.storage import Target, open_decoded
 from mrc_xarray.storage.base import Bytes
+from mrc_xarray.voxel_size import Step
 
 __all__ = [
     "Arranged",
@@ -49,14 +56,27 @@ __all__ = [
 ]
 
 
+# the mode of two pixels in each byte
+_PACKED = 101
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identified:
-    """The header of a file, and the mode that it names; the sign of mode 0 is not decided."""
+    """The header of a file, and its mode; the sign of mode 0 is not decided.
+
+    `packed` is why each byte of MODE 0 contains two pixels, and empty if it is one.
+    """
 
     name: str
     header: Header
     mode: Mode
+    packed: str
     problems: tuple[Problem, ...]
+
+    @property
+    def n_columns(self) -> int:
+        """The number of pixels in a row."""
+        return self.header.n_columns if self.packed else self.header.nx
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +89,7 @@ class Gathered:
 
 @dataclass(frozen=True, kw_only=True)
 class Arranged:
-    """What the sections and their pixels are, and what decided on the sign of MODE 0."""
+    """What the sections and their pixels are; `mode0` is the dtype of MODE 0, and its evidence."""
 
     layout: Layout
     sections: Sections
@@ -95,16 +115,27 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identified:
     modes = EMAN2_MODES if options.convention == "eman2" else MODES
     order = BYTE_ORDERS.get(options.byteorder) or guess_byteorder(head, source.size, modes)
     header = Header.parse(head, order)
-    is_overridden = options.byteorder != "auto" and header.stamped_byteorder is not None
+    # a file without MAP can be older than the stamp; strict=True refuses what mrcfile refuses
+    is_certain = len(plausible_byteorders(head, source.size, modes)) == 1
+    is_normal = header.is_old_style or (is_certain and header.has_odd_stamp)
+    needs_stamp = options.byteorder == "auto" and (options.strict or not is_normal)
     problems = tuple(
         problem
         for problem in check(header, repaired=True)
-        if not (is_overridden and problem.code == "machine-stamp")
+        if needs_stamp or problem.code != "machine-stamp"
     )
     mode = _mode(header, source.name, modes)
     if min(header.nx, header.ny, header.nz) < 1:
         raise MrcError.of(source.name, next(CHECKS["dimensions"](header)))
-    return Identified(name=source.name, header=header, mode=mode, problems=problems)
+    # a caller that gives the dtype of 8-bit data wants bytes
+    packed = header.packed_evidence if options.mode0 == "auto" else ""
+    return Identified(
+        name=source.name,
+        header=header,
+        mode=MODES[_PACKED] if packed else mode,
+        packed=packed,
+        problems=problems,
+    )
 
 
 def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
@@ -129,6 +160,7 @@ def gather(
         scan_file=_sidecar(options.scan_file, options.storage_options),
         n_sections=n_sections,
         n_promised=header.nz,
+        records=extended_header,
     )
     return Gathered(extended_header=extended_header, sidecar=sidecar)
 
@@ -146,28 +178,17 @@ def arrange_sections(
     identity: Identified, located: Located, gathered: Gathered, options: OpenOptions
 ) -> Arranged:
     """Decide on the layout, the order of the sections, and the sign of 8-bit data."""
-    header, sidecar = identity.header, gathered.sidecar
-    scan = None if options.decides_layout else sidecar.scan
-    if scan is not None:
-        layout = Layout("scan", "a sidecar describes the scan", scan.dims)
-    else:
-        layout = arrange(
-            header,
-            located.sections.shape[0],
-            name=identity.name,
-            section_axis=axis_names(header)[0],
-            extended_size=located.extended_size,
-            evidence=sidecar.evidence,
-            options=options,
-        )
-    is_used = layout.kind == "image_stack" or not sidecar.only_for_stacks
-    used = sidecar if is_used else Metadata()
-    metadata = used.over(gathered.extended_header)
-    mode, evidence = identity.mode, None
+    layout = _layout(identity, located, gathered, options)
+    is_used = layout.kind == "image_stack" or not gathered.sidecar.only_for_stacks
+    sidecar = gathered.sidecar if is_used else Metadata()
+    metadata = sidecar.over(gathered.extended_header)
+    mode = identity.mode
+    evidence = f"uint8: {identity.packed}" if identity.packed else None
     if mode.sign_varies:
-        dtype, evidence = _mode0_dtype(header, options.mode0, metadata.mode0)
-        mode = mode.with_sign(dtype)
-    frame_index = scan.frame_index if scan is not None else None
+        dtype, reason = _mode0_dtype(identity.header, options.mode0, metadata.mode0)
+        mode, evidence = mode.with_sign(dtype), f"{dtype}: {reason}"
+    scan = None if options.decides_layout else gathered.sidecar.scan
+    frame_index = None if scan is None else scan.frame_index
     shape = located.sections.shape
     if frame_index is None:
         # a trimmed file may end within a volume or frame
@@ -178,12 +199,29 @@ def arrange_sections(
         frame_index=frame_index,
         mode0=evidence,
         metadata=metadata,
-        sidecar=used,
+        sidecar=sidecar,
         problems=tuple(
             problem
             for problem in metadata.problems
             if problem.code != "scan" or not options.decides_layout
         ),
+    )
+
+
+def _layout(
+    identity: Identified, located: Located, gathered: Gathered, options: OpenOptions
+) -> Layout:
+    scan = gathered.sidecar.scan
+    if scan is not None and not options.decides_layout:
+        return Layout("scan", "a sidecar describes the scan", scan.dims)
+    return arrange(
+        identity.header,
+        located.sections.shape[0],
+        name=identity.name,
+        section_axis=axis_names(identity.header)[0],
+        extended_size=located.extended_size,
+        evidence=gathered.sidecar.evidence,
+        options=options,
     )
 
 
@@ -218,32 +256,18 @@ def _mode0_dtype(header: Header, choice: str, sidecar: tuple[str, str] | None) -
 
 
 def place(source: Bytes, identity: Identified, arranged: Arranged, options: OpenOptions) -> Placed:
-    """Find the positions along each dimension.
-
-    The step of a sidecar overrides the step of the header, which overrides the step of records.
-    """
-    axes, shape = axis_names(identity.header), arranged.sections.shape
-    metadata, leading = arranged.metadata, arranged.layout.leading
-    frame = ("ky", "kx") if metadata.is_diffraction else axes[1:]
-    sizes = dict(leading) | dict(zip(frame, shape[1:3], strict=True))
-    in_header = [dim for dim in sizes if dim in axes and dim not in arranged.sidecar.steps]
-    geometry = geometry_of(identity.header, in_header, options.origin)
-    steps = metadata.steps
-    damage = [problem for axis, problem in geometry.damage.items() if axis not in steps]
-    problems = [*damage, *geometry.problems]
-
-    lengths = {dim: n for dim, n in sizes.items() if dim in steps or dim in geometry.voxel}
-    if arranged.layout.kind == "image_stack" or metadata.columns:
-        lengths["section"] = shape[0]
-    in_file = () if source.size is None else (*dict(leading), "section")
-    too_long = limits.too_long(lengths, in_file)
+    """Find the positions along each dimension."""
+    shape, leading = arranged.sections.shape, dict(arranged.layout.leading)
+    rows_and_columns = axis_names(identity.header)[1:]
+    frame = ("ky", "kx") if arranged.metadata.is_diffraction else rows_and_columns
+    sizes = leading | dict(zip(frame, shape[1:3], strict=True))
+    positions, problems = _positions(identity.header, arranged, sizes, options)
+    labelled = {dim: size for dim, size in sizes.items() if dim in positions}
+    if arranged.layout.kind == "image_stack" or arranged.metadata.columns:
+        labelled["section"] = shape[0]
+    too_long = limits.too_long(labelled, () if source.size is None else (*leading, "section"))
     if too_long:
-        problems.append(limits.without_coordinate(lengths, too_long))
-
-    positions: dict[str, dict[str, Any]] = {
-        **{dim: {"step": step.size, "unit": step.units} for dim, step in steps.items()},
-        **{dim: {"step": v, "start": geometry.start[dim]} for dim, v in geometry.voxel.items()},
-    }
+        problems.append(limits.without_coordinate(labelled, too_long))
     dims = [
         Dimension(name=dim, size=size, **({} if dim in too_long else positions.get(dim, {})))
         for dim, size in sizes.items()
@@ -255,3 +279,30 @@ def place(source: Bytes, identity: Identified, arranged: Arranged, options: Open
         labels_sections="section" not in too_long,
         problems=tuple(problems),
     )
+
+
+def _positions(
+    header: Header, arranged: Arranged, sizes: Mapping[str, int], options: OpenOptions
+) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+    """Return start, step and unit along the dimensions of known step, and what is wrong.
+
+    The step of a sidecar overrides the step of the header, which overrides the step of records.
+    The user's overrides all of them.
+    """
+    given: dict[str, Step] = {}
+    if options.voxel_size is not None:
+        # the names that the file stores are not known yet
+        names = dict(zip(options.dims or sizes, sizes, strict=False))
+        given = options.voxel_size.along(names, partly=True)
+    axes = [dim for dim in sizes if dim in axis_names(header)]
+    lengths = {a: given[a].size for a in axes if a in given and given[a].is_length}
+    stated = {**arranged.sidecar.steps, **given}
+    in_header = [axis for axis in axes if axis in lengths or axis not in stated]
+    geometry = geometry_of(header, in_header, options.origin, lengths)
+    steps = {**arranged.metadata.steps, **given}
+    # Direct Electron's placeholder is no damage
+    unknown = [axis for axis in in_header if axis not in steps and not header.is_direct_electron]
+    return {
+        **{dim: {"step": step.size, "unit": step.units} for dim, step in steps.items()},
+        **{dim: {"step": v, "start": geometry.start[dim]} for dim, v in geometry.voxel.items()},
+    }, [*problems_of_cell(header, unknown), *geometry.problems]

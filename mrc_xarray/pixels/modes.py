@@ -46,6 +46,8 @@ class Mode:
         Whether MRC2014 defines it.
     sign_varies : bool
         Whether some programs store signed and others unsigned numbers.
+    successor : int or None
+        The mode that new files have instead; None if files of this mode are written.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Mode:
     samples: tuple[int, ...] = ()
     is_standard: bool = True
     sign_varies: bool = False
+    successor: int | None = None
 
     @property
     def decoded_name(self) -> str:
@@ -80,6 +83,11 @@ class Mode:
     def value_range(self) -> tuple[float, float]:
         """The least and the largest finite value, for complex values of each part."""
         return _range(np.dtype(self.decoded))
+
+    @property
+    def holds_its_dtype(self) -> bool:
+        """Whether every value of the decoded dtype can be stored."""
+        return self.value_range == _range(np.dtype(self.decoded))
 
     def with_sign(self, stored: str) -> Mode:
         """Return the variant of the mode with the dtype `stored`, signed or unsigned."""
@@ -200,6 +208,7 @@ MODES: dict[int, Mode] = {
         Mode(2, 32, "f4", "f4"),
         ComplexIntegers(3, 32, "i2", "c8"),
         Mode(4, 64, "c8", "c8"),
+        Mode(5, 8, "u1", "u1", is_standard=False, successor=0),
         Mode(6, 16, "u2", "u2"),
         Mode(7, 32, "i4", "i4", is_standard=False),
         Mode(8, 32, "u4", "u4", is_standard=False),
@@ -239,8 +248,8 @@ def mode_for(dtype: npt.DTypeLike, number: int | None = None, *, is_rgb: bool = 
             f"no MODE of MRC holds {given} without loss; choose {hint}, or cast the data with "
             ".astype()"
         )
-    if chosen not in MODES:
-        known = ", ".join(map(str, MODES))
+    if chosen not in MODES or MODES[chosen].successor is not None:
+        known = ", ".join(str(n) for n, mode in MODES.items() if mode.successor is None)
         raise MrcError(f"mode is {chosen!r}; accepted: {known}")
     mode = MODES[chosen]
     numeric = given.kind in ("biufc" if mode.decoded == "c8" else "biuf")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,6 +22,9 @@ from mrc_xarray.storage.base import Access, Request
 __all__ = ["Batch", "Sections", "groups", "runs"]
 
 Array: TypeAlias = npt.NDArray[Any]
+
+# bytes of a part that is read at once
+_PART = 16 * 1024**2
 
 
 class Batch(NamedTuple):
@@ -104,6 +108,17 @@ class Sections:
     def is_compressed(self) -> bool:
         """Whether a section can only be read as a unit."""
         return False
+
+    def parts(self) -> Iterator[tuple[slice, ...]]:
+        """Yield the keys of all parts: sections, or rows of a very large one, to read in turn."""
+        n, rows, *rest = self.shape
+        per_step, band = 1, rows
+        if not self.is_compressed:
+            per_step = max(1, _PART // self.section_bytes)
+            band = max(1, _PART * rows // self.section_bytes)
+        for start, row in product(range(0, n, per_step), range(0, rows, band)):
+            stop = min(start + per_step, n)
+            yield slice(start, stop), slice(row, row + band), *(slice(None) for _ in rest)
 
     def by_row(self) -> Sections:
         """Return each row as one section."""

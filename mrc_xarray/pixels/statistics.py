@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +23,9 @@ UNDETERMINED: dict[str, Any] = {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms":
 class Statistics:
     """The statistics of pixels, which can be joined with the statistics of other pixels.
 
-    `n` is the number of finite values, and `squares` the sum of squared deviations from the mean.
+    They are those of the finite values, for the writer as for the validator. `n` is the number
+    of finite values, `squares` the sum of squared deviations from the mean, and `n_not_finite` the
+    number of other values: infinities and NaN, which have no mean.
     """
 
     n: int = 0
@@ -31,10 +33,11 @@ class Statistics:
     most: float = -math.inf
     mean: float = 0.0
     squares: float = 0.0
+    n_not_finite: int = 0
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Self:
-        """Measure values in float64, without infinities and NaN, which have no mean."""
+        """Measure real values, in float64."""
         flat = values.reshape(-1)
         scratch = np.empty(min(_STEP, flat.size), np.float64)
         result = cls()
@@ -43,11 +46,19 @@ class Statistics:
         return result
 
     @classmethod
+    def count(cls, values: npt.NDArray[Any]) -> Self:
+        """Return only how many values are not finite; they may be complex."""
+        if values.dtype.kind not in "fc":
+            return cls()
+        return cls(n_not_finite=values.size - int(np.count_nonzero(np.isfinite(values))))
+
+    @classmethod
     def _of_step(cls, values: npt.NDArray[Any], scratch: npt.NDArray[np.float64]) -> Self:
         least, most = float(values.min()), float(values.max())
         if not (math.isfinite(least) and math.isfinite(most)):
             finite = values[np.isfinite(values)]
-            return cls._of_step(finite, scratch) if finite.size else cls()
+            measured = cls._of_step(finite, scratch) if finite.size else cls()
+            return replace(measured, n_not_finite=values.size - finite.size)
         deviations = scratch[: values.size]
         deviations[:] = values
         mean = float(deviations.mean())
@@ -57,9 +68,9 @@ class Statistics:
 
     def joined(self, other: Self) -> Self:
         """Return the statistics of the pixels of both."""
+        n, n_not_finite = self.n + other.n, self.n_not_finite + other.n_not_finite
         if not self.n or not other.n:
-            return self if self.n else other
-        n = self.n + other.n
+            return replace(self if self.n else other, n_not_finite=n_not_finite)
         apart = other.mean - self.mean
         return type(self)(
             n,
@@ -67,6 +78,7 @@ class Statistics:
             max(self.most, other.most),
             self.mean + apart * (other.n / n),
             self.squares + other.squares + apart**2 * (self.n * other.n / n),
+            n_not_finite,
         )
 
     def fields(self) -> dict[str, float]:

@@ -39,6 +39,7 @@ __all__ = [
     "filesystem",
     "open_decoded",
     "open_source",
+    "place_of",
     "redacted",
 ]
 
@@ -131,6 +132,25 @@ def filesystem(
     with without_secrets(target):
         fs, path = url_to_fs(target, **(storage_options or {}))
     return (None if isinstance(fs, LocalFileSystem) else fs), path
+
+
+def place_of(
+    target: str | os.PathLike[str], storage_options: dict[str, Any] | None = None
+) -> tuple[str, AbstractFileSystem | None, str]:
+    """Return the name of a target to write to, the store, and the name there, as `filesystem`.
+
+    A path in a store, as of universal_pathlib, brings its own store. Raise TypeError for anything
+    else than a path or URL.
+    """
+    if isinstance(target, str | os.PathLike):
+        name = os.fsdecode(target)
+        return name, *filesystem(name, storage_options)
+    if hasattr(target, "fs") and hasattr(target, "path") and not hasattr(target, "write"):
+        from fsspec.implementations.local import LocalFileSystem
+
+        is_local = isinstance(target.fs, LocalFileSystem)
+        return str(target), None if is_local else target.fs, target.path
+    raise TypeError(f"can't write to {type(target).__name__}; accepted: a path or a URL")
 
 
 def _from_filesystem(fs: AbstractFileSystem, path: str, url: str) -> ByteSource:

@@ -24,7 +24,7 @@ from mrc_xarray.storage.base import (
 )
 from mrc_xarray.storage.identity import Node, is_another, node_of
 
-__all__ = ["LocalSource", "Map", "is_same_file"]
+__all__ = ["LocalSource", "Map", "is_same_file", "read_next_to"]
 
 # Python has the name since 3.13; the number is Linux's on x86 and ARM
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -107,12 +107,7 @@ class LocalSource(ByteSource):
         return is_same_file(self.name, found)
 
     def read_sibling(self, name: str) -> bytes | None:
-        path = self.sibling(name)
-        if not os.path.isfile(path):
-            return None
-        with open(path, "rb") as file:
-            # `read` allocates as much as is requested
-            return file.read(min(os.fstat(file.fileno()).st_size, LONGEST_SIDECAR))
+        return read_next_to(self.name, name)
 
     def sibling_names(self) -> list[str]:
         return os.listdir(os.path.dirname(self.name))
@@ -143,6 +138,16 @@ class LocalSource(ByteSource):
         elif found.st_mtime_ns != self.mtime_ns:
             differences.append("modification time")
         return ", ".join(differences)
+
+
+def read_next_to(path: str, name: str) -> bytes | None:
+    """Return the content of a file in the folder of `path`, or None if there is none."""
+    sibling = os.path.join(os.path.dirname(path), name)
+    if not os.path.isfile(sibling):
+        return None
+    with open(sibling, "rb") as file:
+        # `read` allocates as much as is requested
+        return file.read(min(os.fstat(file.fileno()).st_size, LONGEST_SIDECAR))
 
 
 def is_same_file(path: str, found: os.stat_result) -> bool:

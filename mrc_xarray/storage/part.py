@@ -207,7 +207,8 @@ _pwrite = getattr(os, "pwrite", _seek_and_write)
 
 def exists(name: str) -> FileExistsError:
     """Return the error for a target that may not be replaced."""
-    return FileExistsError(errno.EEXIST, "File exists; overwrite=True replaces it", name)
+    reason = "File exists; overwrite=True replaces it, and another append_dim= adds to it"
+    return FileExistsError(errno.EEXIST, reason, name)
 
 
 def _short(name: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage import filesystem
+from mrc_xarray.storage import place_of
 from mrc_xarray.storage.codecs import codec_of
 from mrc_xarray.storage.destination import Destination, DiskDestination, StoreDestination
 from mrc_xarray.storage.identity import Node, is_another, node_of
@@ -208,11 +208,8 @@ def open_sink(
     FileExistsError is raised if the file exists and `overwrite` is False, MrcError if the package
     that compresses it is not installed.
     """
-    if not isinstance(target, str | os.PathLike):
-        raise TypeError(f"can't write to {type(target).__name__}; accepted: a path or a URL")
-    name = os.fsdecode(target)
+    name, fs, path = place_of(target, storage_options)
     codec = codec_of(name)
-    fs, path = filesystem(name, storage_options)
     if fs is None:
         path = os.path.realpath(os.path.expanduser(path))
         return NewFile.at(DiskDestination(path, overwrite, codec))

@@ -7,9 +7,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
 import xarray as xr
 
 from mrc_xarray.errors import MrcError
+from mrc_xarray.pixels.modes import mode_for
 from mrc_xarray.storage import filesystem, redacted
 from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.part import PartFolder, exists
@@ -39,6 +41,7 @@ def convert(
     target: str,
     *,
     select: Mapping[str, slice] | None = None,
+    mode: int | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> None:
@@ -50,6 +53,9 @@ def convert(
         In .zarr for Zarr, .nc or .nc4 for netCDF, .mrcz for MRCZ, and any other for MRC.
     select : mapping of dimension to slice, optional
         The part to convert, by index.
+    mode : int, optional
+        MODE of the target, with a check of the range. A Zarr store or netCDF file gets the type
+        of this MODE.
     overwrite : bool
         Whether to replace an existing target.
     **options
@@ -89,11 +95,13 @@ def convert(
         # select first, so that no chunk reads more than the selection
         selected = _chunked(ds.isel(select or {}))
         if kind == "mrc":
-            to_mrc(selected, target, overwrite=overwrite, **options)
-        elif kind == "zarr":
-            _to_zarr(selected.drop_encoding(), target, overwrite)
+            to_mrc(selected, target, mode=mode, overwrite=overwrite, **options)
+            return
+        cast = (selected if mode is None else _cast(selected, mode)).drop_encoding()
+        if kind == "zarr":
+            _to_zarr(cast, target, overwrite)
         else:
-            _to_netcdf(selected.drop_encoding(), target, overwrite)
+            _to_netcdf(cast, target, overwrite)
 
 
 def _kind(name: str) -> Kind:
@@ -117,6 +125,32 @@ def _chunked(ds: xr.Dataset) -> xr.Dataset:
     for variable in ds.data_vars.values():
         chunks |= variable.encoding.get("preferred_chunks") or {}
     return ds.chunk({dim: size for dim, size in chunks.items() if dim in ds.dims})
+
+
+def _cast(ds: xr.Dataset, number: int) -> xr.Dataset:
+    """Return the dataset with its pixels as a MODE of MRC stores them."""
+
+    def cast(data: xr.DataArray) -> xr.DataArray:
+        mode = mode_for(data.dtype, number, is_rgb=data.dims[-1:] == ("rgb",))
+        options: Any = {"dask": "parallelized", "output_dtypes": [np.dtype(mode.decoded)]}
+        found: xr.DataArray = xr.apply_ufunc(mode.cast, data, keep_attrs=True, **options)
+        return found
+
+    return ds.map(cast, keep_attrs=True)
+
+
+def _check_types(ds: xr.Dataset, target: str) -> None:
+    """Raise MrcError if netCDF has no type for the numbers of a variable."""
+    for name, variable in ds.variables.items():
+        dtype = variable.dtype
+        hint = "--mode 2 (mode=2 in Python) converts them to float32 without loss"
+        if dtype.kind == "c":
+            hint = f"write ds[{name!r}].real and .imag as two variables in Python"
+        if dtype == np.float16 or dtype.kind == "c":
+            raise MrcError(
+                f"{redacted(target)}: the numbers of {name!r} are {dtype}, and netCDF has no type "
+                f"for them. A Zarr store (.zarr) holds them. For netCDF, {hint}"
+            )
 
 
 def _to_zarr(ds: xr.Dataset, target: str, overwrite: bool) -> None:
@@ -145,6 +179,7 @@ def _to_netcdf(ds: xr.Dataset, target: str, overwrite: bool) -> None:
     fs, path = filesystem(target)
     if fs is not None:
         raise MrcError(f"{redacted(target)}: netCDF can only be written to a local path")
+    _check_types(ds, target)
     sink = open_sink(path, None, overwrite)
     try:
         # HDF5 locks the file itself

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,9 @@ from mrc_xarray.mrc.checks import check
 from mrc_xarray.mrc.header import Header, header_problem
 from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.mrc.recognition import guess_byteorder
-from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.pixels.blocks import Blocks
 from mrc_xarray.pixels.modes import MODES
-from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.pixels.statistics import Statistics
 from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded
 from mrc_xarray.storage.stream import damage
@@ -31,10 +28,9 @@ __all__ = ["validate"]
 
 # codes of files without a header that could be checked
 _NO_HEADER = ("empty", "short", "foreign")
-# bytes of pixels per read
-_STEP = 16 * 1024**2
 # relative, as in mrcfile
 _TOLERANCE = 0.01
+_MEASURE = "The pixels are read as they are. edit_header(statistics=True) measures them."
 
 
 def validate(
@@ -98,8 +94,7 @@ def _problems(
 
 def _source_problems(source: ByteSource, head: bytes, data: bool) -> Iterator[Problem]:
     try:
-        # the standard has no unsigned bytes
-        file = reading.inspect(source, head, OpenOptions(mode0="int8"))
+        file = reading.inspect(source, head)
     except MrcError as error:
         problem = error.problem or unreadable(error)
         if problem.code not in _NO_HEADER:
@@ -121,8 +116,9 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
     blocks = file.sections if isinstance(file.sections, Blocks) else None
     measured = _Measured()
     # the order of the file, whatever the layout
-    array = StackArray(source, file.sections, (file.sections.shape[0],))
-    for key in _steps(file.sections):
+    sections = file.sections
+    array = StackArray(source, sections, (sections.shape[0],))
+    for key in sections.parts():
         section = key[0].start
         try:
             measured.add(array.read(key), section)
@@ -139,33 +135,19 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
         action = "They are read as they are."
         yield Problem("not-finite", "a pixel", found, "finite numbers", action)
     # mrcz stores the statistics of one section
-    if blocks is None and not file.sections.mode.samples:
+    if blocks is None and not sections.mode.samples:
         yield from _statistics(file.header, measured)
-
-
-def _steps(sections: Sections) -> Iterator[tuple[slice, ...]]:
-    """Yield the keys of parts of the pixels: sections, or rows of one very large section."""
-    n, rows, *rest = sections.shape
-    per_step, band = 1, rows
-    if not isinstance(sections, Blocks):
-        per_step = max(1, _STEP // sections.section_bytes)
-        band = max(1, _STEP * rows // sections.section_bytes)
-    for start, row in product(range(0, n, per_step), range(0, rows, band)):
-        stop = min(start + per_step, n)
-        yield slice(start, stop), slice(row, row + band), *(slice(None) for _ in rest)
 
 
 @dataclass
 class _Measured:
-    """Statistics of the finite pixels, and the range of all, which is NaN if a pixel is NaN."""
+    """Statistics of the finite pixels, and of those in the first section."""
 
     real: Statistics = field(default_factory=Statistics)
     imaginary: Statistics = field(default_factory=Statistics)
-    least: float = math.inf
-    most: float = -math.inf
+    first: Statistics = field(default_factory=Statistics)
     n_not_finite: int = 0
     first_not_finite: int = -1
-    has_nan: bool = False
 
     def add(self, pixels: npt.NDArray[Any], section: int) -> None:
         """Measure pixels of `section` and of those that follow it."""
@@ -173,46 +155,56 @@ class _Measured:
         if pixels.dtype.kind == "c":
             imaginary = Statistics.of(np.ascontiguousarray(pixels.imag))
             self.imaginary = self.imaginary.joined(imaginary)
-        else:
-            self.least = float(np.minimum(self.least, pixels.min()))
-            self.most = float(np.maximum(self.most, pixels.max()))
-        if pixels.dtype.kind in "fc" and not (is_finite := np.isfinite(pixels)).all():
+        elif section == 0:
+            self.first = self.first.joined(Statistics.of(np.ascontiguousarray(pixels[0])))
+        if n := Statistics.count(pixels).n_not_finite:
             if not self.n_not_finite:
-                self.first_not_finite = section + int(np.argwhere(~is_finite)[0, 0])
-            self.n_not_finite += int((~is_finite).sum())
-            self.has_nan |= bool(np.isnan(pixels).any())
+                at = np.argwhere(~np.isfinite(pixels))[0, 0]
+                self.first_not_finite = section + int(at)
+            self.n_not_finite += n
 
     def fields(self) -> dict[str, float]:
-        """Return the header fields, as NumPy calculates them from all pixels together."""
+        """Return the header fields; the standard deviation of complex numbers has two parts."""
         fields = self.real.fields()
         if self.imaginary.n:
             fields["rms"] = math.hypot(fields["rms"], self.imaginary.fields()["rms"])
-        if self.n_not_finite:
-            # the sum is NaN or infinite as well
-            mean = self.least + self.most
-            fields = {"dmin": self.least, "dmax": self.most, "dmean": mean, "rms": math.nan}
         return fields
 
 
 def _statistics(header: Header, measured: _Measured) -> Iterator[Problem]:
-    """Compare the statistics that the header determines, as mrcfile does."""
-    real = measured.fields()
+    """Compare the statistics that the header determines with those of the pixels."""
+    differing = [*_differing(header, measured.fields(), measured)]
+    is_of_first = measured.first.n and not [*_differing(header, measured.first.fields(), measured)]
+    if differing and is_of_first:
+        found = ", ".join(f"{header[name]:.9g}" for name in ("dmin", "dmax", "dmean"))
+        accepted = "statistics of all pixels; these are those of the first section"
+        yield header_problem("statistics-part", "DMIN, DMAX, DMEAN", found, accepted, _MEASURE)
+    else:
+        yield from differing
+
+
+def _differing(header: Header, real: dict[str, float], measured: _Measured) -> Iterator[Problem]:
+    """Yield each determined statistic that is not `real`, as mrcfile does."""
     is_ordered = not measured.imaginary.n  # complex numbers are not
     has_range = is_ordered and header.dmin < header.dmax
     has_mean = is_ordered and header.dmean > min(header.dmin, header.dmax)
+    # an append can't know how many pixels the old mean was about, if some were NaN
+    is_part = measured.n_not_finite > 0 and measured.real.n > 0
     for code, name, is_determined in (
-        ("statistics-rms", "RMS", header.rms >= 0),
+        ("statistics-part" if is_part else "statistics-rms", "RMS", header.rms >= 0),
         ("statistics-minimum", "DMIN", has_range),
         ("statistics-maximum", "DMAX", has_range),
-        ("statistics-mean", "DMEAN", has_mean),
+        ("statistics-part" if is_part else "statistics-mean", "DMEAN", has_mean),
     ):
         found, expected = header[name], real[name.lower()]
-        is_exact = name in ("DMIN", "DMAX")
-        is_same = found == expected if is_exact else np.isclose(expected, found, rtol=_TOLERANCE)
-        if is_determined and not is_same:
-            accepted = f"{expected:.9g}, the value of the pixels"
-            if math.isnan(expected):
-                cause = "NaN" if measured.has_nan else "infinite"
-                accepted = f"NaN, since a pixel is {cause}"
-            action = "The pixels are read as they are. to_mrc calculates new statistics."
-            yield header_problem(code, name, f"{found:.9g}", accepted, action)
+        # mrcfile calculates the statistics of all pixels together
+        is_of_all = measured.n_not_finite and not math.isfinite(found)
+        is_position = name == "RMS" and header.is_old_style
+        # the header has float32
+        is_exact = name in ("DMIN", "DMAX") and found == np.float32(expected)
+        is_near = name in ("DMEAN", "RMS") and np.isclose(expected, found, rtol=_TOLERANCE)
+        if is_determined and not (is_of_all or is_position or is_exact or is_near):
+            accepted = f"{expected:.9g}, the value of the finite pixels"
+            if not measured.real.n:
+                accepted = "a value that means undetermined, since no pixel is finite"
+            yield header_problem(code, name, f"{found:.9g}", accepted, _MEASURE)

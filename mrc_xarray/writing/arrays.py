@@ -14,7 +14,7 @@ from mrc_xarray.errors import MrcError
 if TYPE_CHECKING:
     import dask.array
 
-__all__ = ["Data", "as_dask", "as_data_array"]
+__all__ = ["Data", "as_dask", "as_data_array", "with_leading"]
 
 Data: TypeAlias = "xr.DataArray | xr.Dataset | npt.NDArray[Any] | dask.array.Array"
 
@@ -75,6 +75,13 @@ def as_dask(data: xr.DataArray) -> dask.array.Array:
         meta=np.empty((0,) * data.ndim, data.dtype),
     )
     return array
+
+
+def with_leading(data: xr.DataArray, dim: str) -> xr.DataArray:
+    """Return the data with another dimension of size 1 in front; lazy data remain lazy."""
+    # xarray would load them
+    is_lazy = data.chunks is None and not data.variable._in_memory
+    return (data.copy(data=as_dask(data)) if is_lazy else data).expand_dims(dim)
 
 
 class _Uncopied:

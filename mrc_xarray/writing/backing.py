@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -14,7 +14,7 @@ import xarray as xr
 from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.storage.local import Map, is_same_file
 
-__all__ = ["is_read_from"]
+__all__ = ["contents", "is_read_from"]
 
 # dask graphs, views of NumPy, and xarray's adapters around a lazy array consist of these
 _SEARCHED = ("builtins", "collections", "functools", "dask", "numpy", "xarray")
@@ -27,18 +27,20 @@ def is_read_from(data: xr.DataArray, path: str) -> bool:
     Data in the workers of a cluster are not searched.
     """
     target = os.stat(path)
-    maps = _maps_of(target)
+    maps, base = _maps_of(target), os.path.basename(path)
+    return any(_is_backed_by(found, target, base, maps) for found in contents(data))
+
+
+def contents(data: xr.DataArray) -> Iterator[Any]:
+    """Yield the arrays, the tasks of a graph, and everything that they refer to."""
     left, seen = [data.variable._data], dict[int, Any]()
     while left:
         found = left.pop()
-        if id(found) in seen:
-            continue
-        # this reference prevents the id of a temporary object from being reused
-        seen[id(found)] = found
-        if _is_backed_by(found, target, os.path.basename(path), maps):
-            return True
-        left += _referents(found)
-    return False
+        if id(found) not in seen:
+            # this reference prevents the id of a temporary object from being reused
+            seen[id(found)] = found
+            yield found
+            left += _referents(found)
 
 
 def _is_backed_by(found: Any, target: os.stat_result, base: str, maps: list[range]) -> bool:

@@ -71,21 +71,21 @@ def fields(data: xr.DataArray) -> xr.Dataset:
     return xr.Dataset(variables, {"section": numbers.variable})
 
 
-def carry(subject: Subject, header: Header, *, is_same_grid: bool) -> Extended:
+def carry(subject: Subject, header: Header, *, is_of_source: bool) -> Extended:
     """Return the extended header of the user, or what is still valid of the one in the source.
 
-    `is_same_grid` is whether the voxels are those of the source, in the same places.
+    `is_of_source` is whether the voxels are those of the source, in the same cell.
     """
     if subject.options.extended_header is not None:
         return _given(subject.options.extended_header)
     try:
-        return _carried(subject, header, is_same_grid)
+        return _carried(subject, header, is_of_source)
     except Exception as error:
         # any error of the store that the data were opened from
         return Extended(lost=(f"the extended header, which can't be read again ({error})",))
 
 
-def _carried(subject: Subject, header: Header, is_same_grid: bool) -> Extended:
+def _carried(subject: Subject, header: Header, is_of_source: bool) -> Extended:
     data, provenance, found = subject.data, subject.provenance, subject.source
     if found is None:
         return Extended()
@@ -94,20 +94,25 @@ def _carried(subject: Subject, header: Header, is_same_grid: bool) -> Extended:
         return Extended()
     source = _Source(found, kind, provenance.extended_header())
     in_order: npt.NDArray[np.integer] = np.arange(found.nz)
-    is_complete = found.nz == header.nz and (header.nz == 1 or header.ispg > 0)
+    is_volume = subject.roles.kind in ("volume", "volume_stack")
+    is_complete = found.nz == header.nz and (header.nz == 1 or is_volume)
     numbers = subject.section_numbers
     if numbers is None:
         numbers = in_order[: found.nz * is_complete]
     if size := kind.record_size(found, source.raw):
         return _selected(data, header, source, size, numbers)
     if kind.is_of_grid:
-        if is_same_grid and found.ispg == header.ispg:
+        if is_of_source and is_volume:
             return Extended(kind.name, source.raw, attrs=attrs_of(source.read().values))
-        # operators of another grid would be wrong: they are dropped without a warning
-        return Extended(attrs={"symmetry": data.attrs.get("symmetry")})
+        # operators of another grid would be wrong
+        note = (
+            f"ISPG {found.ispg} and its symmetry operators, as the data are not in the same cell"
+        )
+        lost = (note,) if is_volume and found.ispg > 1 else ()
+        return Extended(attrs={"symmetry": data.attrs.get("symmetry")}, lost=lost)
     grid = ("nx", "ny", "nz", "mapc", "mapr", "maps")
     if np.array_equal(numbers, in_order) and all(found[name] == header[name] for name in grid):
-        return Extended(found.exttyp, source.raw)
+        return Extended(found.exttyp, source.raw, {"nint": found.nint, "nreal": found.nreal})
     name = kind.name or found.exttyp or "of an unknown kind"
     return Extended(lost=(f"the extended header ({name})",))
 

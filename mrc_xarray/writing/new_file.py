@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import xarray as xr
 
 from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError, warn
-from mrc_xarray.labels.attributes import ATTRS_WITH_UNIT
-from mrc_xarray.mrc.extended.ccp4 import has_skew
-from mrc_xarray.mrc.geometry import AXES, axis_names, geometry_of
-from mrc_xarray.mrc.header import HEADER_SIZE, N_LABELS, XYZ, Header, is_mrcz_label
-from mrc_xarray.mrc.recognition import BYTE_ORDERS
+from mrc_xarray.mrc.geometry import AXES, geometry_of
+from mrc_xarray.mrc.header import HEADER_SIZE, N_LABELS, Header, is_mrcz_label
 from mrc_xarray.pixels.compression import LARGEST_BLOCK, codec_number
 from mrc_xarray.pixels.modes import PER_CODEC
+from mrc_xarray.storage import place_of, redacted
 from mrc_xarray.storage.sink import open_sink
-from mrc_xarray.writing.extended_header import carry
+from mrc_xarray.suffixes import OTHER_FORMATS, stem_and_suffix
+from mrc_xarray.writing.cell import Cell, cells, fits_labels
+from mrc_xarray.writing.extended_header import Extended, carry
+from mrc_xarray.writing.extra import extra_of
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan
-from mrc_xarray.writing.remainder import store_labels
-from mrc_xarray.writing.subject import Roles, Subject
+from mrc_xarray.writing.remainder import layout_of, store_labels
+from mrc_xarray.writing.subject import Subject
 
 __all__ = ["plan_new"]
 
-# CCP4's skew transformation
-_SKEW = slice(96, 148)
+# the fields that place the voxels, and the layout
+_PLACING = (
+    "ispg", "mx", "my", "mz", "cella", "nxstart", "nystart", "nzstart", "origin",
+)  # fmt: skip
+# the space group that MRC2014 gives each layout
+_ISPG = {"image": 0, "image_stack": 0, "volume": 1, "volume_stack": 401}
 # mrcz decides by this label what MZ means
 _MRCZ_LABEL = "MRCZ0.6.0"
 
@@ -41,6 +47,7 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
     The pixels are not computed. Raise MrcError if the data have a shape, a dtype or coordinates
     that no MRC file can have.
     """
+    _check_name(target, options)
     sink = open_sink(target, options.storage_options, options.overwrite)
     compressor = options.compressor_for(sink.name)
     codec = 0 if compressor is None else codec_number(compressor)
@@ -72,73 +79,117 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
     )
 
 
+def _check_name(target: str | os.PathLike[str], options: WriteOptions) -> None:
+    """Raise MrcError if the name ends in the suffix of another format."""
+    name = redacted(place_of(target, options.storage_options)[0])
+    if (suffix := stem_and_suffix(name.rstrip("/"))[1]) in OTHER_FORMATS:
+        raise MrcError(
+            f"{name}: the name ends in {suffix}, and the file would be MRC. Choose a name in "
+            ".mrc, .mrcs, .map, .rec or .mrcz, or write the other format with "
+            f"{OTHER_FORMATS[suffix]}"
+        )
+
+
 def _headers(subject: Subject) -> tuple[Header, bytes, list[str]]:
     """Return header and extended header, and what these can't hold."""
-    source, skew = subject.source, _skew(subject)
-    header = _header(subject, skew)
-    is_same_grid = source is not None and _is_same_grid(source, header, subject.roles)
-    if source is not None and is_same_grid and source.ispg > 1:
-        # a crystal, whose cell may be larger than the grid
-        names = ("ispg", "cella", "mx", "my", "mz")
-        header = header.replaced(**{name: source[name] for name in names})
-    carried = carry(subject, header, is_same_grid=is_same_grid)
-    extended, lost = store_labels(subject, header, carried)
-    exttyp = {} if skew else {"exttyp": extended.exttyp if extended.raw else ""}
-    header = header.replaced(nsymbt=len(extended.raw), **extended.counts, **exttyp)
-    try:
-        header.encode()
-    except (struct.error, OverflowError) as error:
-        raise MrcError(
-            f"{subject.name}: a size, a position or another number is more than a header can "
-            f"hold: {error}"
-        ) from error
-    return header, extended.raw, [*_header_lost(subject, skew), *lost]
-
-
-def _skew(subject: Subject) -> bytes:
-    """Return CCP4's skew transformation from the source; empty if there is none to preserve."""
     source = subject.source
-    if source is None or subject.roles.kind != "volume" or not has_skew(source):
-        return b""
-    # an EXTTYP is stored in the same bytes
-    return b"" if source.exttyp.strip().isalnum() else source.encode()[_SKEW]
+    extra, is_ours, extra_lost = extra_of(subject)
+    possible, cell_lost = cells(subject, _section_intervals(subject))
+    base = _base(subject, extra, _texts(subject, is_ours))
+    carried = carry(subject, base, is_of_source=possible[0].is_of_source)
+    probe = Extended() if subject.codec or subject.options.metadata else carried
+    placed, lost = _placed(subject, _with_extended(base, source, probe), possible)
+    extended, left = store_labels(subject, _with_extended(placed, source, carried), carried)
+    header = _with_extended(placed, source, extended)
+    return header, extended.raw, [*_header_lost(subject), *extra_lost, *cell_lost, *lost, *left]
 
 
-def _header(subject: Subject, skew: bytes) -> Header:
-    """Return the header without an extended header, as if there were no source but its skew."""
-    roles = subject.roles
-    n_sections = math.prod(subject.sizes)
-    rows, columns = subject.data.shape[len(subject.sizes) :][:2]
-    along = dict(zip(roles.axes, (n_sections, rows, columns), strict=True))
-    intervals = along | _section_intervals(subject)
-    voxel = {a: grid.voxel or 0.0 for a, grid in subject.grids.items() if a in roles.spatial}
-    # in an MRCZ, MZ can be no interval, and the cell has all sections;
-    # see ``docs/reference/format.md#mrcz``
-    cella = (voxel.get(axis, 0.0) * (intervals[axis] or along[axis]) for axis in AXES)
-    section, row, column = (AXES.index(axis) + 1 for axis in roles.axes)
-    blank = Header.blank(BYTE_ORDERS[subject.options.byteorder], skew or bytes(52))
-    cellb = blank.cellb if subject.source is None else subject.source.cellb
+def _base(subject: Subject, extra: Header, texts: Sequence[str]) -> Header:
+    """Return the header without cell, layout and extended header."""
+    cellb = extra.cellb if subject.source is None else subject.source.cellb
     has_angles = all(math.isfinite(angle) and 0 < angle < 180 for angle in cellb)
-    texts = _texts(subject)
-    return blank.replaced(
-        nx=columns,
-        ny=rows,
-        nz=n_sections,
+    numbers = [AXES.index(axis) + 1 for axis in subject.roles.axes]
+    return extra.replaced(
+        **dict(zip(("nz", "ny", "nx"), subject.n_along.values(), strict=True)),
+        **dict(zip(("maps", "mapr", "mapc"), numbers, strict=True)),
         mode=subject.mode.number + PER_CODEC * subject.codec,
-        mx=intervals["x"],
-        my=intervals["y"],
-        mz=intervals["z"],
-        cella=XYZ(*cella),
-        cellb=cellb if has_angles else blank.cellb,
-        mapc=column,
-        mapr=row,
-        maps=section,
-        ispg={"volume": 1, "volume_stack": 401}.get(roles.kind, 0),
-        origin=XYZ(*(subject.grids[a].first if a in subject.grids else 0.0 for a in AXES)),
+        cellb=cellb if has_angles else extra.cellb,
         nlabl=len(texts),
         label=(*texts, *[""] * (N_LABELS - len(texts))),
-        **_dialect_fields(subject, skew),
     )
+
+
+def _with_extended(header: Header, source: Header | None, extended: Extended) -> Header:
+    """Return the header with the fields that describe an extended header."""
+    fields: dict[str, Any] = {"nsymbt": len(extended.raw)}
+    if header.skew is not None:
+        # it is stored over the other fields
+        return header.replaced(**fields)
+    if extended.counts or (source is not None and source.nsymbt):
+        fields |= {"nint": 0, "nreal": 0} | extended.counts
+    return header.replaced(exttyp=extended.exttyp if extended.raw else "", **fields)
+
+
+def _placed(subject: Subject, base: Header, possible: list[Cell]) -> tuple[Header, list[str]]:
+    """Return the header with cell and layout, and what is lost of the source's.
+
+    The first that opens with the labels and the layout of the data is chosen, or else with the
+    labels.
+    """
+    found = []
+    for header in _candidates(subject, base, possible):
+        is_other = layout_of(subject, header, header.nsymbt).kind != subject.roles.kind
+        found.append(((not fits_labels(subject, header), is_other), header))
+        if found[-1][0] == (False, False):
+            break
+    if not found:
+        raise MrcError(
+            f"{subject.name}: a size, a position or another number is more than a header can hold"
+        )
+    wanted = found[0][1]
+    _, header = min(found, key=lambda each: each[0])
+    changed = [
+        f"{name.upper()} ({_shown(wanted[name])}, now {_shown(header[name])})"
+        for name in _PLACING
+        if subject.source is not None and wanted[name] != header[name]
+    ]
+    return header, changed
+
+
+def _candidates(subject: Subject, base: Header, possible: list[Cell]) -> Iterator[Header]:
+    """Yield the possible headers as they are read from a file, best first."""
+    headers = [
+        base.replaced(ispg=ispg, **cell.fields(base))
+        for cell in possible
+        for ispg in _space_groups(subject, cell)
+    ]
+    if subject.roles.kind == "image_stack" and subject.n_along[subject.roles.axes[0]] == 1:
+        # with ISPG 0, it would be an image
+        headers += [
+            header.replaced(
+                ispg=1, cella=header.cella._replace(z=header.cella.z or header.cella.x)
+            )
+            for header in headers
+        ]
+    for header in headers:
+        # a number may not fit its field
+        with contextlib.suppress(struct.error, OverflowError):
+            yield Header.parse(header.encode(), header.byteorder)
+
+
+def _space_groups(subject: Subject, cell: Cell) -> list[int]:
+    """Return the possible ISPG, best first."""
+    standard = _ISPG[subject.roles.kind]
+    if subject.source is None or not subject.has_kind_of_source or subject.source.ispg < 0:
+        return [standard]
+    ispg = subject.source.ispg
+    # a crystal has its symmetry only in its own cell
+    is_symmetric = subject.roles.kind in ("volume", "volume_stack") and ispg > standard
+    return [standard] if is_symmetric and not cell.is_of_source else [ispg, standard]
+
+
+def _shown(value: Any) -> str:
+    return " × ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
 
 
 def _section_intervals(subject: Subject) -> dict[str, int]:
@@ -150,26 +201,17 @@ def _section_intervals(subject: Subject) -> dict[str, int]:
         # mrcz takes MZ as the sections of a frame, and 0 as one array
         is_grouped = kind == "image_stack" and len(sizes) == 2
         return {"z": sizes[-1] if is_grouped else 0}
-    return {} if kind == "volume" else {section_axis: 1, "z": 1}
+    # MZ is 1 in a stack of images, whatever its axes are
+    one = {"volume": (), "image": (section_axis,)}.get(kind, (section_axis, "z"))
+    return dict.fromkeys(one, 1)
 
 
-def _dialect_fields(subject: Subject, skew: bytes) -> dict[str, Any]:
-    """Return header fields that mrcz and IMOD have defined in EXTRA."""
-    fields: dict[str, Any] = {}
-    for field, value in subject.options.instrument.items():
-        measured = subject.provenance.attrs.get(ATTRS_WITH_UNIT[field]) if value is None else value
-        if measured is not None and not skew:
-            fields[field] = float(measured)
-    if subject.mode.is_unsigned_variant:
-        # IMOD's stamp and flags: unsigned bytes, and MRC2014's sign of the origin
-        fields |= {"imod_stamp": int.from_bytes(b"IMOD", "little"), "imod_flags": 4}
-    return fields
-
-
-def _texts(subject: Subject) -> Sequence[str]:
+def _texts(subject: Subject, is_ours: bool) -> Sequence[str]:
     """Return the labels: those of the source, the user's, and one that names this package."""
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-    added = [*subject.options.labels, f"{'mrc_xarray ' + __version__:<40}{now:>39}"]
+    # our label at the front says that mrcz's fields are in the header
+    program = f"{'' if is_ours else 'copied by '}mrc_xarray {__version__}"
+    added = [*subject.options.labels, f"{program:<40}{now:>39}"]
     first = [_MRCZ_LABEL] if subject.codec else []
     n_free = N_LABELS - len(first) - len(added)
     if n_free < 0:
@@ -180,29 +222,19 @@ def _texts(subject: Subject) -> Sequence[str]:
     return [*first, *old[:n_free], *added]
 
 
-def _is_same_grid(source: Header, header: Header, roles: Roles) -> bool:
-    """Return whether the new file has the voxels of the source, in the same places."""
-    is_stack = roles.kind == "volume_stack"
-    if (
-        roles.kind not in ("volume", "volume_stack")
-        or (source.nx, source.ny, source.nz) != (header.nx, header.ny, header.nz)
-        or axis_names(source) != roles.axes
-        or is_stack != (401 <= source.ispg <= 630)
-    ):
-        return False
-    old, new = (geometry_of(each, roles.spatial) for each in (source, header))
-    return old.voxel.keys() == new.voxel.keys() and all(
-        math.isclose(old.voxel[axis], new.voxel[axis], rel_tol=1e-4)
-        and math.isclose(old.start[axis], new.start[axis], abs_tol=0.01 * old.voxel[axis])
-        for axis in old.voxel
-    )
-
-
-def _header_lost(subject: Subject, skew: bytes) -> list[str]:
-    """Return positions and values of the instrument that the header can't hold, for a warning."""
-    lost = [grid.note for grid in subject.grids.values() if grid.note]
-    if skew and any(value is not None for value in subject.options.instrument.values()):
-        lost.append("voltage, C3 and gain, since CCP4's skew transformation is in their place")
+def _header_lost(subject: Subject) -> list[str]:
+    """Return positions and pixels that the header can't hold as they were, for a warning."""
+    grids, roles = subject.grids, subject.roles
+    lost = [grid.note for grid in grids.values() if grid.note]
+    known = {} if subject.source is None else geometry_of(subject.source, roles.spatial).voxel
+    dropped = [
+        f"{axis} ({voxel:g} Å in the source)"
+        for axis, voxel in known.items()
+        if grids[axis].voxel is None and subject.is_of_source(axis)
+    ]
+    if dropped:
+        lost.append(f"the voxel size along {', '.join(dropped)}, which the data do not have")
+    lost += [subject.mode_note] if subject.mode_note else []
     if not subject.mode.is_standard:
         lost.append(f"MODE {subject.mode.number} is not in MRC2014, and few programs read it")
     return lost

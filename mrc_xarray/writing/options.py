@@ -10,8 +10,9 @@ from typing import Any, Literal
 from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES, stem_and_suffix
+from mrc_xarray.voxel_size import VoxelSize, VoxelSizeArgument
 
-__all__ = ["WriteOptions", "check_numbers"]
+__all__ = ["WriteOptions"]
 
 # arguments that can be combined with a change in place; those of a store lead to its own error
 _IN_PLACE = {"mode", "statistics", "region", "append_dim", "storage_options"}
@@ -32,7 +33,7 @@ class WriteOptions:
     c3: float | None = None
     gain: float | None = None
     byteorder: str = "little"
-    voxel_size: float | Mapping[str, float] | None = None
+    voxel_size: VoxelSizeArgument = None
     region: Mapping[str, slice] | None = None
     append_dim: str | None = None
     overwrite: bool = False
@@ -56,9 +57,11 @@ class WriteOptions:
             )
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
             raise TypeError(f"metadata is {self.metadata!r}; accepted: a dictionary")
-        for name, value in {"voxel_size": self.voxel_size, **self.instrument}.items():
+        if self.voxel_size is not None:
+            object.__setattr__(self, "voxel_size", VoxelSize.of(self.voxel_size))
+        for name, value in self.instrument.items():
             if value is not None:
-                check_numbers(name, value)
+                _check_number(name, value)
         self._check_labels()
         if self.is_in_place:
             self._check_in_place()
@@ -107,13 +110,11 @@ class WriteOptions:
                 )
 
 
-def check_numbers(argument: str, value: float | Mapping[str, float]) -> None:
-    """Raise TypeError unless an argument is a number, or a mapping of dimension to number."""
+def _check_number(argument: str, value: float) -> None:
+    """Raise TypeError unless an argument is a number."""
     try:
-        for number in value.values() if isinstance(value, Mapping) else (value,):
-            if isinstance(number, str | bytes):
-                raise TypeError
-            float(number)
+        if isinstance(value, str | bytes):
+            raise TypeError
+        float(value)
     except (TypeError, ValueError):
-        accepted = "a number, or a mapping of dimension to number"
-        raise TypeError(f"{argument} is {value!r}; accepted: {accepted}") from None
+        raise TypeError(f"{argument} is {value!r}; accepted: a number") from None

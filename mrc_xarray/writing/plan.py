@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mrc_xarray.errors import MrcError
+from mrc_xarray.errors import MrcError, warn
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.pixels.compression import BLOCK_HEADER_SIZE, Chunk, decode_block, encode_block
 from mrc_xarray.pixels.modes import Mode
@@ -26,10 +26,14 @@ __all__ = [
     "finish_mrcz",
     "finish_plain",
     "join",
+    "warn_not_finite",
     "write_block",
+    "write_equal",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
+# bytes that `write_equal` writes at once
+_PART = 4 * 1024**2
 #: End of the blocks in the file so far, and the statistics of their pixels.
 Appended: TypeAlias = tuple[int, Statistics]
 
@@ -66,7 +70,8 @@ class Plan:
     @property
     def section_bytes(self) -> int:
         """Size of a section in bytes, before compression."""
-        return self.header.ny * self.mode.row_bytes(self.header.nx)
+        n_rows, n_columns = self.shape[self.n_leading :][:2]
+        return n_rows * self.mode.row_bytes(n_columns)
 
     @property
     def measures(self) -> bool:
@@ -90,11 +95,24 @@ def write_block(block: Array, plan: Plan, block_id: tuple[int, ...] = ()) -> Arr
     values = plan.mode.cast(block)
     stored = plan.mode.encode(values, plan.header.byteorder)
     n_outer = plan.n_leading + 1
-    row = plan.mode.row_bytes(plan.header.nx)
+    n_columns = plan.shape[n_outer]
+    row = plan.mode.row_bytes(n_columns)
     shape = (*plan.shape[:n_outer], row)
-    start = (*at[:n_outer], at[n_outer] * row // plan.header.nx)
+    start = (*at[:n_outer], at[n_outer] * row // n_columns)
     plan.sink.write((plan.offset + offset, part) for offset, part in runs(stored, shape, start))
     return _as_block(_measured(plan, values, at), block.ndim)
+
+
+def write_equal(plan: Plan, pixel: Array) -> None:
+    """Write the value of one pixel to all pixels of a new file, in parts."""
+    row = plan.mode.encode(np.repeat(pixel, plan.header.nx, axis=1), plan.header.byteorder)
+    n_rows, row_bytes = plan.header.nz * plan.header.ny, plan.mode.row_bytes(plan.header.nx)
+    n_at_once = min(n_rows, max(1, _PART // row_bytes))
+    # a new file consists of zeros already
+    if row.any():
+        part = np.repeat(row, n_at_once, axis=0)
+        firsts = range(0, n_rows, n_at_once)
+        plan.sink.write((plan.offset + i * row_bytes, part[: n_rows - i]) for i in firsts)
 
 
 def compress_block(block: Array, turn: Any, plan: Plan, block_id: tuple[int, ...] = ()) -> Array:
@@ -182,21 +200,39 @@ def join(parts: list[Any]) -> Statistics:
     return reduce(Statistics.joined, found, Statistics())
 
 
-def finish_plain(plan: Plan, measured: Statistics) -> None:
-    """Write the header with the statistics of the pixels, and complete the file."""
+def finish_plain(plan: Plan, measured: Statistics) -> int:
+    """Write the header with the statistics of the pixels, and complete the file.
+
+    Return how many of the pixels that were examined are NaN or infinite.
+    """
     known = plan.known or Statistics()
     fields = known.joined(measured).fields() if plan.measures else Statistics().fields()
-    plan.sink.finish(plan.header.replaced(**fields).encode() + plan.extended)
+    plan.sink.finish(plan.header.with_statistics(fields).encode() + plan.extended)
+    return measured.n_not_finite
 
 
-def finish_mrcz(plan: Plan, appended: Appended) -> None:
-    """Write the header with the size and statistics of the blocks, and complete the file."""
+def finish_mrcz(plan: Plan, appended: Appended) -> int:
+    """Write the header with the size and statistics of the blocks, and complete the file.
+
+    Return the same as `finish_plain`.
+    """
     end, measured = appended
     places = _places(plan, plan.offset, 0, plan.header.nz)
     if sum(places[-1]) != end:
         raise _overwritten(plan, len(places))
     header = plan.header.replaced(packed_bytes=end - plan.offset, **measured.fields())
     plan.sink.finish(header.encode() + plan.extended)
+    return measured.n_not_finite
+
+
+def warn_not_finite(name: str, n: int) -> None:
+    """Warn about pixels that are NaN or infinite, if there are any."""
+    if n:
+        warn(
+            f"{name}: pixels that are NaN or infinite were written ({n} in total). The statistics "
+            "in the header leave them out. Few programs accept such pixels; data.fillna(0) "
+            "replaces NaN"
+        )
 
 
 def _position(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int, ...]:
@@ -220,13 +256,10 @@ def _position(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int,
 
 
 def _measured(plan: Plan, values: Array, at: tuple[int, ...]) -> Statistics:
-    if not plan.measures:
+    if not plan.statistics or (plan.statistics == "quick" and any(at[: plan.n_leading])):
         return Statistics()
-    if plan.statistics == "quick":
-        if any(at[: plan.n_leading]):
-            return Statistics()
-        return Statistics.of(values[(0,) * plan.n_leading])
-    return Statistics.of(values)
+    examined = values[(0,) * plan.n_leading] if plan.statistics == "quick" else values
+    return Statistics.of(examined) if plan.measures else Statistics.count(examined)
 
 
 def _as_block(result: Any, ndim: int) -> Array:

@@ -12,6 +12,7 @@ from mrc_xarray.errors import MrcError, warn
 from mrc_xarray.labels.attributes import COORDINATE_ATTRS, OWN_ATTRS
 from mrc_xarray.labels.source_name import SourceName
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.mrc.recognition import refuse_foreign
 from mrc_xarray.safe_json import decode_json
 from mrc_xarray.storage import redacted
 
@@ -81,6 +82,8 @@ def _is_header(value: object) -> bool:
         return False
     try:
         header = Header.from_json(value)
+        # a mark of another format would be copied with the bytes that MRC2014 leaves free
+        refuse_foreign("", header.encode())
     except ValueError:
         return False
     return min(header.nx, header.ny, header.nz) > 0

@@ -16,13 +16,13 @@ from mrc_xarray.labels.attributes import OWN_ATTRS
 from mrc_xarray.labels.stored_labels import values_to_json
 from mrc_xarray.metadata.find import evidence_next_to
 from mrc_xarray.mrc.header import Header
-from mrc_xarray.mrc.layout import arrange
+from mrc_xarray.mrc.layout import Layout, arrange
 from mrc_xarray.recording import LABELS_KEY
 from mrc_xarray.text import json_text
 from mrc_xarray.writing.extended_header import Extended
 from mrc_xarray.writing.subject import Subject
 
-__all__ = ["store_labels"]
+__all__ = ["layout_of", "store_labels"]
 
 # a longer list in a warning is not read
 _MOST_NAMES = 10
@@ -107,17 +107,21 @@ def _has_values(data: xr.DataArray, name: str, values: np.ndarray[Any, Any]) -> 
     return np.array_equal(found, values, equal_nan=found.dtype.kind in "fM")
 
 
-def _changed_dimensions(subject: Subject, header: Header, extended_size: int) -> str:
-    """Return how the dimensions change when the file is opened; empty if they do not."""
-    roles = subject.roles
-    arranged = arrange(
+def layout_of(subject: Subject, header: Header, extended_size: int) -> Layout:
+    """Return the layout that the file will be opened with."""
+    return arrange(
         header,
         header.nz,
         name=subject.name,
-        section_axis=roles.axes[0],
+        section_axis=subject.roles.axes[0],
         extended_size=extended_size,
-        evidence=evidence_next_to(subject.name),
+        evidence=evidence_next_to(subject.name, header.nz),
     )
+
+
+def _changed_dimensions(subject: Subject, header: Header, extended_size: int) -> str:
+    """Return how the dimensions change when the file is opened; empty if they do not."""
+    roles, arranged = subject.roles, layout_of(subject, header, extended_size)
     opened = [*dict(arranged.leading), *roles.axes[1:], *["rgb"] * roles.is_rgb]
     dims, sizes = [str(dim) for dim in subject.data.dims], subject.sizes
     if opened == dims and tuple(n for _, n in arranged.leading) == sizes:

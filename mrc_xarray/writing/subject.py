@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,15 +14,18 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.labels.spacing import spacing
 from mrc_xarray.mrc.geometry import AXES, FARTHEST, axis_names, geometry_of
 from mrc_xarray.mrc.header import Header
-from mrc_xarray.pixels.modes import Mode, mode_for
+from mrc_xarray.pixels.modes import Mode
 from mrc_xarray.units import angstroms_per
+from mrc_xarray.writing.copied_mode import choose_mode
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.provenance import Provenance
+from mrc_xarray.writing.voxel_size import with_steps
 
-__all__ = ["Grid", "Roles", "Subject"]
+__all__ = ["Grid", "Roles", "Subject", "find_roles"]
 
 # our names of dimensions that count sections
-_COUNTING = {"image", "channel", "volume", "repeat", "scan_y", "scan_x", "point_repeat"}
+_SCAN = {"scan_y", "scan_x"}
+_COUNTING = {"image", "channel", "volume", "repeat", "point_repeat", *_SCAN}
 
 
 class Roles(NamedTuple):
@@ -40,7 +42,7 @@ class Grid(NamedTuple):
     """Voxel size and first position along one axis, in Å."""
 
     voxel: float | None
-    first: float
+    first: float | None  # None if there is no coordinate
     is_stored: bool = True  # whether a header has fields for all that the coordinate contains
     note: str = ""  # what was assumed
 
@@ -56,6 +58,7 @@ class Subject:
     roles: Roles
     grids: dict[str, Grid]
     mode: Mode
+    mode_note: str  # for a warning, if a copy has another mode than its source
     provenance: Provenance
     source: Header | None  # of the file that the data were opened from
     sizes: tuple[int, ...]  # of the dimensions that count sections
@@ -63,19 +66,46 @@ class Subject:
     @classmethod
     def of(cls, data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Subject:
         """Raise MrcError if no MRC file can have such dimensions, coordinates or dtype."""
-        roles, provenance = _find_roles(data), Provenance.of(data)
+        roles, provenance = find_roles(data), Provenance.of(data)
+        steps, labelled = with_steps(data, roles.spatial, options.voxel_size)
+        mode, note = choose_mode(
+            data, options.mode, provenance.header, is_rgb=roles.is_rgb, codec=codec
+        )
         return cls(
             name=name,
-            data=data,
+            data=labelled,
             options=options,
             codec=codec,
             roles=roles,
-            grids=_find_grids(data, roles, options.voxel_size, provenance.header),
-            mode=mode_for(data.dtype, options.mode, is_rgb=roles.is_rgb),
+            grids=_find_grids(labelled, roles, steps, provenance.header),
+            mode=mode,
+            mode_note=note,
             provenance=provenance,
             source=provenance.header,
             sizes=data.shape[: len(roles.leading)],
         )
+
+    @property
+    def n_along(self) -> dict[str, int]:
+        """The numbers of sections, rows and columns, by axis."""
+        numbers = (int(np.prod(self.sizes)), *self.data.shape[len(self.sizes) :][:2])
+        return dict(zip(self.roles.axes, numbers, strict=True))
+
+    @property
+    def axis_sizes(self) -> dict[str, int]:
+        """The number of voxels along each axis: of one volume, in a stack of volumes."""
+        is_grouped = self.roles.kind == "volume_stack"
+        return self.n_along | ({self.roles.axes[0]: self.sizes[-1]} if is_grouped else {})
+
+    @property
+    def has_kind_of_source(self) -> bool:
+        """Whether the source was opened as images, a volume or whatever the data are."""
+        layout = self.provenance.attrs.get("mrc_layout")
+        return self.roles.kind == ("image_stack" if layout == "scan" else layout)
+
+    def is_of_source(self, axis: str) -> bool:
+        """Return whether an axis can be that of the source: positions of a scan are others."""
+        return self.roles.spatial[axis] not in _COUNTING
 
     @property
     def section_numbers(self) -> npt.NDArray[np.integer] | None:
@@ -87,16 +117,23 @@ class Subject:
         return numbers
 
 
-def _find_roles(data: xr.DataArray) -> Roles:
+def find_roles(data: xr.DataArray) -> Roles:
     """Return what each dimension is, by its name, or by its place if the name is the user's."""
     dims = [str(dim) for dim in data.dims]
     is_rgb = len(dims) > 2 and dims[-1] == "rgb" and data.sizes["rgb"] == 3
     if is_rgb:
         dims.pop()
-    if misplaced := _COUNTING & set(dims[-2:]):
+    misplaced = [dim for dim in dims if dim in _COUNTING & set(dims[-2:])]
+    # an image that a scan has made has a pixel for each position
+    is_scan_image = set(dims[-2:]) == _SCAN and set(dims) <= _COUNTING
+    if misplaced and not is_scan_image:
+        hint = f"data.transpose({', '.join(map(repr, misplaced))}, ...) moves the others"
+        if len(set(dims) - _COUNTING) < 2:
+            free = next(axis for axis in "yxz" if axis not in dims)
+            hint = f"data.rename({misplaced[0]}={free!r}) makes an axis of an image of it"
         raise MrcError(
             f"the dimensions are ({', '.join(dims)}), and rows and columns must be the last two: "
-            f"data.transpose({', '.join(map(repr, sorted(misplaced)))}, ...) moves the others"
+            f"{hint}"
         )
     if len(dims) < 2 or 0 in data.shape:
         shape = ", ".join(f"{dim}: {n}" for dim, n in data.sizes.items())
@@ -104,14 +141,21 @@ def _find_roles(data: xr.DataArray) -> Roles:
             f"the data have the shape ({shape}); accepted: two dimensions or more, none empty"
         )
     *leading, rows, columns = dims
-    row_axis = rows if rows in AXES else next(a for a in "yxz" if a != columns)
-    column_axis = columns if columns in AXES else next(a for a in AXES if a != row_axis)
+    row_axis, column_axis = _axis(rows), _axis(columns)
+    row_axis = row_axis or next(a for a in "yxz" if a != column_axis)
+    column_axis = column_axis or next(a for a in AXES if a != row_axis)
     section_axis = next(a for a in AXES if a not in (row_axis, column_axis))
     spatial = {row_axis: rows, column_axis: columns}
-    kind = _kind(leading, section_axis, data.attrs.get("mrc_layout"), {rows, columns} & set(AXES))
+    named = {*AXES, *_SCAN}
+    kind = _kind(leading, section_axis, data.attrs.get("mrc_layout"), {rows, columns} & named)
     if kind in ("volume", "volume_stack"):
         spatial[section_axis] = leading[-1]
     return Roles(kind, tuple(leading), (section_axis, row_axis, column_axis), spatial, is_rgb)
+
+
+def _axis(dim: str) -> str:
+    """Return the axis that a dimension is along by its name; empty for other names."""
+    return dim[-1] if dim in {*AXES, "ky", "kx", *_SCAN} else ""
 
 
 def _kind(leading: list[str], section_axis: str, layout: object, named: set[str]) -> str:
@@ -135,31 +179,19 @@ def _kind(leading: list[str], section_axis: str, layout: object, named: set[str]
 def _find_grids(
     data: xr.DataArray,
     roles: Roles,
-    voxel_size: float | Mapping[str, float] | None,
+    given: Mapping[str, float],
     header: Header | None,
 ) -> dict[str, Grid]:
     """Return where the voxels are, for the spatial axes and those that were selected away.
 
-    `voxel_size`, in Å, overrides coordinates. `header` is the one that the data were opened with.
+    Steps that are `given` by axis, in Å, override coordinates. `header` is the one that the data
+    were opened with.
     """
-    if isinstance(voxel_size, Mapping):
-        given = {str(dim): float(step) for dim, step in voxel_size.items()}
-    else:
-        given = {} if voxel_size is None else dict.fromkeys(roles.spatial, float(voxel_size))
-    unknown = set(given) - set(roles.spatial) - set(roles.spatial.values())
-    if unknown:
-        raise MrcError(
-            f"voxel_size names {', '.join(map(repr, sorted(unknown)))}; accepted: "
-            f"{', '.join(map(repr, roles.spatial.values()))}"
-        )
     grids = {}
     for axis in AXES:
         dim = roles.spatial.get(axis, axis)
-        step = given.get(dim, given.get(axis))
-        if step is not None and not (math.isfinite(step) and step > 0):
-            raise MrcError(f"voxel_size is {step}; accepted: a length in Å, above 0")
         if axis in roles.spatial:
-            grids[axis] = _grid(data, dim, step, header)
+            grids[axis] = _grid(data, dim, given.get(axis), header)
         elif axis in data.coords and data.coords[axis].ndim == 0:
             # what is left of a section that was selected
             grids[axis] = _grid(data, axis, None, header)
@@ -169,7 +201,7 @@ def _find_grids(
 def _grid(data: xr.DataArray, dim: str, step: float | None, header: Header | None) -> Grid:
     # xarray would make up a coordinate
     if dim not in data.coords:
-        return Grid(step, 0.0)
+        return Grid(step, None)
     coord = data.coords[dim]
     if coord.dtype.kind not in "iuf":
         return Grid(step, 0.0, is_stored=False)
@@ -187,7 +219,7 @@ def _grid(data: xr.DataArray, dim: str, step: float | None, header: Header | Non
             # the position of a single voxel does not say its size
             return Grid(None, 0.0, is_stored=False)
     voxel = step if step is not None or found is None else found * unit
-    if not abs(first) < FARTHEST:
+    if not abs(first) < FARTHEST:  # also if it is NaN
         note = f"{dim} begins at {first:g} Å, beyond 10 cm"
         return Grid(voxel, 0.0, is_stored=False, note=note)
     return Grid(voxel, first, found is not None or coord.size == 1, note)
@@ -195,16 +227,25 @@ def _grid(data: xr.DataArray, dim: str, step: float | None, header: Header | Non
 
 def _check_regular(coord: xr.DataArray, dim: str, *, is_known: bool) -> None:
     """Raise MrcError if positions decrease, or are irregular and their step is not known."""
-    values = coord.values
-    if len(values) < 2 or (is_known and values[-1] >= values[0]):
+    if len(coord) < 2:
         return
-    what, hint = "is not regular", f"voxel_size={{{dim!r}: ...}} gives its step in Å"
-    if values[-1] < values[0]:
-        what, hint = "decreases", f"data.sortby({dim!r}) reverses it"
-    raise MrcError(
-        f"the coordinate {dim} {what}, which an MRC file has no field for: {hint}, or "
-        f"data.drop_vars({dim!r}) leaves it out"
-    )
+    if (np.diff(coord.values) < 0).all():
+        first, last = coord.values[0], coord.values[-1]
+        reverse = f"data[{dim!r}].copy(data=data[{dim!r}].values[::-1])"
+        raise MrcError(
+            f"the coordinate {dim} decreases from {first:g} to {last:g}, which an MRC file has no "
+            f"field for. data.sortby({dim!r}) writes the pixels in the order of their positions. "
+            f"data.assign_coords({{{dim!r}: {reverse}}}) writes them in the order that they have, "
+            "at increasing positions"
+        )
+    if not is_known:
+        in_order = spacing(np.sort(coord.values), None) is not None
+        sort = f"data.sortby({dim!r}) makes it regular, " * in_order
+        raise MrcError(
+            f"the coordinate {dim} is not regular, which an MRC file has no field for: {sort}"
+            f"voxel_size={{{dim!r}: ...}} gives its step in Å, or data.drop_vars({dim!r}) leaves "
+            "it out"
+        )
 
 
 def _stored_spacing(coord: xr.DataArray, dim: str, header: Header | None) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import blosc
 import by_hand
 import mrcfile
 import numpy as np
@@ -82,6 +85,17 @@ ORIGINS: dict[str, tuple[dict[str, Any], str, tuple[float, float, float]]] = {
     "ORIGIN with two zeros": (
         {"origin": (0, 0, 3), "nxstart": 1, "nystart": 1, "nzstart": 1}, "auto", (0, 0, 3),
     ),
+    "ORIGIN is a decimal": ({"origin": (-3.3, 0.1, 1e4 / 3)}, "auto", (-3.3, 0.1, 3333.3333)),
+    "ORIGIN is rounding": (
+        {"origin": (1e-7, -3.6e-43, 0), "nxstart": 2}, "auto", (5, 0, 0),
+    ),
+    "ORIGIN is N*START": (
+        {
+            "origin": (4091 * 0.83, 4025 * 1.0537, -7000 * 1.0537),
+            "cella": (4 * 0.83, 3 * 1.0537, 2 * 1.0537),
+            "nxstart": 4091, "nystart": 4025, "nzstart": -7000,
+        }, "auto", (3395.53, 4241.1425, -7375.9),
+    ),
     "N*START": ({"nxstart": -1, "nystart": 2, "nzstart": 3}, "auto", (-2.5, 6, 12)),
     "N*START by argument": (
         {"origin": (1, 2, 3), "nxstart": -1, "nystart": 2, "nzstart": 3}, "nstart", (-2.5, 6, 12),
@@ -104,6 +118,69 @@ def test_origin(case: str) -> None:
     ds = opened(options={"origin": choice}, **fields)
     assert first(ds) == dict(zip("xyz", expected, strict=True))
     assert not any(np.signbit(v) for v in first(ds).values() if v == 0)
+
+
+@pytest.mark.parametrize(("units", "factor"), [("angstrom", 1), ("nm", 10), ("pm", 0.01)])
+def test_positions_are_the_decimal_numbers(units: str, factor: float) -> None:
+    ds = opened(options={"units": units}, cella=(4 * 13.48, 3 * 1.0537, 2 * 3.3702))
+    assert [float(repr(v)) for v in ds.mrc.voxel_size.values()] == [3.3702, 1.0537, 13.48]
+    for dim, voxel in (("x", 13.48), ("y", 1.0537), ("z", 3.3702)):
+        # Decimal has no rounding errors
+        step = Decimal(str(voxel)) / Decimal(str(factor))
+        assert ds[dim].values.tolist() == [float(i * step) for i in range(ds.sizes[dim])]
+        assert ds[dim].attrs["spacing"] == float(step)
+        assert ds[dim].sel({dim: float(step)}).item() == float(step)
+    assert ds.isel(x=slice(None, None, 2)).mrc.voxel_size["x"] == 26.96
+    assert ds.isel(y=[1, 2]).mrc.voxel_size["y"] == 1.0537
+
+
+@pytest.mark.parametrize("origin", [0, 123.4, -7654.32, "centre"])
+@pytest.mark.parametrize(
+    ("voxel", "n"),
+    [(13.48, 100), (1.0537, 4092), (13.718, 8192), (0.8537755, 8192), (23.0227, 4092)],
+)
+def test_a_part_has_the_positions_of_the_volume(voxel: float, n: int, origin: float | str) -> None:
+    """MX and CELLA of the part are those of its own voxels; N*START and ORIGIN are moved."""
+    first = -n / 2 * voxel if isinstance(origin, str) else origin
+    for units in ("angstrom", "nm", "um"):
+        cell, at = {"cella": (n * voxel, 9, 9)}, {"origin": (first, 0, 0)}
+        volume = opened(np.zeros((1, 1, n), "i1"), options={"units": units}, **cell, **at)
+        for start, stop in ((n - 67, n - 10), (1, 3), (n // 2 - 1, n // 2)):
+            part = opened(
+                np.zeros((1, 1, stop - start), "i1"), options={"units": units},
+                cella=((stop - start) * voxel, 9, 9), nxstart=start,
+                origin=(first + start * voxel, 0, 0),
+            )  # fmt: skip
+            assert part.x.values.tolist() == volume.x.values[start:stop].tolist()
+            assert part.mrc.voxel_size["x"] == volume.mrc.voxel_size["x"] == voxel
+
+
+def with_skew(
+    order: str, flag: int, matrix: list[float], moved: list[float], **fields: Any
+) -> Any:
+    raw = bytearray(by_hand.mrc(DATA, byteorder=order, **CELL, **fields))
+    struct.pack_into(f"{order}i12f", raw, 96, flag, *matrix, *moved)
+    return xr.open_dataset(io.BytesIO(raw), engine="mrc")
+
+
+IDENTITY = [1, 0, 0, 0, 1, 0, 0, 0, 1]
+TURNED = [0, 1, 0, -1, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_skew_without_rotation_is_an_origin(order: str) -> None:
+    moved = [1.2, -3.4, 5.6]
+    for flag, matrix, fields, expected in (
+        (1, IDENTITY, {}, moved),
+        (1, IDENTITY, {"nxstart": 2}, [5, 0, 0]),
+        (1, IDENTITY, {"origin": (0, 0, 3)}, [0, 0, 3]),
+        (1, TURNED, {}, [0, 0, 0]),
+        (1, [*IDENTITY[:8], np.nan], {}, [0, 0, 0]),
+        (0, IDENTITY, {}, [0, 0, 0]),
+    ):
+        ds = with_skew(order, flag, matrix, moved, **fields)
+        assert list(first(ds).values())[::-1] == expected, (flag, matrix, fields)
+        assert not {"voltage_kV", "c3_mm", "gain_e_per_DN"} & set(ds.data.attrs)
 
 
 def test_sections_of_a_stack_have_no_origin() -> None:
@@ -218,7 +295,15 @@ def test_fields_of_mrcz_are_read_in_its_own_files() -> None:
     names = {"voltage_kV", "c3_mm", "gain_e_per_DN"}
     fields = {"voltage": 300, "c3": 2.7, "gain": 1}
     assert not names & set(opened(**fields).data.attrs)
-    assert names <= set(opened(**fields, labels=(b"MRCZ0.6.0",)).data.attrs)
+    for labels in ((b"MRCZ0.6.0",), (b"another", b"mrc_xarray 0.1")):
+        assert names <= set(opened(**fields, labels=labels).data.attrs)
+        # but a skew transformation is in their place
+        skew = with_skew("<", 1, TURNED, [300, 2.7, 1], labels=labels)
+        assert not names & set(skew.data.attrs)
+    # NVERSION and no matrix
+    assert names <= set(opened(**fields, lskflg=1, labels=(b"MRCZ0.6.0",)).data.attrs)
+    raw = by_hand.header(SHAPE, 1001, **fields) + b"".join(map(blosc.compress, DATA))
+    assert names <= set(xr.open_dataset(io.BytesIO(raw), engine="mrc").data.attrs)
 
 
 def test_no_header_without_a_file() -> None:
@@ -316,7 +401,7 @@ def test_a_reader_of_any_format_returns_a_recording() -> None:
         sections=reading.read(source).sections,
         dims=(
             Dimension(name="tilt", size=2),
-            Dimension(name="ky", size=3, start=-1.5, step=1.5, unit="1/nm"),
+            Dimension(name="ky", size=3, start=-1.5, step=1.23456789, unit="1/nm"),
             Dimension(name="x", size=4, start=1e-9, step=2e-9, unit="m"),
         ),
         columns=(Column("tilt_angle", np.array([0, np.pi / 2]), "rad"),),
@@ -328,7 +413,8 @@ def test_a_reader_of_any_format_returns_a_recording() -> None:
     np.testing.assert_array_equal(ds.data, DATA)
     assert ds.data.dims == ("tilt", "ky", "x")
     np.testing.assert_allclose(ds.tilt_angle, [0, 90])
-    np.testing.assert_allclose(ds.ky, [-1.5, 0, 1.5])
+    # only positions in Å are rounded
+    assert ds.ky.values.tolist() == [-1.5, -1.5 + 1.23456789, -1.5 + 2 * 1.23456789]
     np.testing.assert_allclose(ds.x, [1, 3, 5, 7])
     assert (ds.ky.attrs["units"], ds.x.attrs["units"]) == ("1/nm", "nm")
     assert set(ds.coords) == {"ky", "x", "tilt_angle"}

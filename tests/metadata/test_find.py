@@ -36,7 +36,7 @@ def test_first_sidecar_that_is_found(tmp_path: Path) -> None:
     found = read(path)
     assert (found.only_for_stacks, found.evidence) == (False, "an .mdoc describes the file")
     assert columns(found)["tilt_angle"].values == [3]
-    assert find.evidence_next_to(str(path)) == found.evidence
+    assert find.evidence_next_to(str(path), 1) == found.evidence
     (tmp_path / "a_info.txt").write_text("Camera Model = DE-16")
     assert read(path).values == {"camera_model": ("DE-16", "")}
     assert read(path, metadata_file=None).values == {}
@@ -44,7 +44,15 @@ def test_first_sidecar_that_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "requested"),
-    [("a.mrc", []), ("a.st", []), ("a_movie.mrc", ["a_info.txt"])],
+    [
+        # an .mdoc can make a stack of a volume
+        ("a.mrc", ["a.mrc.mdoc", "a.mdoc"]),
+        ("a.mrc.gz", ["a.mrc.mdoc", "a.mdoc"]),
+        ("a.st", ["a.st.mdoc", "a.rawtlt"]),
+        ("a.ali", ["a.ali.mdoc", "a.tlt"]),
+        ("a_movie.mrc", ["a_info.txt", "a_movie.mrc.mdoc", "a_movie.mdoc"]),
+        ("a.rec", []),
+    ],
 )
 def test_names_that_are_requested_from_a_store(name: str, requested: list[str]) -> None:
     source = by_hand.Claimed(b"", 0, f"s3://bucket/{name}")
@@ -53,6 +61,104 @@ def test_names_that_are_requested_from_a_store(name: str, requested: list[str]) 
     options: dict[str, Any] = {"metadata_file": "auto", "scan_file": "auto"}
     assert find.read_sidecar(source, n_sections=1, n_promised=1, **options).values == {}
     assert names == requested
+
+
+# image, .mdoc, its content, and what it is used for; there are two sections
+TWO = "[ZValue = 0]\n[ZValue = 7]"
+NAMED = [
+    ("TS_1.mrc", "TS_1.mdoc", f"ImageFile = X:\\data\\ts_1.st\n{TWO}", "any layout"),
+    ("TS_1.mrc", "TS_1.mdoc", "ImageFile = X:\\data\\ts_1.MRC\n[ZValue = 0]", "any layout"),
+    ("TS_1.mrc.gz", "TS_1.mdoc", f"ImageFile = TS_1\n{TWO}", "any layout"),
+    ("TS_1.st", "TS_1.mrc.mdoc", f"ImageFile = TS_1.mrc\n{TWO}", "any layout"),
+    ("TS_1.mrc", "TS_1.mdoc", TWO, "any layout"),
+    ("TS_1.mrc", "TS_1.mrc.mdoc", "ImageFile = other.mrc", "any layout"),
+    # the image can be a reconstruction from the series
+    ("TS_1.mrc", "TS_1.mdoc", "ImageFile = /data/TS_1.st\n[ZValue = 0]", "stacks"),
+    ("TS_1.ali", "TS_1.st.mdoc", "ImageFile = TS_1.st\n[ZValue = 0]", "stacks"),
+    ("TS_1.mrc", "TS_1.mdoc", f"ImageFile = TS_11.mrc\n{TWO}", ""),
+    ("TS_1.st", "TS_1.mrc.mdoc", f"ImageFile = other.mrc\n{TWO}", ""),
+    ("TS_1.mrc", "TS_1.mdoc", "[ZValue = 0]", ""),
+]
+
+
+@pytest.mark.parametrize(("image", "name", "text", "used_for"), NAMED)
+def test_mdoc_with_the_stem_of_the_image(
+    tmp_path: Path, image: str, name: str, text: str, used_for: str
+) -> None:
+    (tmp_path / name).write_text(f"Voltage = 300\n{text}\n")
+    found = read(tmp_path / image, 2)
+    expected = "an .mdoc describes the file" if used_for == "any layout" else ""
+    assert found.evidence == find.evidence_next_to(str(tmp_path / image), 2) == expected
+    assert ("voltage" in found.values) == bool(used_for)
+    assert found.only_for_stacks == (used_for != "any layout")
+    if not used_for:
+        assert name in only(found.problems)
+        assert "It is not used; pass it as metadata_file=" in only(found.problems)
+
+
+def test_mdoc_after_one_that_can_not_be_read() -> None:
+    """A store can refuse a request for a file that it does not have."""
+    source = by_hand.Claimed(b"", 0, "s3://bucket/TS.mrc")
+
+    def read_sibling(name: str) -> bytes:
+        if name == "TS.mdoc":
+            return b"ImageFile = TS.mrc\n" + MDOC.encode()
+        raise PermissionError(f"{name}: 403")
+
+    source.read_sibling = read_sibling
+    options: dict[str, Any] = {"metadata_file": "auto", "scan_file": "auto"}
+    found = find.read_sidecar(source, n_sections=1, n_promised=1, **options)
+    assert columns(found)["tilt_angle"].values == [3]
+    assert "TS.mrc.mdoc: the file is unreadable" in only(found.problems)
+
+
+def test_mdoc_of_another_image_hides_no_other_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "a.mdoc").write_text("ImageFile = b.mrc\n")
+    (tmp_path / "a.rawtlt").write_text("5")
+    found = read(tmp_path / "a.st")
+    assert columns(found)["tilt_angle"].values == [5]
+    assert "ImageFile is 'b.mrc'; accepted: the name of this image, 'a.st'" in only(found.problems)
+
+
+def test_list_of_the_angles_of_the_sections_next_to_an_mdoc(tmp_path: Path) -> None:
+    """IMOD writes a new .rawtlt when views are removed, and no .mdoc."""
+    entries = (f"[ZValue = {i}]\nTiltAngle = {3 * i - 6}.004\nDefocus = {i}\n" for i in range(5))
+    text = "ImageFile = a.mrc\nVoltage = 300\n" + "".join(entries)
+    (tmp_path / "a.mrc.mdoc").write_text(text)
+    (tmp_path / "a.rawtlt").write_text("0\n6\n-6")
+    found = read(tmp_path / "a.st", 3)
+    assert found.problems == ()
+    assert (found.evidence, found.only_for_stacks) == ("", True)
+    assert found.values["voltage"] == (300, "kV")
+    by_name = columns(found)
+    assert by_name["tilt_angle"].values.tolist() == [0, 6, -6]
+    assert by_name["defocus"].values.tolist() == [2, 4, 0]
+    # a list for other sections does not help
+    found = read(tmp_path / "a.st", 4)
+    assert "the number of entries [ZValue = n] is 5" in only(found.problems)
+    assert found.columns == ()
+    # an .mdoc of all sections needs no list, unless it has no angles
+    (tmp_path / "a.rawtlt").write_text("1\n2\n3\n4\n5")
+    assert columns(read(tmp_path / "a.st", 5))["tilt_angle"].values[0] == -6.004
+    (tmp_path / "a.mrc.mdoc").write_text(text.replace("TiltAngle", "Tilt"))
+    by_name = columns(read(tmp_path / "a.st", 5))
+    assert by_name["tilt_angle"].values.tolist() == [1, 2, 3, 4, 5]
+    assert by_name["defocus"].values.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_reconstruction_has_only_an_mdoc_of_its_own_name(tmp_path: Path) -> None:
+    for name in ("a.mdoc", "a.mrc.mdoc"):
+        (tmp_path / name).write_text("ImageFile = a.mrc\n" + MDOC)
+    for image in ("a.rec", "a.map", "a.ccp4.gz"):
+        assert read(tmp_path / image).values == {}
+    (tmp_path / "a.rec.mdoc").write_text(MDOC)
+    assert columns(read(tmp_path / "a.rec"))["tilt_angle"].values == [3]
+
+
+def test_page_of_a_server_is_no_sidecar(tmp_path: Path) -> None:
+    """Some servers send a page with status 200 for a file that they do not have."""
+    (tmp_path / "a.mrc.mdoc").write_text("\n<!DOCTYPE html>\n<html>a = b</html>")
+    assert read(tmp_path / "a.mrc").evidence == ""
 
 
 def test_a_list_of_tilts_that_the_user_names_is_evidence(tmp_path: Path) -> None:
@@ -73,7 +179,7 @@ def test_scan_file_without_an_info_file(tmp_path: Path) -> None:
     found = read(tmp_path / "a.mrc", 2, **options)
     assert found.scan is not None
     assert not found.only_for_stacks
-    (tmp_path / "a.mrc.mdoc").write_text(MDOC)
+    (tmp_path / "a.mrc.mdoc").write_text(MDOC + "[ZValue = 1]")
     with_mdoc = read(tmp_path / "a.mrc", 2, **options)
     assert with_mdoc.scan is not None
     assert [column.name for column in with_mdoc.columns] == ["tilt_angle"]

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import by_hand
+import fsspec
 import mrcfile
 import numpy as np
 import pytest
+import servers
 import xarray as xr
 from records_by_hand import FEI1, FEI2, bits
 
@@ -313,18 +315,83 @@ def test_netcdf_and_zarr(tmp_path: Path) -> None:
                 _ = again.mrc.extended_header
 
 
-def test_sidecar_overrides_the_records(tmp_path: Path) -> None:
+def test_sidecar_overrides_the_records_that_it_agrees_with(tmp_path: Path) -> None:
     path = written(tmp_path, "FEI2")
-    tilts = {"TiltAngle": lambda i: i, "Defocus": lambda i: -3 - i}
+    tilts = {"TiltAngle": lambda i: TILTS[i] + 0.05, "Defocus": lambda i: -3 - i}
     path.with_name("series.st.mdoc").write_text(mdoc(keys=tilts, head="Voltage = 120\n"))
     ds = opened(path)
-    assert ds.tilt_angle.values.tolist() == [0, 1, 2, 3]
+    assert ds.tilt_angle.values.tolist() == [tilt + 0.05 for tilt in TILTS]
     assert ds.defocus.values.tolist() == [-3, -4, -5, -6]
     assert ds.data.attrs["voltage_kV"] == 120
     # the records complete it
     np.testing.assert_allclose(ds.dose, 2)
     np.testing.assert_allclose(ds.mrc.extended_fields.tilt_angle, TILTS)
     assert opened(path, metadata_file=None).tilt_angle.values.tolist() == TILTS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_records_override_a_sidecar_in_another_order(tmp_path: Path, kind: str) -> None:
+    path, order = written(tmp_path, kind), [2, 1, 3, 0]
+    keys = {
+        "TiltAngle": lambda i: TILTS[order[i]] + 0.004,
+        "Defocus": lambda i: -3 - i,
+        "ExposureDose": lambda i: i,
+        "PriorRecordDose": lambda i: 10 * i,
+    }
+    path.with_name("series.mrc.mdoc").write_text(
+        mdoc(keys, head="Voltage = 120\nImageFile = series.mrc\n")
+    )
+    recorded = opened(path, metadata_file=None)
+    ds = opened(path)
+    assert ds.tilt_angle.values.tolist() == TILTS
+    assert ds.prior_record_dose.values.tolist() == [30, 10, 0, 20]
+    assert ds.data.attrs["voltage_kV"] == 120
+    for name, values in (("defocus", [-6, -4, -3, -5]), ("dose", [3, 1, 0, 2])):
+        expected = recorded[name] if name in recorded.coords else values
+        np.testing.assert_array_equal(ds[name], expected)
+
+
+# image → its sidecar, if there is one, and what it contains
+MDOC = mdoc(head="ImageFile = a.mrc\n").encode()
+ANGLES = "\n".join(map(str, TILTS)).encode()
+IN_STORES: list[tuple[str, str, bytes, bool]] = [
+    ("a.mrc", "a.mrc.mdoc", MDOC, True),
+    ("a.mrc", "a.mdoc", MDOC, True),
+    ("a.mrc", "a.mdoc", MDOC.replace(b"a.mrc", b"b.mrc"), False),
+    ("a.st", "a.st.mdoc", MDOC, True),
+    ("a.st", "a.rawtlt", ANGLES, True),
+    ("a.ali", "a.tlt", ANGLES, True),
+    ("a.rec", "a.mrc.mdoc", MDOC, False),
+]
+
+
+@pytest.mark.parametrize(("image", "sidecar", "content", "is_used"), IN_STORES)
+def test_store_has_the_labels_of_a_disk(
+    tmp_path: Path, image: str, sidecar: str, content: bytes, is_used: bool
+) -> None:
+    files = {sidecar: content, image: by_hand.mrc(PIXELS)}
+    for name, raw in files.items():
+        (tmp_path / name).write_bytes(raw)
+    fs = fsspec.filesystem("memory")
+    fs.pipe({f"/sidecars/{name}": raw for name, raw in files.items()})
+    expected, found = opened(tmp_path / image), opened(f"memory://sidecars/{image}")
+    assert found.data.attrs["mrc_layout_rule"] == expected.data.attrs["mrc_layout_rule"]
+    xr.testing.assert_equal(found, expected)
+    assert ("tilt_angle" in found.coords) == is_used
+    fs.rm("/sidecars", recursive=True)
+
+
+@pytest.mark.slow
+def test_server_that_refuses_to_say_whether_there_is_a_sidecar(tmp_path: Path) -> None:
+    """As S3 does for a file that is not there, without the permission to list the bucket."""
+    (tmp_path / "a.mrc").write_bytes(by_hand.mrc(PIXELS))
+    with servers.http_server(tmp_path) as server:
+        server.alter = lambda method, path, answer: answer if answer[0] < 400 else (403, {}, b"")
+        message = r"a\.mrc\.mdoc: the file is unreadable: .*403 Forbidden.*metadata_file=None"
+        with pytest.warns(MrcWarning, match=message) as caught:
+            opened(server.url("a.mrc"))
+        assert len(caught) == 1
+        opened(server.url("a.mrc"), metadata_file=None)
 
 
 def test_keys_of_an_mdoc(with_mdoc: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import io
 import lzma
 import struct
 import subprocess
@@ -125,16 +124,6 @@ def test_dimensions_without_a_voxel_size_are_silent(tmp_path: Path) -> None:
     assert list(ds.coords) == []
 
 
-def test_positions_are_not_rounded() -> None:
-    raw = by_hand.mrc(np.zeros((2, 3, 1001), "i1"), cella=(1333.333, 7, 5), origin=(-3.3, 1, 2))
-    ds = xr.open_dataset(io.BytesIO(raw), engine="mrc")
-    step = float(np.float32(1333.333)) / 1001
-    expected = float(np.float32(-3.3)) + np.arange(1001) * ds.x.attrs["spacing"]
-    np.testing.assert_array_equal(ds.x.values, expected)
-    assert ds.x.attrs["spacing"] == pytest.approx(step)
-    assert ds.x.dtype == np.float64
-
-
 def block(size: int) -> bytes:
     return struct.pack("<3I", size, 0, 1 << 7).ljust(size, b"\0")
 
@@ -192,7 +181,8 @@ def test_entries_of_an_mdoc(tmp_path: Path, peak: Any) -> None:
     ds, messages = opened(path, chunks={})
     assert peak() < 8 * MiB
     assert list(ds.coords) == ["y", "x"]
-    assert any(f"(and {LARGEST - 101} more)" in text and "left out" in text for text in messages)
+    accepted = f"is 100, with n from '0' to '99'; accepted: {LARGEST}, with n from 0"
+    assert any(accepted in text and "left out" in text for text in messages)
 
 
 @pytest.mark.parametrize("n_blocks", [0, 1, 3])

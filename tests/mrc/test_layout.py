@@ -63,6 +63,8 @@ def direct_electron(n_sections: int = 6) -> bytes:
     )  # fmt: skip
 
 
+SERIALEM = b"SerialEM: Digitized using Camera                        10-Jan-23  16:45:39"
+
 # content and writer → (name, bytes, dimensions, beginning of the rule)
 BY_HAND: dict[str, tuple[str, bytes, tuple[str, ...], str]] = {
     "volume stack, ISPG 401": ("x.mrc", hand(ispg=401, mz=3), VOLUMES, "1"),
@@ -100,6 +102,16 @@ BY_HAND: dict[str, tuple[str, bytes, tuple[str, ...], str]] = {
     ),
     "symmetry operators": ("x.mrc", hand(exttyp=b"CCP4", extended=b" " * 160), VOLUME, "5"),
     "operators, before EXTTYP": ("x.mrc", hand(extended=b" " * 160), VOLUME, "5"),
+    "SerialEM, by its label": ("x.mrc", hand(ispg=0, labels=(SERIALEM,)), STACK, "4"),
+    "SerialEM, ISPG 1, NVERSION 0": (
+        "x.mrc", hand(nversion=0, mz=1, byteorder=">", labels=(SERIALEM,)), STACK, "4",
+    ),
+    "SerialEM, after a reconstruction": (
+        "x.mrc", hand(ispg=0, labels=(SERIALEM, b"TILT: Tomographic reconstruction")), VOLUME, "5",
+    ),
+    "SerialEM, one image": ("x.mrc", hand(1, ispg=0, labels=(SERIALEM,)), IMAGE, "2"),
+    "Gorgon": ("x.mrc", hand(ispg=0, mx=3, my=2, mz=5, cella=(3, 2, 5)), VOLUME, "5"),
+    "only MZ is NZ - 1": ("x.mrc", hand(ispg=0, mz=5), STACK, "6"),
     "ISPG 1, MZ 1": ("x.mrc", hand(mz=1), VOLUME, "5"),
     "ISPG 0, MZ 1": ("x.mrc", hand(ispg=0, mz=1), STACK, "6"),
     "ISPG 0, MZ 0": ("x.mrc", hand(ispg=0, mz=0, cella=(0, 0, 0)), STACK, "6"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mrc_xarray import MrcError
+from mrc_xarray import MrcError, MrcWarning, validate
+from mrc_xarray.mrc import reading
 from mrc_xarray.pixels.modes import MODES, Packed, mode_for
 
 ORDERS = ("<", ">")
@@ -35,6 +37,16 @@ def any_bits(shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
 def check(found: xr.DataArray, expected: np.ndarray[Any, Any]) -> None:
     assert found.dtype == expected.dtype.newbyteorder("=")
     np.testing.assert_array_equal(found.values, expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_mode_5_is_unsigned_bytes(order: str) -> None:
+    data = any_bits((2, 3, 7), "u1")
+    found = load(by_hand.mrc(data, 5, byteorder=order, shape=data.shape))
+    check(found, data)
+    assert "mode0_assumption" not in found.attrs
+    problems = validate(io.BytesIO(by_hand.mrc(data, 5, byteorder=order, shape=data.shape)))
+    assert [problem.field for problem in problems] == ["MODE"]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -69,6 +81,69 @@ def test_four_bits(nx: int) -> None:
 def test_four_bits_ignore_the_padding() -> None:
     raw = by_hand.header((1, 1, 3), 101) + b"\x21\xf3"
     assert load(raw).values.tolist() == [[[1, 2, 3]]]
+
+
+# IMOD's stamp with flags → bytes that contain two pixels each
+PACKED: dict[str, Any] = {
+    "imod_stamp": by_hand.IMOD_STAMP, "imod_flags": 16, "dmin": 0, "dmax": 15, "dmean": 7,
+}  # fmt: skip
+
+
+def packed_file(pixels: np.ndarray[Any, Any], **fields: Any) -> bytes:
+    return by_hand.mrc(by_hand.pack_4bit(pixels), 0, **(PACKED | fields))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_two_pixels_in_each_byte_of_mode_0(tmp_path: Path, order: str) -> None:
+    pixels = any_bits((5, 6, 14), "u1") & 15
+    raw = packed_file(pixels, byteorder=order, cella=(7 * 2.5, 6 * 1.25, 5), imod_flags=30)
+    for name, content in (("a.mrc", raw), ("a.mrc.gz", gzip.compress(raw))):
+        (tmp_path / name).write_bytes(content)
+        for options in ({}, {"chunks": {"x": 5}}, {"mmap": True}):
+            with xr.open_dataset(tmp_path / name, engine="mrc", **options) as ds:
+                check(ds.data, pixels)
+                key = (slice(None, None, 2), [4, 1], slice(3, 12, 4))
+                np.testing.assert_array_equal(ds.data[key], xr.DataArray(pixels)[key])
+                # NX and MX count pairs, and so does the voxel size along x
+                assert ds.mrc.header.nx == ds.mrc.header.mx == 7
+                assert ds.mrc.voxel_size == {"z": 1, "y": 1.25, "x": 2.5}
+        assert validate(tmp_path / name) == []
+    assert ds.data.attrs["mode0_assumption"].startswith("uint8: IMOD's flag 16 says")
+
+
+def test_two_pixels_in_each_byte_of_a_truncated_file() -> None:
+    pixels = any_bits((3, 6, 14), "u1") & 15
+    with pytest.warns(MrcWarning, match="NZ .* is 3; accepted: 2"):
+        check(load(packed_file(pixels)[:-1], truncated="trim"), pixels[:2])
+
+
+@pytest.mark.parametrize("mode0", ["int8", "uint8"])
+def test_mode0_argument_reads_bytes(mode0: str) -> None:
+    data = any_bits((2, 3, 4), "u1")
+    found = load(by_hand.mrc(data, 0, **PACKED), mode0=mode0)
+    check(found, data.view(mode0))
+    assert found.attrs["mode0_assumption"] == f"{mode0}: the argument mode0="
+
+
+LABEL = b"SerialEM: Frames from K2, 4 bits packed                 01-Jan-16  12:00:00"
+
+
+@pytest.mark.parametrize(
+    ("ny", "nx", "fields", "factor"),
+    [
+        (7420, 3838, {}, 2), (7676, 3710, {}, 2), (7424, 3840, {}, 2), (8184, 5760, {}, 2),
+        (7420, 7676, {}, 1), (3838, 3710, {}, 1),
+        (7420, 3838, {"labels": (LABEL, b"newstack: copied")}, 1),
+        (7420, 3838, {"dmin": -8, "dmax": 7, "dmean": 0}, 1),
+        # IMOD refuses to unpack signed bytes
+        (3, 4, PACKED | {"imod_flags": 17}, 1), (3, 4, PACKED | {"imod_flags": 0}, 1),
+        (3, 4, PACKED | {"imod_stamp": 0}, 1), (7420, 3838, PACKED | {"imod_flags": 17}, 1),
+    ],
+)  # fmt: skip
+def test_evidence_of_packed_bytes(ny: int, nx: int, fields: dict[str, Any], factor: int) -> None:
+    raw = by_hand.header((9, ny, nx), 0, byteorder=">", **({"labels": (LABEL,)} | fields))
+    file = reading.inspect(by_hand.Claimed(raw, 1024 + 9 * ny * nx))
+    assert file.sections.shape == (9, ny, factor * nx)
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 4, 6, 12])
@@ -172,7 +247,7 @@ def test_mode0_is_only_for_mode_0() -> None:
     assert "mode0_assumption" not in found.attrs
 
 
-@pytest.mark.parametrize("mode", [5, 17, -1, 100, 10**9])
+@pytest.mark.parametrize("mode", [9, 17, -1, 100, 10**9])
 def test_unknown_mode(mode: int) -> None:
     raw = by_hand.mrc(np.ones((2, 3, 4), "u1"), mode)
     with pytest.raises(ValueError, match=rf"MODE \(bytes 12–15\) is {mode}; accepted: 0, 1"):
@@ -266,7 +341,7 @@ def test_a_packed_mode_is_one_row(
     [
         ("f8", None, "no MODE of MRC holds float64 without loss.*mode=2"),
         ("c16", None, "no MODE of MRC holds complex128 .*mode=4"),
-        ("u1", 5, "mode is 5; accepted: 0, 1, 2, 3"),
+        ("u1", 5, "mode is 5; accepted: 0, 1, 2, 3, 4, 6"),
         ("c8", 2, r"mode 2 \(float32\) can't hold complex64 data"),
         ("u1", 16, r"mode 16 \(rgb uint8\) can't hold uint8 data"),
         ("M8[s]", 1, "can't hold datetime64"),

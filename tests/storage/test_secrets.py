@@ -325,7 +325,7 @@ def test_connection_that_is_refused(prefix: str, path: Path) -> None:
 def test_error_and_log_of_a_worker(http: servers.HttpServer, path: Path) -> None:
     ds = xr.open_dataset(with_secrets(http.url(path.name)), engine="mrc", chunks={})
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         np.testing.assert_array_equal(client.compute(ds.data).result(), PIXELS)

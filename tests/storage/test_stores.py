@@ -138,9 +138,12 @@ def test_pickled_dataset_equals_numpy(opened: Opened) -> None:
 
 
 def test_opening_requests_size_and_header(fresh: servers.HttpServer) -> None:
+    n_before = fresh.n_arrived
     ds = xr.open_dataset(fresh.url("volume.mrc"), engine="mrc")
     assert fresh.methods() == ["HEAD", "GET"]
     assert fresh.gets() == [HEADER]
+    # and two names of an .mdoc, which are not there
+    assert fresh.n_arrived - n_before == 4
     assert ds.data.shape == PIXELS.shape
 
 

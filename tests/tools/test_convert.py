@@ -120,6 +120,50 @@ def test_types_are_preserved(tmp_path: Path, suffix: str, dtype: str) -> None:
     check_equal(opened(path), opened(source))
 
 
+NIBBLES = by_hand.pack_4bit((np.arange(60).reshape(3, 4, 5) % 16).astype("u1"))
+# int16 and float32 are in the tests above
+OTHER_TYPES = {
+    "c8": by_hand.mrc(np.full((3, 4, 5), 1 + 2j, "c8")),
+    "f2": by_hand.mrc(np.full((3, 4, 5), 0.1, "f2")),
+    "rgb": by_hand.mrc(np.full((3, 4, 15), 250, "u1"), 16, shape=(3, 4, 5)),
+    "4 bits": by_hand.mrc(NIBBLES, 101, shape=(3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TYPES)
+def test_other_types_to_zarr_and_netcdf(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source.mrc"
+    source.write_bytes(OTHER_TYPES[kind])
+    expected = opened(source)
+    assert convert(source, tmp_path / "a.zarr", "--quiet") == 0
+    check_equal(opened(tmp_path / "a.zarr"), expected)
+    if kind not in ("f2", "c8"):
+        assert convert(source, tmp_path / "a.nc", "--quiet") == 0
+        check_equal(opened(tmp_path / "a.nc"), expected)
+        return
+    assert convert(source, tmp_path / "a.nc", "--quiet") == 1
+    text = complaint(capsys)
+    hint = "--mode 2" if kind == "f2" else "ds['data'].real and .imag"
+    for part in ("a.nc", "'data'", expected["data"].dtype.name, ".zarr", hint):
+        assert part in text
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_mode_of_another_format(
+    source: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half, target = tmp_path / "half.mrc", tmp_path / f"a{suffix}"
+    half.write_bytes(OTHER_TYPES["f2"])
+    assert convert(half, target, "--quiet", "--mode", 2) == 0
+    found, expected = opened(target)["data"], opened(half)["data"]
+    assert (found.dtype, found.attrs) == (np.float32, expected.attrs)
+    np.testing.assert_array_equal(found, expected.astype("f4"))
+    assert convert(source, target, "--quiet", "--mode", 0, "--overwrite") == 1
+    assert "mode 0 (int8) can't hold" in complaint(capsys)
+
+
 @pytest.mark.parametrize(
     ("suffix", "fields", "dims"),
     [
@@ -181,7 +225,7 @@ def test_selection_is_by_index(
         ("a.mrc", ["--mode", "5"], "5"),
         ("a.mrc", ["--mode", "six"], "six"),
         ("a.mrcz", ["--compressor", "rar"], "rar"),
-        ("a.zarr", ["--mode", "1"], "can't be used for a zarr target"),
+        ("a.zarr", ["--clevel", "1"], "can't be used for a zarr target"),
         ("a.nc.gz", [], "a.nc.gz: Zarr and netCDF files can't be written as a compressed stream"),
         ("a.zarr.gz", [], "leave out .gz"),
     ],

@@ -56,7 +56,7 @@ EXTENDED_BROKEN: dict[str, tuple[bytes, Fields, str]] = {
 def test_extended_header(write: Any, case: str) -> None:
     extended, fields, found = EXTENDED_BROKEN[case]
     path = write(by_hand.mrc(FRAMES, extended=extended, **(STACK | fields)))
-    [problem] = [p for p in assert_as_mrcfile(path) if p.code != "exttyp"]
+    [problem] = [p for p in assert_as_mrcfile(path) if p.code not in ("exttyp", "extension")]
     assert problem.code == "extended-header"
     assert found in problem.found
     assert problem.offset == (place(problem.field) or 1024)
@@ -285,4 +285,4 @@ def test_scan(tmp_path: Path, changed: Any, positions: Any, file: str) -> None:
 def test_valid_scan(tmp_path: Path) -> None:
     for changed, n, positions in (({}, 12, None), (de.XY_FILE, 8, de.POSITIONS)):
         path = de.write(tmp_path, de.frames(n), changed, positions)
-        assert codes(judged(path, data=True)) == ["negative-cell"] * 2
+        assert codes(judged(path, data=True)) == ["negative-cell"]

@@ -94,7 +94,8 @@ def test_labels_are_replaced(path: Path) -> None:
         {"label": ["x" * 81]},
         {"label": [str(i) for i in range(11)]},
         {"voxel_size": -1.0},
-        {"voxel_size": (1, 2, 3)},
+        {"voxel_size": (1, 2)},
+        {"voxel_size": {"x": (0.01, "1/nm")}},
         {"voxel_size": {"w": 1.0}},
         # a valid value is not written either
         {"origin": (1, 2, 3), "nz": 9},
@@ -139,7 +140,7 @@ def test_file_without_a_header_is_not_edited(path: Path, content: bytes, match: 
     ("damage", "edit"),
     [
         ({"map": b"\0\0\0\0"}, {"map": "MAP "}),
-        ({"machst": b"\0\0\0\0"}, {"machst": b"\x44\x44\0\0"}),
+        ({"machst": b"\xde\xad\0\0"}, {"machst": b"\x44\x44\0\0"}),
         ({"mapc": 0}, {"mapc": 1}),
         ({"mx": 0}, {"mx": 10}),
         ({"cella": (float("nan"), 12, 8)}, {"cella": (10, 12, 8)}),
@@ -180,6 +181,8 @@ def test_label_of_an_mrcz_stays_first(tmp_path: Path) -> None:
     to_mrc(xr.DataArray(np.zeros((3, 2, 8, 8), "f4"), dims=("image", "channel", "y", "x")), path)
     edit_header(path, label=["new"])
     assert xr.open_dataarray(path, engine="mrc").dims == ("image", "channel", "y", "x")
+    with pytest.raises(TypeError, match="up to 10 texts"):
+        edit_header(path, label=[str(i) for i in range(10)])
 
 
 def test_file_that_is_replaced_before_a_header_is_written(

@@ -159,6 +159,21 @@ def test_region_takes_what_the_files_mode_holds(
     np.testing.assert_array_equal(read(path)[:2], expected)
 
 
+@pytest.mark.parametrize("options", [{"region": {"z": slice(3, 4)}}, {"append_dim": "z"}])
+def test_bytes_remain_unsigned_without_the_statistics_that_said_so(
+    path: Path, options: dict[str, Any]
+) -> None:
+    pixels = (PIXELS & 255).astype("u1")
+    fields = {"dmin": 0, "dmax": 255, "dmean": 127, "rms": -1, "origin": (1, 2, 3)}
+    path.write_bytes(by_hand.mrc(pixels, 0, **fields))
+    to_mrc(pixels[:1], path, mode=0, **options)
+    data = xr.open_dataarray(path, engine="mrc")
+    assert data.dtype == np.uint8
+    np.testing.assert_array_equal(data[-1 if "append_dim" in options else 3], pixels[0])
+    assert (field(path, "imod_stamp"), field(path, "imod_flags")) == (by_hand.IMOD_STAMP, 4)
+    assert [float(data[axis][0]) for axis in "xyz"] == [1, 2, 3]
+
+
 def test_region_of_packed_pixels_has_complete_rows(path: Path) -> None:
     pixels = (PIXELS & 15).astype("u1")
     path.write_bytes(before := by_hand.mrc(by_hand.pack_4bit(pixels), 101, shape=pixels.shape))
@@ -168,6 +183,20 @@ def test_region_of_packed_pixels_has_complete_rows(path: Path) -> None:
     to_mrc(pixels[2:5] ^ 15, path, mode=101, region={"z": slice(2, 5)})
     expected = np.concatenate([pixels[:2], pixels[2:5] ^ 15, pixels[5:]])
     np.testing.assert_array_equal(read(path), expected)
+
+
+def test_two_pixels_in_each_byte_of_mode_0(path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 16, (4, 5, 6), "u1")
+    stack = {"imod_stamp": by_hand.IMOD_STAMP, "imod_flags": 16, "ispg": 0, "mz": 1}
+    path.write_bytes(by_hand.mrc(by_hand.pack_4bit(pixels[:3]), 0, **stack))
+    dims = ("image", "y", "x")
+    to_mrc(xr.DataArray(pixels[3:], dims=dims), path, append_dim="image")
+    changed = xr.DataArray(pixels[1:2, 2:] ^ 15, dims=dims)
+    to_mrc(changed, path, region={"image": slice(1, 2), "y": slice(2, 5)})
+    pixels[1, 2:] ^= 15
+    assert path.read_bytes()[1024:] == by_hand.pack_4bit(pixels).tobytes()
+    with xr.open_dataset(path, engine="mrc") as ds:
+        np.testing.assert_array_equal(ds.data, pixels)
 
 
 def test_region_that_fails_leaves_the_other_pixels(path: Path) -> None:
@@ -207,14 +236,16 @@ by_option = pytest.mark.parametrize("options", IN_PLACE, ids=lambda options: nex
 def test_only_existing_plain_files_change_in_place(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    compressed, missing = tmp_path / "volume.mrcz", tmp_path / "missing.mrc"
-    to_mrc(PIXELS, compressed)
-    before = compressed.read_bytes()
-    with pytest.raises(MrcError, match=r"volume\.mrcz"):
-        to_mrc(PIXELS[:4], compressed, **options)
-    assert compressed.read_bytes() == before
-    with pytest.raises(FileNotFoundError, match="missing"):
-        to_mrc(PIXELS[:4], missing, **options)
+    missing = tmp_path / "missing.mrc"
+    for name in ("volume.mrcz", "volume.mrc.gz"):
+        to_mrc(PIXELS, tmp_path / name)
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(MrcError, match=name):
+            to_mrc(PIXELS[:4], tmp_path / name, **options)
+        assert (tmp_path / name).read_bytes() == before
+    if "region" in options:
+        with pytest.raises(FileNotFoundError, match="missing"):
+            to_mrc(PIXELS[:4], missing, **options)
     assert not missing.exists()
     damaged = tmp_path / "damaged.mrc"
     damaged.write_bytes(before := by_hand.mrc(PIXELS)[:-1])
@@ -256,6 +287,96 @@ def test_append(path: Path, dim: str, byteorder: str, order: str, chunked: bool)
     expected = ((25, 30, 20), 8) if dim == "z" else before
     assert fields(path, "cella", "mz", byteorder=order) == expected
     check_statistics(path, pixels, order)
+
+
+def test_append_to_a_volume_by_its_intervals(path: Path) -> None:
+    """Gorgon counts the intervals between the first and the last voxel."""
+    path.write_bytes(by_hand.mrc(PIXELS[:3], ispg=0, mx=9, my=11, mz=2, cella=(9, 11, 4)))
+    to_mrc(by_name(PIXELS[3:], "z", "y", "x"), path, append_dim="z")
+    ds = xr.open_dataset(path, engine="mrc")
+    assert (ds.data.dims, ds.mrc.voxel_size) == (("z", "y", "x"), {"z": 2, "y": 1, "x": 1})
+    assert fields(path, "cella", "mz") == ((9, 11, 14), 7)
+
+
+def image(number: int, **coords: Any) -> xr.DataArray:
+    return xr.DataArray(PIXELS[number], coords, ("y", "x"))
+
+
+@pytest.mark.parametrize(
+    ("first", "dim", "others", "dims"),
+    [
+        # a stack begins with an image, or with several
+        (PIXELS[0], "image", [PIXELS[1], image(2)], ("image", "y", "x")),
+        (image(0, image=4.0), "image", [PIXELS[1], PIXELS[2:4]], ("image", "y", "x")),
+        # a volume, and a stack of volumes
+        (image(0), "z", [image(1), PIXELS[2:]], ("z", "y", "x")),
+        (PIXELS[:4], "volume", [PIXELS[4:]], ("volume", "z", "y", "x")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*can't store everything:mrc_xarray.MrcWarning")
+def test_append_begins_and_continues_a_file(
+    path: Path, first: Any, dim: str, others: list[Any], dims: tuple[str, ...]
+) -> None:
+    for part in (first, *others):
+        assert to_mrc(part, path, append_dim=dim) is None
+    n = field(path, "nz")
+    assert path.read_bytes()[1024:] == PIXELS[:n].tobytes()
+    assert mrcfile.validate(path, print_file=sys.stderr)
+    data = xr.open_dataarray(path, engine="mrc")
+    assert data.dims == dims
+    np.testing.assert_array_equal(data.values.reshape(n, 12, 10), PIXELS[:n])
+    check_statistics(path, PIXELS[:n])
+    assert field(path, "mz") == {"image": 1, "z": n, "volume": 4}[dim]
+
+
+def test_lazy_image_is_appended_block_by_block(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.mrc"
+    source.write_bytes(by_hand.mrc(PIXELS, ispg=0, mz=1))
+    frames = xr.open_dataarray(source, engine="mrc")
+    to_mrc(frames[:2], path, append_dim="image")
+    to_mrc(frames[2], path, append_dim="image")
+    np.testing.assert_array_equal(read(path), PIXELS[:3])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "dim", "named"),
+    [
+        ("a.mrcz", PIXELS, "z", "compressed"),
+        ("a.mrc.gz", PIXELS, "z", "compressed"),
+        ("a.mrc", by_name(PIXELS), "t", "append_dim is 't'"),
+        ("a.mrc", by_name(PIXELS, "y", "image", "x"), "image", "slowest"),
+        ("a.mrc", PIXELS[0], "volume", "append_dim is 'volume'"),
+    ],
+)
+def test_append_that_would_begin_a_file_that_can_not_grow(
+    tmp_path: Path, name: str, data: Any, dim: str, named: str
+) -> None:
+    with pytest.raises(MrcError, match=named):
+        to_mrc(data, tmp_path / name, append_dim=dim)
+    assert not os.listdir(tmp_path)
+
+
+def test_delayed_append_that_begins_a_file(path: Path) -> None:
+    task, second = (to_mrc(PIXELS[:3], path, append_dim="z", compute=False) for _ in "12")
+    assert not path.exists()
+    assert task.compute() is None
+    with pytest.raises(FileExistsError, match="another append_dim= adds to it"):
+        second.compute()
+    to_mrc(PIXELS[3:], path, append_dim="z", compute=False).compute()
+    np.testing.assert_array_equal(read(path), PIXELS)
+
+
+def test_append_to_pixels_that_are_not_all_finite(path: Path) -> None:
+    """The header does not say how many pixels its statistics are about."""
+    pixels = np.random.default_rng(1).normal(size=(4, 6, 8)).astype("f4")
+    pixels[0, :3] = np.nan
+    with pytest.warns(MrcWarning, match="NaN"):
+        to_mrc(pixels[:2], path)
+    to_mrc(pixels[2:], path, append_dim="z")
+    assert statistics(path)[:2] == (np.nanmin(pixels), np.nanmax(pixels))
+    assert {problem.severity for problem in validate(path, data=True)} == {"warning"}
+    edit_header(path, statistics=True)
+    check_statistics(path, pixels)
 
 
 def test_image_appended_to_an_image_makes_a_stack(path: Path) -> None:
@@ -305,19 +426,18 @@ import numpy as np
 import mrc_xarray
 
 for n in sys.argv[2:]:
-    mrc_xarray.to_mrc(np.full((1, 12, 10), n, "i2"), sys.argv[1], append_dim="z")
+    mrc_xarray.to_mrc(np.full((2, 12, 10), n, "i2"), sys.argv[1], append_dim="z")
 """
 
 
 @pytest.mark.slow
 def test_appends_of_several_processes_wait_for_each_other(path: Path) -> None:
-    path.write_bytes(by_hand.mrc(np.zeros((1, 12, 10), "i2")))
     appenders = [
         subprocess.Popen([sys.executable, "-W", "error", "-c", APPENDER, str(path), *numbers])
         for numbers in ("123", "456")
     ]
     assert [appender.wait(60) for appender in appenders] == [0, 0]
-    assert sorted(read(path)[:, 0, 0]) == list(range(7))
+    assert sorted(read(path)[::2, 0, 0]) == list(range(1, 7))
 
 
 def test_appends_that_were_planned_together_do_not_overwrite(path: Path) -> None:

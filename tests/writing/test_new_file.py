@@ -158,22 +158,44 @@ def test_bad_voxel_size_is_refused(path: Path, voxel_size: Any) -> None:
     assert not path.exists()
 
 
+def test_hint_on_too_few_axes_works(path: Path) -> None:
+    rows = xr.DataArray(noise((3, 5)), dims=("image", "x"))
+    with pytest.raises(MrcError, match=r"data\.rename\(image='y'\) makes an axis"):
+        to_mrc(rows, path)
+    to_mrc(rows.rename(image="y"), path)
+    np.testing.assert_array_equal(opened(path).data, rows)
+
+
 @pytest.mark.parametrize(
     "positions",
     [lambda n: np.arange(n) ** 2.0, lambda n: -2.0 * np.arange(n), lambda n: np.zeros(n),
-     lambda n: np.where(np.arange(n) == 1, NAN, np.arange(n))],
-    ids=["irregular", "decreasing", "equal", "nan"],
+     lambda n: np.where(np.arange(n) == 1, NAN, np.arange(n)), lambda n: np.full(n, NAN),
+     lambda n: np.roll(np.arange(n), 1)],
+    ids=["irregular", "decreasing", "equal", "nan", "all nan", "not in order"],
 )  # fmt: skip
-def test_irregular_coordinate_is_refused(path: Path, positions: Any) -> None:
+@unwarned
+def test_hints_on_a_coordinate_work(path: Path, positions: Any) -> None:
+    """Each is followed to the letter, and gives a file with the pixels and positions it says."""
     data = labelled(noise((4, 5, 6)), ("z", "y", "x"))
-    bad = data.assign_coords({"y": ("y", positions(5), {"units": "nm"})})
-    with pytest.raises(MrcError, match=r"\by\b") as caught:
-        to_mrc(bad, path)
-    assert re.search(r"voxel_size|drop_vars|sortby", str(caught.value))
+    data = data.assign_coords({"y": ("y", positions(5), {"units": "nm"})})
+    with pytest.raises(MrcError, match=r"the coordinate y") as caught:
+        to_mrc(data, path)
     assert not path.exists()
-    # one of the suggestions
-    to_mrc(bad.drop_vars("y"), path)
-    assert field(path, "cella")[1] == 0
+    message = str(caught.value)
+    hints = re.findall(r"data\.(?:\w+\('y'\)|assign_coords\({.*?}\))", message)
+    assert len(hints) == message.count("data.")
+    for hint in hints:
+        fixed = eval(hint, {"data": data})
+        to_mrc(fixed, path, overwrite=True)
+        again = opened(path, units="nm").data
+        np.testing.assert_array_equal(again, fixed)
+        assert ("y" in again.coords) == ("y" in fixed.coords)
+        if "y" in fixed.coords:
+            np.testing.assert_allclose(again.y, fixed.y)
+            assert fixed.y.attrs["units"] == "nm"
+    if "voxel_size={'y': ...}" in message:
+        to_mrc(data, path, voxel_size={"y": 20.0}, overwrite=True)
+        assert field(path, "cella")[1] == 100
 
 
 @unwarned
@@ -206,6 +228,45 @@ def test_positions_that_no_header_holds(
     data = xr.DataArray(noise((4, 6)), dims=("y", "x"), coords=coords)
     with pytest.raises(MrcWarning if "cm" in message else MrcError, match=message):
         to_mrc(data, path, **options)
+
+
+def test_scan_image_is_an_image(path: Path) -> None:
+    """What a virtual detector measures has a pixel for each position of the scan."""
+    coords = {
+        dim: (dim, 0.5 * np.arange(n), {"units": "nm"})
+        for dim, n in (("scan_y", 3), ("scan_x", 4))
+    }
+    data = xr.DataArray(noise((3, 4)), coords, ("scan_y", "scan_x"))
+    assert "(scan_y, scan_x), which open as (y, x)" in warned(data, path)
+    assert fields(path, "ispg", "cella") == (0, (20, 15, 0))
+    assert opened(path).mrc.voxel_size == {"y": 5, "x": 5}
+    # the axes have the same meaning
+    warned(data.T, path, overwrite=True)
+    assert fields(path, "mapc", "mapr", "maps") == (2, 1, 3)
+
+
+def test_scan_image_of_a_file_has_not_the_pixels_of_its_frames(path: Path, tmp_path: Path) -> None:
+    source(tmp_path, noise((6, 4, 5)), ispg=0, mz=1, nxstart=2, cella=(10, 8, 1))
+    scan = opened(tmp_path / "source.mrc", scan_shape=(2, 3)).data
+    image = scan.sum(("y", "x"), keep_attrs=True)
+    coords = {a: (a, 2.0 * np.arange(n), {"units": "angstrom"}) for a, n in image.sizes.items()}
+    assert "mrc_header" in image.attrs
+    warned(image.assign_coords(coords), path)
+    assert fields(path, "cella", "origin", "nxstart", "mx") == ((6, 4, 0), (0, 0, 0), 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("a.zarr", "to_zarr"), ("a.nc", "to_netcdf"), ("a.TIF", "tifffile"), ("a.h5", "h5py"),
+        ("a.npy.gz", "numpy.save"), ("a.dm4", "another package"), ("memory://a/b.zarr", "convert"),
+    ],
+)  # fmt: skip
+def test_name_of_another_format_is_refused(tmp_path: Path, name: str, hint: str) -> None:
+    target = name if "://" in name else tmp_path / name
+    with pytest.raises(MrcError, match=rf"the file would be MRC.*{hint}"):
+        to_mrc(noise((4, 5)), target)
+    assert not any(tmp_path.iterdir())
 
 
 def test_numbers_beyond_float32_are_refused_before_the_first_pixel(path: Path) -> None:

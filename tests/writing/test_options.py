@@ -23,7 +23,10 @@ from mrc_xarray.writing.options import WriteOptions
         ({"region": {}, "append_dim": "z"}, "exclude each other"),
         ({"region": [slice(0, 1)]}, "region is .*; accepted: a mapping"),
         ({"metadata": "text"}, "metadata is 'text'; accepted: a dictionary"),
-        ({"voxel_size": (1, 2, 3)}, r"voxel_size is \(1, 2, 3\); accepted: a number, or a map"),
+        (
+            {"voxel_size": (1, 2)},
+            r"voxel_size is \(1, 2\); accepted: a number or \(x, y",
+        ),
         ({"voxel_size": "13"}, "voxel_size is '13'; accepted: a number"),
         ({"voxel_size": {"z": "13"}}, "voxel_size is {'z': '13'}; accepted: a number"),
         ({"voltage": "high"}, "voltage is 'high'; accepted: a number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from writes import (
     statistics,
     stored,
     unwarned,
+    warned,
 )
 
 from mrc_xarray import MrcError, to_mrc
@@ -54,10 +56,36 @@ def test_statistics_are_of_finite_values(path: Path, chunks: Any, bad: float) ->
     pixels = noise((5, 7, 11))
     pixels[1] = bad
     pixels[3, 2, 4] = bad
-    to_mrc(in_chunks(pixels, chunks), path)
+    n = 7 * 11 + 1
+    assert f"NaN or infinite were written ({n} in total)" in warned(
+        in_chunks(pixels, chunks), path
+    )
     check_statistics(path, pixels)
     # mrcfile finds all statistics wrong if a pixel is NaN
     check_plain(path, pixels, valid=False)
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize(
+    ("data", "options", "n"),
+    [
+        (np.full((2, 3, 4), complex(0, NAN), "c8"), {}, 24),
+        (np.full((2, 3, 4), INF, "f4"), {"statistics": "quick"}, 12),
+        (in_chunks(np.full((2, 3, 4), -INF, "f2"), 1), {}, 24),
+        (np.full((2, 3, 4), NAN, "f4"), {"statistics": False}, 0),
+    ],
+    ids=["complex", "quick", "float16", "unchecked"],
+)
+@kinds
+def test_pixels_that_are_not_finite_are_one_warning(
+    tmp_path: Path, suffix: str, data: Any, options: dict[str, Any], n: int, delayed: bool
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = to_mrc(data, tmp_path / f"a{suffix}", compute=not delayed, **options)
+        assert not (delayed and caught)
+        assert task is None or task.compute(scheduler="sync") is None
+    assert [f"({n} in total)" in str(one.message) for one in caught] == [True] * bool(n)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +99,7 @@ def test_statistics_are_of_finite_values(path: Path, chunks: Any, bad: float) ->
     ],
 )
 @kinds
+@unwarned
 def test_statistics_that_are_undetermined(
     tmp_path: Path, pixels: Any, statistics_: Any, suffix: str
 ) -> None:

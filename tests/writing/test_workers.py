@@ -40,7 +40,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
 def test_tasks_are_sent_to_workers(tmp_path: Path, suffix: str, how: str) -> None:
     """Workers in threads of this process get pickled tasks, as others do."""
     path = tmp_path / f"volume{suffix}"
-    options = {"processes": False, "protocol": "tcp", "dashboard_address": None}
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
     with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
         write = to_mrc(volume(chunk=5), path, compute=False)
         assert write is not None

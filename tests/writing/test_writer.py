@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import by_hand
 import dask
 import dask.array as da
+import fsspec
 import mrcfile
 import mrcz
 import numpy as np
@@ -33,6 +34,7 @@ from writes import (
     opened,
     stored,
     unwarned,
+    warned,
 )
 
 from mrc_xarray import MrcError, MrcWarning, create, to_mrc
@@ -239,7 +241,7 @@ def test_data_that_are_no_images_are_refused(path: Path, data: Any, message: str
 def test_masked_values_in_memory_become_nan(path: Path) -> None:
     """xarray fills them."""
     pixels = np.ma.masked_less(noise((4, 5)), 0)
-    to_mrc(pixels, path)
+    assert "NaN" in warned(pixels, path)
     np.testing.assert_array_equal(opened(path).data, pixels.filled(np.nan))
 
 
@@ -254,6 +256,28 @@ def test_blocks_of_another_shape_are_refused(tmp_path: Path, suffix: str) -> Non
 def test_colons_in_a_name(tmp_path: Path) -> None:
     to_mrc(noise((4, 5)), tmp_path / "a::b.mrc")
     assert os.listdir(tmp_path) == ["a::b.mrc"]
+
+
+class PathInStore:
+    """What universal_pathlib gives for a URL: no `os.PathLike`, but a store and a name in it."""
+
+    def __init__(self, url: str) -> None:
+        self.fs, self.path = fsspec.url_to_fs(url)
+
+    def __str__(self) -> str:
+        return self.fs.unstrip_protocol(self.path)
+
+
+@kinds
+def test_path_in_a_store(tmp_path: Path, suffix: str) -> None:
+    for url in (f"memory://paths/a{suffix}", f"file://{tmp_path}/a{suffix}"):
+        target: Any = PathInStore(url)
+        to_mrc(labelled(STACK), target)
+        np.testing.assert_array_equal(opened(target).data, STACK)
+        with pytest.raises(FileExistsError):
+            labelled(STACK).mrc.to_file(target)
+    with pytest.raises(MrcError, match="only a file on a disk"):
+        create(PathInStore("memory://paths/b.mrc"), (4, 5), "f4")  # type: ignore[arg-type]
 
 
 # files of others --------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.metadata.files import Companion, ImageFile, TextFile
-from mrc_xarray.metadata.sidecar import direct_electron, mdoc, tilt_list
+from mrc_xarray.metadata.sidecar import direct_electron, mdoc, mdoc_sections, tilt_list
 from mrc_xarray.metadata.sidecar.direct_electron_files import companions
 
 __all__ = ["SIDECARS", "Sidecar", "sidecar_of"]
@@ -35,8 +36,13 @@ class Sidecar:
     only_for_stacks : bool
         Whether a sidecar that was found, and not named by the user, is used for stacks only. Such
         a sidecar is not evidence.
-    is_in_stores : bool
-        Whether to look for it in stores as well, with one request for each name.
+    names_in_stores : callable
+        (image): the names that are looked for in a store, with one request for each.
+    misfit : callable
+        (file, image): why a file of such a name does not describe an `ImageFile`, or None.
+    is_evidence : callable
+        (file, image): whether a file that was found makes the image a stack. Otherwise it is used
+        for stacks only.
     companions : callable
         (image, names, keys): the other images of the same acquisition among the file names in a
         folder, with the sidecar's `Metadata.keys`.
@@ -48,26 +54,31 @@ class Sidecar:
     read: Callable[[TextFile, ImageFile], Metadata]
     evidence: str = ""
     only_for_stacks: bool = False
-    is_in_stores: bool = False
+    names_in_stores: Callable[[str], tuple[str, ...]] = lambda image: ()
+    misfit: Callable[[TextFile, ImageFile], Problem | None] = lambda file, image: None
+    is_evidence: Callable[[TextFile, ImageFile], bool] = lambda file, image: True
     companions: Callable[[str, Iterable[str], Mapping[str, Any]], tuple[Companion, ...]] = (
         lambda image, names, keys: ()
     )
 
 
-#: In the order in which they are looked for; the first one found is taken.
+#: In the order in which they are looked for; the first one that describes the image is taken.
 SIDECARS = (
     Sidecar(
         pattern=r"info\.txt",
         content=rb"(?s)(?!.*\[(ZValue|FrameSet)).*=",
         names=direct_electron.names,
         read=direct_electron.read,
-        is_in_stores=True,
+        names_in_stores=direct_electron.names,
         companions=companions,
     ),
     Sidecar(
         pattern=r"\.mdoc",
         content=rb"(?s).*\[(ZValue|FrameSet)",
         names=mdoc.names,
+        names_in_stores=mdoc.names_in_stores,
+        misfit=mdoc_sections.misfit,
+        is_evidence=mdoc_sections.is_evidence,
         read=mdoc.read,
         evidence="an .mdoc describes the file",
     ),
@@ -75,6 +86,7 @@ SIDECARS = (
         pattern=r"\.(raw)?tlt",
         content=b"",
         names=tilt_list.names,
+        names_in_stores=tilt_list.names_in_stores,
         read=tilt_list.read,
         evidence="a list of tilt angles describes the file",
         only_for_stacks=True,

@@ -5,29 +5,45 @@ See ``docs/reference/format.md#mdoc``.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.metadata.columns import Column, Metadata, Value
+from mrc_xarray.metadata.columns import Column, Metadata, Value, with_gaps
 from mrc_xarray.metadata.files import ImageFile, TextFile, clip, more, number
-from mrc_xarray.metadata.limits import is_worth_a_column
+from mrc_xarray.metadata.sidecar import dates, mdoc_sections, tilt_list
 from mrc_xarray.metadata.sidecar.autodoc import LONGEST_LINE, Autodoc, Entry, parse
+from mrc_xarray.suffixes import STACK_SUFFIXES, VOLUME_SUFFIXES, stem_and_suffix
 
-__all__ = ["names", "read"]
+__all__ = ["names", "names_in_stores", "read"]
 
-# kinds of entries: a section of a stack, and the frames of one exposure
-_SECTION, _FRAMES = "ZValue", "FrameSet"
 _TILT_AXIS = re.compile(r"tilt ?axis ?angle\s*=\s*([-+]?\d+\.?\d*)", re.IGNORECASE)
 
 
 def names(image: str) -> tuple[str, ...]:
-    """Return the possible names of the .mdoc of an image."""
-    return (image + ".mdoc",)
+    """Return the possible names of the .mdoc of an image, best first.
+
+    The first is the name of the image and ``.mdoc``. The others are names for the same series,
+    which `mdoc_sections.misfit` checks; a reconstruction has none of them.
+    """
+    stem, suffix = stem_and_suffix(image)
+    others = () if suffix in VOLUME_SUFFIXES else (".mdoc", ".st.mdoc", ".mrc.mdoc")
+    return tuple(dict.fromkeys([image + ".mdoc", *(stem + other for other in others)]))
+
+
+def names_in_stores(image: str) -> tuple[str, ...]:
+    """Return the names that are looked for in a store, best first.
+
+    If the name of the image does not say whether it is a stack, an .mdoc can, so there are two.
+    """
+    suffix = stem_and_suffix(image)[1]
+    if suffix in VOLUME_SUFFIXES:
+        return ()
+    return names(image)[: 1 if suffix in STACK_SUFFIXES else 2]
 
 
 def read(file: TextFile, image: ImageFile) -> Metadata:
@@ -35,105 +51,53 @@ def read(file: TextFile, image: ImageFile) -> Metadata:
 
     Entries of ``[ZValue]`` are columns, and those of ``[FrameSet]`` single values for all frames
     of one exposure. Keys without a known meaning are in `keys`: global keys as they are, and keys
-    of the entries under ``"sections"``.
+    of the entries under ``"sections"``. If there are no tilt angles of the sections, a list of
+    tilt angles next to the image takes the place of the records.
     """
     doc = parse(file)
-    sections = [entry for entry in doc.entries if entry.kind == _SECTION]
-    exposures = [entry for entry in doc.entries if entry.kind == _FRAMES]
-    n_places = image.n_sections
-    if sections:
-        entries, problems = _by_section(file, sections, image.n_sections)
-    elif exposure := _exposure_of(exposures, image):
-        entries, problems, n_places = {0: exposure}, [], 1
-    elif exposures and len(exposures) == image.n_sections:
-        entries, problems = dict(enumerate(exposures)), []
-    else:
-        entries, problems, n_places = {}, [_no_entry(file, exposures)], 1
-    columns, bad = _columns(file, entries, n_places)
-    found = Metadata.of_columns(columns)
-    if not sections and n_places == 1:
-        found = Metadata(values=_single_values(columns))
-    top, more_bad = _columns(file, {0: doc.top}, 1)
+    placed = mdoc_sections.place(file, doc, image)
+    is_one = placed.is_exposure
+    n_places = 1 if is_one else image.n_sections
+    year_first = dates.is_year_first(doc.titles)
+    columns, bad = _columns(file, placed.entries, n_places, year_first)
+    if placed.is_matched:
+        columns = [column for column in columns if column.name not in image.recorded]
+    if "tilt_angle" not in {column.name for column in columns} | set(image.recorded):
+        listed = tilt_list.read_next_to(image)
+        if recorded := {column.name: column.values for column in listed.columns}:
+            known = replace(image, recorded={**image.recorded, **recorded})
+            return read(file, known).over(listed)
+    found = Metadata(values=_single_values(columns)) if is_one else Metadata.of_columns(columns)
+    top, more_bad = _columns(file, {0: doc.top}, 1, year_first)
     of_file = Metadata(
         values=_single_values(top) | _of_titles(doc),
-        keys=_keys(doc, entries, n_places),
-        problems=(*doc.problems, *problems, *bad, *more_bad),
+        keys=_keys(doc, placed.entries, n_places),
+        problems=(*doc.problems, *placed.problems, *bad, *more_bad),
     )
     # the value of a section overrides the value of the file
     return found.over(of_file)
 
 
-def _exposure_of(exposures: list[Entry], image: ImageFile) -> Entry | None:
-    """Return the exposure whose frames are in the image: the only one, or the one of its name."""
-    stem = _stem(image.name)
-    same = [e for e in exposures if stem and _stem(e.values.get("SubFramePath", "")) == stem]
-    return next((group[0] for group in (same, exposures) if len(group) == 1), None)
-
-
-def _no_entry(file: TextFile, exposures: list[Entry]) -> Problem:
-    accepted = f"[{_SECTION} = n] for each section, or one [{_FRAMES} = 0] with its SubFramePath"
-    action = "The values of single sections are left out."
-    if not exposures:
-        return file.problem(_SECTION, "missing", accepted, action)
-    found = f"there {len(exposures)} times, but never for this image"
-    return file.problem(_FRAMES, found, accepted, action, line=exposures[0].line)
-
-
-def _by_section(
-    file: TextFile, entries: list[Entry], n_sections: int
-) -> tuple[dict[int, Entry], list[Problem]]:
-    """Return a mapping of the image's sections to their entries."""
-    ordered: dict[int, Entry] = {}
-    wrong, repeated = [], []
-    for entry in entries:
-        section = int(entry.title) if re.fullmatch("[0-9]{1,9}", entry.title) else n_sections
-        if section >= n_sections:
-            wrong.append(entry)
-            continue
-        if section in ordered:
-            repeated.append(entry)
-        ordered[section] = entry
-    problems = [
-        file.problem(
-            _SECTION, clip(group[0].title) + more(group), accepted, action, line=group[0].line
-        )
-        for group, accepted, action in (
-            (wrong, f"a section of the image, 0–{n_sections - 1}", "It is left out."),
-            (repeated, "each section once", "The last one is used."),
-        )
-        if group
-    ]
-    if n_missing := n_sections - len(ordered):
-        first = next(section for section in range(n_sections) if section not in ordered)
-        action = "Its values are unknown."
-        if not is_worth_a_column(len(ordered), n_sections):
-            action = "The entries are too few for columns, and are left out."
-        found, accepted = "missing" + more(range(n_missing)), "an entry for each section"
-        problems.append(file.problem(f"[{_SECTION} = {first}]", found, accepted, action))
-    return ordered, problems
-
-
 def _columns(
-    file: TextFile, entries: Mapping[int, Entry], n_places: int
+    file: TextFile, entries: Mapping[int, Entry], n_places: int, year_first: bool
 ) -> tuple[list[Column], list[Problem]]:
     """Return the keys with a known meaning as columns of `n_places` values."""
     columns: list[Column] = []
     problems: list[Problem] = []
-    if not is_worth_a_column(len(entries), n_places):
-        return columns, problems
     for key, row in _KEYS.items():
         texts = {place: text for place, e in entries.items() if (text := e.values.get(key))}
-        values = {place: row.parse(text) for place, text in texts.items()}
+        values = {place: row.parse(text, year_first) for place, text in texts.items()}
         if bad := [place for place, value in values.items() if value is None]:
             found, line = clip(texts[bad[0]]) + more(bad), entries[bad[0]].lines[key]
             action = "The value is unknown."
             problems.append(file.problem(key, found, row.accepted, action, line=line))
         known = {place: value for place, value in values.items() if value is not None}
-        for part, name in enumerate(row.names if known else ()):
-            # NumPy converts None to NaN or NaT
-            column = np.full(n_places, None, row.dtype)
+        for part, (name, unit) in enumerate(row.units.items() if known else ()):
+            column = np.zeros(n_places, row.dtype)
             column[list(known)] = [value[part] for value in known.values()]
-            columns.append(Column(name, column, row.units))
+            present = np.zeros(n_places, np.bool_)
+            present[list(known)] = True
+            columns.append(Column(name, with_gaps(column, present), unit))
     return columns, problems
 
 
@@ -189,70 +153,58 @@ def _single_values(columns: Iterable[Column]) -> dict[str, Value]:
     return values
 
 
-def _stem(path: str) -> str:
-    """Return a file name in lower case, without suffix and folders, also of Windows."""
-    return re.sub(r"\.[^.]*\Z", "", re.split(r"[\\/]", path)[-1]).lower()
+class _Key(NamedTuple):
+    """The names and units of a key's values here, and how they are read.
+
+    `parse` (text, year_first) returns the values, or None for a text that can't be read.
+    """
+
+    units: Mapping[str, str]
+    dtype: str
+    accepted: str
+    parse: Callable[[str, bool], tuple[Any, ...] | None]
+
+
+def _floats(**units: str) -> _Key:
+    accepted = f"{len(units)} numbers" if len(units) > 1 else "a number"
+    return _Key(units, "f8", accepted, lambda text, year_first: _numbers(text, len(units)))
+
+
+def _integers(**units: str) -> _Key:
+    def parse(text: str, year_first: bool) -> tuple[float, ...] | None:
+        numbers = _numbers(text, len(units)) or (np.nan,)
+        # larger integers are no exact floats
+        return numbers if all(n.is_integer() and abs(n) < 2**53 for n in numbers) else None
+
+    return _Key(units, "i8", f"{len(units)} integers", parse)
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...] | None:
-    numbers = [value for part in text.split() if (value := number(part)) is not None]
+    numbers = [value for word in text.split() if (value := number(word)) is not None]
     return tuple(numbers) if len(numbers) == len(text.split()) == count else None
 
 
-# independent of the locale
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_DATE_TIME = re.compile(
-    r"(\d{1,4})-([a-z]{3})-(\d{1,4})\s+(\d\d?:\d\d:\d\d)", re.IGNORECASE | re.ASCII
-)
-
-
-def _date_time(text: str) -> tuple[np.datetime64] | None:
-    """Return the time of ``21-Nov-26  12:38:50`` or ``2026-Nov-21  12:38:50``."""
-    match = _DATE_TIME.fullmatch(text)
-    if match is None or match[2].lower() not in _MONTHS:
-        return None
-    day, year = int(match[1]), int(match[3])
-    if len(match[1]) == 4:
-        day, year = year, day
-    year += 2000 if year < 100 else 0
-    month = _MONTHS.index(match[2].lower()) + 1
-    try:
-        text = f"{year:04}-{month:02}-{day:02}T{match[4]:0>8}"
-        return (np.datetime64(text, "us"),)
-    except ValueError:
-        return None
-
-
-class _Key(NamedTuple):
-    """The names of a key's numbers here, and how its value is read."""
-
-    names: tuple[str, ...]
-    units: str
-    dtype: str
-    accepted: str
-    parse: Callable[[str], tuple[Any, ...] | None]
-
-
-def _floats(*names: str, units: str = "") -> _Key:
-    accepted = f"{len(names)} numbers" if len(names) > 1 else "a number"
-    return _Key(names, units, "f8", accepted, functools.partial(_numbers, count=len(names)))
+def _date(text: str, year_first: bool) -> tuple[np.datetime64] | None:
+    time = dates.parse(text, year_first)
+    return None if time is None else (time,)
 
 
 _KEYS = {
-    "TiltAngle": _floats("tilt_angle", units="degree"),
-    "StagePosition": _floats("stage_x", "stage_y", units="um"),
-    "StageZ": _floats("stage_z", units="um"),
-    "Defocus": _floats("defocus", units="um"),
-    "TargetDefocus": _floats("target_defocus", units="um"),
-    "ExposureDose": _floats("dose", units="e/angstrom^2"),
-    "PriorRecordDose": _floats("prior_record_dose", units="e/angstrom^2"),
-    "DoseRate": _floats("dose_rate", units="e/pixel/s"),
-    "ExposureTime": _floats("exposure_time", units="s"),
-    "DateTime": _Key(("time",), "", "M8[us]", "as in 21-Nov-26  12:38:50", _date_time),
-    "Magnification": _floats("magnification"),
-    "ImageShift": _floats("image_shift_x", "image_shift_y", units="um"),
-    "RotationAngle": _floats("rotation_angle", units="degree"),
-    "PixelSpacing": _floats("pixel_spacing", units="angstrom"),
-    "Voltage": _floats("voltage", units="kV"),
-    "MinMaxMean": _floats("minimum", "maximum", "mean"),
+    "TiltAngle": _floats(tilt_angle="degree"),
+    "StagePosition": _floats(stage_x="um", stage_y="um"),
+    "StageZ": _floats(stage_z="um"),
+    "PieceCoordinates": _integers(piece_x="pixel", piece_y="pixel", piece_z=""),
+    "Defocus": _floats(defocus="um"),
+    "TargetDefocus": _floats(target_defocus="um"),
+    "ExposureDose": _floats(dose="e/angstrom^2"),
+    "PriorRecordDose": _floats(prior_record_dose="e/angstrom^2"),
+    "DoseRate": _floats(dose_rate="e/pixel/s"),
+    "ExposureTime": _floats(exposure_time="s"),
+    "DateTime": _Key({"time": ""}, "M8[us]", dates.ACCEPTED, _date),
+    "Magnification": _floats(magnification=""),
+    "ImageShift": _floats(image_shift_x="um", image_shift_y="um"),
+    "RotationAngle": _floats(rotation_angle="degree"),
+    "PixelSpacing": _floats(pixel_spacing="angstrom"),
+    "Voltage": _floats(voltage="kV"),
+    "MinMaxMean": _floats(minimum="", maximum="", mean=""),
 }

@@ -25,7 +25,7 @@ def kind_of(header: Header, extended_size: int) -> ExtendedHeader:
     if extended_size <= 0:
         return NONE
     is_named = header.exttyp.strip() in {kind.name for kind in EXTENDED}
-    is_skewed = ccp4.has_skew(header) and not is_named
+    is_skewed = header.skew is not None and not is_named
     candidates = (mrcz.JSON, ccp4.CCP4) if is_skewed else EXTENDED
     return next((kind for kind in candidates if kind.is_kind(header, extended_size)), UNKNOWN)
 

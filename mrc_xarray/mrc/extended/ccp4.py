@@ -12,7 +12,7 @@ from mrc_xarray.metadata.columns import Metadata, Value
 from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded
 from mrc_xarray.mrc.header import Header
 
-__all__ = ["CCP4", "has_skew"]
+__all__ = ["CCP4"]
 
 _RECORD = 80
 
@@ -22,14 +22,9 @@ _AXIS = rb"[0-9+\-/. ]*[XYZ][XYZ0-9+\-/. ]*"
 _OPERATORS = re.compile(rb"(%s,%s,%s)(\*%s,%s,%s)*\*? *" % ((_AXIS,) * 6), re.IGNORECASE)
 
 
-def has_skew(header: Header) -> bool:
-    """Return whether a skew matrix is stored over EXTTYP, NINT and NREAL."""
-    return header.lskflg == 1 and not header.has_imod_stamp
-
-
 def _is_kind(header: Header, extended_size: int) -> bool:
     exttyp = header.exttyp.strip()
-    is_unnamed = not exttyp or has_skew(header)
+    is_unnamed = not exttyp or header.skew is not None
     return exttyp == "CCP4" or (is_unnamed and extended_size % _RECORD == 0)
 
 

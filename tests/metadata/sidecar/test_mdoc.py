@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import calendar
-import datetime
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sidecars_by_hand import columns, image_file, only, plain, text_file, units
 
 from mrc_xarray.metadata.columns import Metadata
@@ -160,7 +156,7 @@ def test_exposure_among_several() -> None:
         columns(read(text, 2, "stack.mrc"))["tilt_angle"].values, [-30.5, -27]
     )
     found = read(text, 8, "stack.mrc")
-    assert "line 5: FrameSet is there 2 times" in only(found.problems)
+    assert "line 5: the number of entries [FrameSet = n] is 2" in only(found.problems)
     assert found.columns == ()
     assert plain(found)["voltage"] == 200
 
@@ -174,13 +170,6 @@ DAMAGED: list[tuple[tuple[str, str], str, str, Any]] = [
      "line 27: StagePosition is '20'; accepted: 2 numbers", "stage_y", [np.nan, -155.25]),
     (("StageZ = 163.8", "StageZ 163.8"),
      "line 14: the line is 'StageZ 163.8'; accepted: key = value", "stage_z", [163, np.nan]),
-    (("[ZValue = 1]", "[ZValue = 2]"),
-     "line 11: ZValue is '2'; accepted: a section of the image, 0–1",
-     "tilt_angle", [0.25, np.nan]),
-    (("[ZValue = 1]", "[ZValue = 1"),
-     "line 11: the line is '[ZValue = 1'", "tilt_angle", [0.25, np.nan]),
-    (("NavigatorLabel = 7=a", "\n[ZValue = 1]\nTiltAngle = 9"),
-     "ZValue is '1'; accepted: each section once. The last one is used", "tilt_angle", [0.25, 9]),
     (("26-Nov-21  12:39:50", "31-Feb-21  12:39:50"),
      "line 21: DateTime is '31-Feb-21  12:39:50'",
      "time", np.array(["2021-11-26T12:38:50", "NaT"], "M8[us]")),
@@ -198,12 +187,52 @@ def test_mdoc_with_a_line_that_cannot_be_read(
     assert columns(found)["exposure_time"].values[0] == 0.75
 
 
-def test_mdoc_with_fewer_sections() -> None:
-    found = read(MDOC, 4)
-    assert "[ZValue = 2] is missing (and 1 more)" in only(found.problems)
-    np.testing.assert_array_equal(columns(found)["tilt_angle"].values, [0.25, 3.5, np.nan, np.nan])
-    assert np.isnat(columns(found)["time"].values[2:]).all()
-    assert found.keys["sections"]["SubFramePath"][2:] == ["", ""]
+# what is replaced, the number of sections, and what is found
+MISNUMBERED: list[tuple[tuple[str, str], int, str]] = [
+    (("[ZValue = 1]", "[ZValue = 2]"), 2, "line 11: … is 2, with n from '0' to '2'"),
+    (("[ZValue = 0]", "[ZValue = 1]"), 2, "line 11: … is 2, with n from '1' to '1'"),
+    (("[ZValue = 1]", "[ZValue = x]"), 2, "line 11: … is 2, with n from '0' to 'x'"),
+    (("NavigatorLabel", "[ZValue = 1]\nLabel"), 2, "line 11: … is 3, with n from '0' to '1'"),
+    (("", ""), 4, "line 11: … is 2, with n from '0' to '1'"),
+    (("", ""), 1, "line 11: … is 2, with n from '0' to '1'"),
+]
+
+
+@pytest.mark.parametrize(("change", "n_sections", "message"), MISNUMBERED)
+def test_entries_that_are_not_exactly_those_of_the_sections(
+    change: tuple[str, str], n_sections: int, message: str
+) -> None:
+    """It is not known which sections they belong to; the global keys are those of the stack."""
+    found = read(MDOC.replace(*change, 1), n_sections)
+    problem = only(found.problems)
+    assert message.replace("…", "the number of entries [ZValue = n]") in problem
+    expected = f"accepted: {n_sections}, with n from 0 to {n_sections - 1}, each of them once. The"
+    assert expected in problem
+    assert found.columns == ()
+    assert "sections" not in found.keys
+    assert plain(found)["voltage"] == 300
+
+
+def test_numbers_are_those_of_the_header_in_a_truncated_file() -> None:
+    found = mdoc.read(text_file(MDOC, "a.mdoc"), image_file("a.mrc", 1, n_promised=2))
+    assert found.problems == ()
+    assert columns(found)["tilt_angle"].values == [0.25]
+
+
+def test_piece_coordinates() -> None:
+    """SerialEM writes them for a montage; the keys of aligned pieces stay texts."""
+    text = "[ZValue = 1]\nPieceCoordinates = 5 -7 0\nAlignedPieceCoords = 4 -7 0\n[ZValue = 0]\n"
+    by_name = columns(read(text + "PieceCoordinates = 0 3686 2\n", 2))
+    for name, expected, unit in (
+        ("piece_x", [0, 5], "pixel"), ("piece_y", [3686, -7], "pixel"), ("piece_z", [2, 0], ""),
+    ):  # fmt: skip
+        assert by_name[name].values.tolist() == expected
+        assert (by_name[name].values.dtype, by_name[name].units) == (np.dtype("i8"), unit)
+    for bad in ("1 2", "1.5 2 3", "1e300 2 3", "1 2 x"):
+        found = read(f"{text}PieceCoordinates = {bad}\n", 2)
+        assert f"PieceCoordinates is '{bad}'; accepted: 3 integers" in only(found.problems)
+        np.testing.assert_array_equal(columns(found)["piece_x"].values, [np.nan, 5])
+    assert found.keys["sections"] == {"AlignedPieceCoords": ["", "4 -7 0"]}
 
 
 @pytest.mark.parametrize("text", ["", "Voltage = 300\n", "[MontSection = 0]\nTiltAngle = 1\n"])
@@ -225,21 +254,6 @@ def test_keys_with_the_names_of_columns() -> None:
     assert columns(found)["dose"].values == [2]
     assert plain(found) == {}
     assert found.keys == {"sections": {"Dose": "3", "dose": "4"}}
-
-
-@settings(max_examples=30)
-@given(st.datetimes(datetime.datetime(2000, 1, 1), datetime.datetime(2069, 12, 31)))
-def test_dates_in_both_forms(time: datetime.datetime) -> None:
-    time = time.replace(microsecond=0)
-    month = calendar.month_abbr[time.month]
-    for form in (
-        f"%d-{month}-%y  %H:%M:%S",
-        f"%Y-{month}-%d  %H:%M:%S",
-        f"%d-{month}-%Y %H:%M:%S",
-    ):
-        found = read(f"[ZValue = 0]\nDateTime = {time.strftime(form)}\n", 1)
-        assert found.problems == ()
-        assert columns(found)["time"].values == np.datetime64(time)
 
 
 def test_thousands_of_keys_are_metadata_and_no_columns() -> None:
@@ -285,6 +299,5 @@ def test_few_entries_for_many_sections_are_no_columns() -> None:
         assert found.columns == ()
         assert peak < 2**22
         message = found.problems[0].message("a")
-        assert f"[ZValue = 1] is missing (and {n_sections - 3} more)" in message
+        assert "the number of entries [ZValue = n] is 2, with n from '0' to '7'" in message
         assert "left out" in message
-    assert list(columns(read(entries, 2**14))) == ["tilt_angle"]

@@ -10,8 +10,13 @@ from mrc_xarray.metadata.sidecar import tilt_list
 
 
 @pytest.mark.parametrize(
-    "text", ["-60\n-57.5\n 0.00\n", "\n-60.00\r\n\r\n-57.5\r\n0", "-6e1\n-57.5 \n0"]
-)
+    "text",
+    [
+        "-60\n-57.5\n 0.00\n", "\n-60.00\r\n\r\n-57.5\r\n0", "-6e1\n-57.5 \n0",
+        # the first of two or three columns
+        "-60 1\n-57.5 2\n0 3", "-60\t1\t-60.1\n-57.5\t2\t-57\n0\t3\t0",
+    ],
+)  # fmt: skip
 def test_tilt_list(text: str) -> None:
     found = tilt_list.read(text_file(text, "a.rawtlt"), image_file("a.st", 3))
     assert found.problems == ()
@@ -26,6 +31,7 @@ def test_tilt_list(text: str) -> None:
         ("", "a.tlt: the number of tilt angles is 0"),
         ("-60\n\nx\n-54\n", "a.tlt, line 3: the tilt angle is 'x'"),
         ("-60\n-57 1\n-54\n", "a.tlt, line 2: the tilt angle is '-57 1'"),
+        ("1 -60 0 9\n2 -57 0 9\n3 -54 0 9", "line 1: the tilt angle is '1 -60 0 9'; accepted: a"),
         ("-60\nnan\n-54\n", "a.tlt, line 2: the tilt angle is 'nan'"),
     ],
 )

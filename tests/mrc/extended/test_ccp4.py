@@ -38,6 +38,6 @@ def test_ccp4_that_is_something_else() -> None:
 def test_ccp4s_skew_matrix_is_no_record(nint: int) -> None:
     """Its floats are where EXTTYP, NINT and NREAL are."""
     raw = b"X,Y,Z".ljust(80)
-    parsed = header(b"\0\0\x80?", raw, 3, lskflg=1, nint=nint, nreal=1)
+    parsed = header(b"\0\0\x80?", raw, 3, lskflg=1, nversion=0, nint=nint, nreal=1)
     assert kind(parsed, raw).name == "CCP4"
     assert read(parsed, raw).values == {"symmetry": ("X,Y,Z", "")}

@@ -1,0 +1,244 @@
+"""The 1024 bytes of the main header, as one table.
+
+See ``docs/reference/format.md#header`` for MRC2014 with its update 20141, and for the names that
+IMOD, MRCZ and CCP4 give to the bytes that MRC2014 leaves free.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mrc_xarray.errors import Problem
+from mrc_xarray.pixels.modes import ByteOrder
+
+__all__ = [
+    "FIELDS",
+    "HEADER_SIZE",
+    "N_LABELS",
+    "PLACES",
+    "XYZ",
+    "Field",
+    "Fields",
+    "header_problem",
+    "shown_place",
+]
+
+HEADER_SIZE = 1024
+N_LABELS = 10
+
+
+class XYZ(NamedTuple):
+    """Three numbers along the X, Y and Z axes of the cell."""
+
+    x: float
+    y: float
+    z: float
+
+
+def _at(offset: int, code: str, *, dialect: str = "") -> Any:
+    """Place a header field: its first byte, `struct` code, and dialect if not in MRC2014."""
+    return dataclasses.field(metadata={"offset": offset, "code": code, "dialect": dialect})
+
+
+@dataclass(frozen=True)
+class Fields(Mapping[str, Any]):
+    """Every field of an MRC header, as found in the file.
+
+    Fields have MRC2014's names in lower case. They are attributes (``header.nx``) and also items
+    (``header["NX"]``). Integers are Python integers, so that arithmetic on them does not
+    overflow. Text includes its blanks, but not the NULs at its end. ``extra1`` and ``extra2`` are
+    the bytes that MRC2014 leaves free. The fields after ``label`` are what IMOD, MRCZ and CCP4
+    store in these bytes; they have a meaning only in a file of that dialect.
+
+    Attributes
+    ----------
+    byteorder : {"<", ">"}
+        The byte order of all numbers.
+    nx, ny, nz : int
+        Columns (fastest), rows, sections.
+    mode : int
+        How a pixel is stored; see `mrc_xarray.pixels.modes`.
+    nxstart, nystart, nzstart : int
+        First column, row and section in the cell, in voxels, in the order of the file's axes.
+    mx, my, mz : int
+        Intervals of the cell along X, Y, Z. MZ is 1 in an image stack, and the number of sections
+        of one volume in a volume stack.
+    cella : XYZ of float, Å
+        Cell edges.
+    cellb : XYZ of float, degrees
+        Cell angles.
+    mapc, mapr, maps : int
+        The axis of columns, rows and sections: 1 for X, 2 for Y, 3 for Z.
+    dmin, dmax, dmean, rms : float
+        Statistics of the data; undetermined where DMAX < DMIN, DMEAN < DMIN, RMS < 0.
+    ispg : int
+        Space group: 0 image or image stack, 1 volume, 401–630 volume stack.
+    nsymbt : int
+        Length of the extended header in bytes.
+    exttyp : str
+        Kind of the extended header.
+    nversion : int
+        10 × year + revision of the format, or 0.
+    origin : XYZ of float, Å
+        Position of the first voxel.
+    map : str
+        ``"MAP "``.
+    machst : bytes, length 4
+        Machine stamp.
+    nlabl : int
+        Number of labels in use, often wrong.
+    label : tuple of str, length 10
+        Free text, 80 bytes each.
+    nint, nreal : int
+        Per section of the extended header: integers and floats (AGAR, FEI), or bytes and flags
+        (SERI).
+    imod_stamp, imod_flags : int
+        IMOD's stamp, and bits: 1 bytes are signed, 4 the origin has MRC2014's sign, 16 bytes
+        contain two pixels each.
+    voltage, c3, gain : float
+        MRCZ: kV, mm, electrons per count.
+    packed_bytes : int
+        MRCZ: compressed size of all blocks, in bytes.
+    """
+
+    byteorder: ByteOrder
+    nx: int = _at(0, "i")
+    ny: int = _at(4, "i")
+    nz: int = _at(8, "i")
+    mode: int = _at(12, "i")
+    nxstart: int = _at(16, "i")
+    nystart: int = _at(20, "i")
+    nzstart: int = _at(24, "i")
+    mx: int = _at(28, "i")
+    my: int = _at(32, "i")
+    mz: int = _at(36, "i")
+    cella: XYZ = _at(40, "3f")
+    cellb: XYZ = _at(52, "3f")
+    mapc: int = _at(64, "i")
+    mapr: int = _at(68, "i")
+    maps: int = _at(72, "i")
+    dmin: float = _at(76, "f")
+    dmax: float = _at(80, "f")
+    dmean: float = _at(84, "f")
+    ispg: int = _at(88, "i")
+    nsymbt: int = _at(92, "i")
+    extra1: bytes = _at(96, "8s")
+    exttyp: str = _at(104, "4s")
+    nversion: int = _at(108, "i")
+    extra2: bytes = _at(112, "84s")
+    origin: XYZ = _at(196, "3f")
+    map: str = _at(208, "4s")
+    machst: bytes = _at(212, "4s")
+    rms: float = _at(216, "f")
+    nlabl: int = _at(220, "i")
+    label: tuple[str, ...] = _at(224, "80s" * N_LABELS)
+    creatid: int = _at(96, "h", dialect="IMOD")
+    lskflg: int = _at(96, "i", dialect="CCP4")
+    nint: int = _at(128, "h", dialect="IMOD")
+    nreal: int = _at(130, "h", dialect="IMOD")
+    sub: int = _at(132, "h", dialect="IMOD")
+    zfac: int = _at(134, "h", dialect="IMOD")
+    min2: float = _at(136, "f", dialect="IMOD")
+    max2: float = _at(140, "f", dialect="IMOD")
+    min3: float = _at(144, "f", dialect="IMOD")
+    max3: float = _at(148, "f", dialect="IMOD")
+    imod_stamp: int = _at(152, "i", dialect="IMOD")
+    imod_flags: int = _at(156, "i", dialect="IMOD")
+    idtype: int = _at(160, "h", dialect="IMOD")
+    lens: int = _at(162, "h", dialect="IMOD")
+    nd1: int = _at(164, "h", dialect="IMOD")
+    nd2: int = _at(166, "h", dialect="IMOD")
+    vd1: int = _at(168, "h", dialect="IMOD")
+    vd2: int = _at(170, "h", dialect="IMOD")
+    tiltangles: tuple[float, ...] = _at(172, "6f", dialect="IMOD")
+    voltage: float = _at(132, "f", dialect="MRCZ")
+    c3: float = _at(136, "f", dialect="MRCZ")
+    gain: float = _at(140, "f", dialect="MRCZ")
+    packed_bytes: int = _at(144, "q", dialect="MRCZ")
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return vars(self)[str(name).lower()]
+        except KeyError:
+            raise KeyError(f"{name!r} is not a field of the MRC header") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self))
+
+    def __len__(self) -> int:
+        return len(vars(self))
+
+    def problem(self, code: str, fields: str, accepted: str, action: str) -> Problem:
+        """Return what is wrong with adjacent fields, as in "NX, NY", with values and place."""
+        found = ", ".join(_shown(self[name], PLACES[name][1]) for name in fields.split(", "))
+        return header_problem(code, fields, found, accepted, action)
+
+
+class Field(NamedTuple):
+    """A row of the table; `kind` is the annotation of the field in `Fields`."""
+
+    name: str
+    offset: int
+    code: str
+    dialect: str
+    kind: str
+
+    @property
+    def nbytes(self) -> int:
+        """Length in bytes."""
+        return struct.calcsize("<" + self.code)
+
+    def unpack(self, raw: bytes | bytearray, byteorder: ByteOrder) -> Any:
+        """Return the value of the field in the bytes of a header."""
+        values = struct.unpack_from(byteorder + self.code, raw, self.offset)
+        if "str" in self.kind:
+            values = tuple(text.rstrip(b"\0").decode("latin-1") for text in values)
+        if self.kind == "XYZ":
+            return XYZ(*values)
+        return values if "tuple" in self.kind else values[0]
+
+    def pack(self, raw: bytearray, header: Mapping[str, Any]) -> None:
+        """Write the field of a header, or of its JSON, where floats and bytes can be text."""
+        value = header[self.name]
+        values: Iterable[Any] = value if isinstance(value, tuple | list) else (value,)
+        if "f" in self.code:
+            values = map(float, values)
+        encoded = (v.encode("latin-1") if isinstance(v, str) else v for v in values)
+        struct.pack_into(header["byteorder"] + self.code, raw, self.offset, *encoded)
+
+
+FIELDS = [
+    Field(field.name, kind=str(field.type), **field.metadata)
+    for field in dataclasses.fields(Fields)
+    if field.metadata
+]
+
+#: Field names as MRC2014 spells them, with first byte and length.
+PLACES: dict[str, tuple[int, int]] = {
+    field.name.upper(): (field.offset, field.nbytes) for field in FIELDS
+}
+
+
+def header_problem(code: str, field: str, found: object, accepted: str, action: str) -> Problem:
+    """Return what is wrong with a header field, or with adjacent ones, as in "NX, NY"."""
+    places = [PLACES[name] for name in field.split(", ")]
+    offset, nbytes = places[0][0], sum(nbytes for _, nbytes in places)
+    return Problem(code, field, str(found), accepted, action, offset=offset, nbytes=nbytes)
+
+
+def shown_place(name: str) -> str:
+    """Return the name of a field in messages, with its bytes."""
+    offset, nbytes = PLACES[name.upper()]
+    return f"{name.upper()} (bytes {offset}–{offset + nbytes - 1})"
+
+
+def _shown(value: Any, nbytes: int) -> str:
+    if isinstance(value, bytes):
+        return value.hex(" ")
+    if isinstance(value, str):
+        return repr(value.ljust(nbytes, "\0"))
+    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
