@@ -139,6 +139,7 @@ def test_bytesio_is_sent_to_the_workers(client: Client) -> None:
     np.testing.assert_array_equal(ds.data.compute(scheduler=client), PIXELS)
 
 
+@pytest.mark.slow
 def test_many_threads_read_one_file_object(path: Path) -> None:
     compressed = path.with_suffix(".gz")
     compressed.write_bytes(gzip.compress(BYTES))
@@ -162,6 +163,7 @@ def test_file_that_changed_before_computing_is_an_error(client: Client, stored: 
 # graphs, and what the workers read --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @by_two
 def test_tasks_read_the_rows_of_a_window(
     client: Client, http: servers.HttpServer, path: Path

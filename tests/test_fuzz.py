@@ -398,6 +398,7 @@ labels = {
 }
 
 
+@pytest.mark.slow
 @few
 @given(changes(labels, 2) | anything)
 def test_any_labels_are_opened_or_refused(changed: Any) -> None:
@@ -409,6 +410,7 @@ REALS = [0.0, -1.0, 1e-300, 1.7e308, -1.7e308, 43000.5, NAN, INF]
 WHOLES = [0, 1, -1, 768, 888, 2**31 - 1, -(2**31)]
 
 
+@pytest.mark.slow
 @settings(few, max_examples=8)
 @given(
     st.sampled_from([FEI1, FEI2, fei2_dtype_big_endian]),
@@ -432,6 +434,7 @@ def test_any_fei_record_is_opened_or_refused(
     check({"a.mrc": tampered(raw, *end)})
 
 
+@pytest.mark.slow
 @few
 @given(
     st.sampled_from([b"SERI", b"AGAR", b"CCP4", b"MRCO", b"json", b""]),
@@ -452,6 +455,7 @@ infos = changes(dict.fromkeys([*de_by_hand.INFO, "Scan - Points Per Camera Frame
 visits = st.lists(st.tuples(*[st.integers(0, 9) | st.sampled_from([8191, 10**6, 10**18])] * 2))
 
 
+@pytest.mark.slow
 @few
 @given(infos, st.none() | visits | texts.map(str.encode), st.booleans())
 def test_any_acquisition_is_opened_or_refused(
@@ -473,6 +477,7 @@ KEYS = [
 lines = st.sampled_from(HEADS) | st.tuples(st.sampled_from(KEYS), texts).map(" = ".join) | texts
 
 
+@pytest.mark.slow
 @few
 @given(st.lists(lines, max_size=12).map("\n".join), st.sampled_from(["a.mrc.mdoc", "a.rawtlt"]))
 def test_any_sidecar_is_opened_or_refused(text: str, name: str) -> None:

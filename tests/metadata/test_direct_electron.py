@@ -150,6 +150,7 @@ def test_vectorised(scanned: tuple[Path, xr.Variable]) -> None:
         same(lazy_of(path).isel(key), eager.isel(key))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(keys=st.tuples(*map(indices, (3, 3, 4, 5, 9))))
 def test_any_orthogonal_indexing(scanned: tuple[Path, xr.Variable], keys: tuple[Any, ...]) -> None:

@@ -72,6 +72,7 @@ def on_disk() -> int:
     return sum(pieces.on_disk for pieces in budget.pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "n_mib"),
     [("gz", 0), ("gz", 5), ("gz", 64), ("xz", 5)],
@@ -129,6 +130,7 @@ def test_without_a_disk_one_stream_makes_room_for_the_next(tmp_path: Path) -> No
         array[9].load()
 
 
+@pytest.mark.slow
 def test_stream_that_is_discarded_while_it_is_read(tmp_path: Path) -> None:
     with limits(tmp_path, "11 MiB", "11 MiB"):
         arrays = [opened(path) for path in streams(tmp_path, 6)]
@@ -155,6 +157,7 @@ def test_stream_that_is_discarded_while_it_is_read(tmp_path: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 @linux
 def test_many_streams_have_few_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +208,7 @@ def test_disk_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "temporary-directory" in failure.value.__notes__[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_of_a_fork_has_a_budget_of_its_own(tmp_path: Path) -> None:
@@ -283,6 +287,7 @@ def stand_in(memory_limit: int | None, status: str = "running") -> SimpleNamespa
     return SimpleNamespace(memory_manager=manager, status=SimpleNamespace(name=status))
 
 
+@pytest.mark.slow
 def test_workers_in_one_process_share_the_smallest_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def test_each_worker_decodes_once(
 # memory and disk ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @linux
 def test_what_exceeds_the_memory_is_in_a_file_without_a_name(path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
@@ -198,6 +199,7 @@ def test_limit_that_is_just_enough(codec: Codec, path: Path, tmp_path: Path) -> 
         data.load()
 
 
+@pytest.mark.slow
 def test_folder_that_a_worker_lacks(tmp_path: Path) -> None:
     path = tmp_path / "volume.mrc.gz"
     path.write_bytes(gzip.compress(BYTES))

@@ -184,6 +184,7 @@ def test_delayed_append_is_not_planned_while_another_process_appends(path: Path)
         to_mrc(xr.DataArray(PIXELS, dims=DIMS), path, append_dim="z", compute=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", ["region", "append"])
 def test_delayed_writes_hold_the_lock_until_they_are_done(
     path: Path, write: str, monkeypatch: pytest.MonkeyPatch

@@ -411,6 +411,7 @@ def test_command_shows_no_secret(
     assert_none(shown)
 
 
+@pytest.mark.slow
 def test_conversion_shows_no_secret(
     http: servers.HttpServer, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

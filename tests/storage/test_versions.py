@@ -79,7 +79,14 @@ def replacing(path: Path, at: int, old: bytes = OLD_BYTES, new: bytes = NEW_BYTE
 
 @pytest.mark.parametrize(
     "marks",
-    [("ETag", "Last-Modified"), ("ETag",), ("Last-Modified",), ()],
+    [
+        ("ETag", "Last-Modified"),
+        *(
+            pytest.param(marks, marks=pytest.mark.slow)
+            for marks in (("ETag",), ("Last-Modified",))
+        ),
+        pytest.param((), marks=pytest.mark.slow),
+    ],
     ids=["both", "etag", "date", "none"],
 )
 def test_http_file_replaced_at_any_request(
@@ -123,6 +130,7 @@ def weak_by_proxy(method: str, path: str, answer: servers.Answer) -> servers.Ans
     return status, headers | marks, body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alter", "more"), [(weak, 0), (strong_by_head_alone, N + 1), (weak_by_proxy, 0)]
 )

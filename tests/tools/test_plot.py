@@ -266,6 +266,7 @@ def test_dimensions_with_other_names() -> None:
     assert figure.axes[0].get_ylabel() == "row [Å]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 500, 500), (500, 2, 2), (1, 1, 1)])
 def test_extreme_shapes_can_be_drawn(shape: tuple[int, int, int]) -> None:
     plot_slices(bare(shape)).canvas.draw()

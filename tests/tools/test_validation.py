@@ -500,6 +500,7 @@ def changed_fields(draw: st.DrawFn) -> Fields:
     return {name: draw(VALUES[name]) for name in names}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     fields=changed_fields(),

@@ -56,12 +56,9 @@ def read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, float], list[str]]
 
 @pytest.mark.parametrize(
     ("suffix", "by"),
-    [
-        (".mrc", signal.SIGKILL),
-        pytest.param(".mrc", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(".mrcz", signal.SIGINT, marks=pytest.mark.slow),
-    ],
+    [(".mrc", signal.SIGKILL), (".mrc", signal.SIGINT), (".mrcz", signal.SIGINT)],
 )
+@pytest.mark.slow
 def test_interrupted_writer_leaves_the_old_file(
     tmp_path: Path, suffix: str, by: signal.Signals
 ) -> None:

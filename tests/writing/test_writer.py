@@ -104,6 +104,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(pixels, data, voxel, units, draw(st.sampled_from(sorted(ORDERS))), suffix)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(cases())
 def test_round_trip(case: Case) -> None:

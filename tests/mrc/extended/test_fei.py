@@ -370,6 +370,7 @@ def peak_of(table: Array, nz: int) -> tuple[Metadata, int, int]:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_many_blocks_need_little_memory() -> None:
     n = 20_000
     table = np.resize(blocks(FEI1, 1), n)
