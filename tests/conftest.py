@@ -6,9 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
+
+from mrc_xarray.storage import LocalSource
 
 # the tests are imported by path, and find their helpers here
 sys.path.insert(0, str(Path(__file__).parent))
@@ -45,6 +48,20 @@ def no_file_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
         if target.removesuffix(" (deleted)").endswith((".mrc", ".mrcs", ".map", ".st", ".rec")):
             still_open.append(target)
     assert not still_open
+
+
+@pytest.fixture
+def ranges_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """First byte and number of bytes of each read of a local file."""
+    ranges: list[tuple[int, int]] = []
+    read_into = LocalSource.read_into
+
+    def remember(self: LocalSource, requests: Any) -> None:
+        ranges.extend((offset, len(buffer)) for offset, buffer in requests)
+        read_into(self, requests)
+
+    monkeypatch.setattr(LocalSource, "read_into", remember)
+    return ranges
 
 
 @pytest.fixture(scope="module")

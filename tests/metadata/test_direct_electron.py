@@ -159,10 +159,10 @@ def test_any_orthogonal_indexing(scanned: tuple[Path, xr.Variable], keys: tuple[
     same(lazy_of(path).isel(key), eager.isel(key))
 
 
-def test_opening_reads_the_header_once(custom: Path, reads: Ranges) -> None:
+def test_opening_reads_the_header_once(custom: Path, ranges_read: Ranges) -> None:
     opened(custom)
     size = custom.stat().st_size
-    assert reads == [(0, min(size, 64 * 1024))]
+    assert ranges_read == [(0, min(size, 64 * 1024))]
 
 
 SELECTIONS: dict[str, dict[str, Any]] = {
@@ -179,26 +179,28 @@ SELECTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_a_selection_reads_its_frames_alone(custom: Path, reads: Ranges, selection: str) -> None:
+def test_a_selection_reads_its_frames_alone(
+    custom: Path, ranges_read: Ranges, selection: str
+) -> None:
     key = SELECTIONS[selection]
     data = opened(custom).data.isel(key)
     index = xr.Variable(REPEATS[:3], de.FRAME_INDEX)
     wanted = index.isel({dim: k for dim, k in key.items() if dim in index.dims}).values
-    reads.clear()
+    ranges_read.clear()
     found = data.values
-    assert set(frames_in(reads)) == set(wanted[wanted >= 0].tolist())
+    assert set(frames_in(ranges_read)) == set(wanted[wanted >= 0].tolist())
     eager = xr.Variable(REPEATS, de.dense(de.frames(N))).isel(key)
     np.testing.assert_array_equal(found, eager)
     n_rows = range(5)[key["ky"]] if "ky" in key else range(5)
     n_bytes = len(np.unique(wanted[wanted >= 0])) * len(n_rows) * 9 * 2
     if selection != "a list":
-        assert sum(n for _, n in reads) == n_bytes
+        assert sum(n for _, n in ranges_read) == n_bytes
 
 
 @any_chunks
 @pytest.mark.parametrize("chunks", [{"scan_y": 2, "scan_x": 3}, {"repeat": 2, "ky": 2}], ids=str)
 def test_a_task_reads_the_frames_of_its_positions_alone(
-    custom: Path, reads: Ranges, chunks: dict[str, int]
+    custom: Path, ranges_read: Ranges, chunks: dict[str, int]
 ) -> None:
     array = opened(custom, chunks=chunks).data.data
     starts = [np.cumsum([0, *sizes]) for sizes in array.chunks]
@@ -206,21 +208,21 @@ def test_a_task_reads_the_frames_of_its_positions_alone(
     for block in np.ndindex(array.numblocks):
         at = tuple(slice(s[i], s[i + 1]) for s, i in zip(starts, block, strict=True))
         wanted = de.FRAME_INDEX[at[:3]]
-        reads.clear()
+        ranges_read.clear()
         found = array.blocks[block].compute(scheduler="synchronous")
         np.testing.assert_array_equal(found, expected[at])
-        assert frames_in(reads) == sorted(wanted[wanted >= 0].tolist())
+        assert frames_in(ranges_read) == sorted(wanted[wanted >= 0].tolist())
 
 
-def test_neighbours_in_the_file_are_read_together(tmp_path: Path, reads: Ranges) -> None:
+def test_neighbours_in_the_file_are_read_together(tmp_path: Path, ranges_read: Ranges) -> None:
     """Their places in the scan do not matter: this one goes by columns, from right to left."""
     positions = [(x, y) for x in (3, 2, 1, 0) for y in (2, 1, 0)]
     data = opened(de.write(tmp_path, de.frames(12), de.XY_FILE, positions)).data
-    reads.clear()
+    ranges_read.clear()
     np.testing.assert_array_equal(data[0, 3], de.frames(12)[2])
     data.isel(scan_x=[2, 3]).load()
     data.load()
-    assert reads == [(1024 + 2 * FRAME, FRAME), (1024, 6 * FRAME), (1024, 12 * FRAME)]
+    assert ranges_read == [(1024 + 2 * FRAME, FRAME), (1024, 6 * FRAME), (1024, 12 * FRAME)]
 
 
 def test_tokens(custom: Path) -> None:

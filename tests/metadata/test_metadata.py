@@ -488,7 +488,7 @@ READS: dict[str, tuple[bytes, dict[str, Any], int, list[tuple[int, int]]]] = {
 
 @pytest.mark.parametrize("case", READS)
 def test_opening_reads_the_records_of_its_sections(
-    tmp_path: Path, reads: list[tuple[int, int]], case: str
+    tmp_path: Path, ranges_read: list[tuple[int, int]], case: str
 ) -> None:
     extended, fields, n, expected = READS[case]
     path = tmp_path / "file.mrc"
@@ -496,7 +496,7 @@ def test_opening_reads_the_records_of_its_sections(
     path.write_bytes(by_hand.mrc(pixels, extended=extended, **(STACK | fields)))
     size = path.stat().st_size
     ds = opened(path, chunks={})
-    assert reads == [(offset, min(nbytes, size - offset)) for offset, nbytes in expected]
+    assert ranges_read == [(offset, min(nbytes, size - offset)) for offset, nbytes in expected]
     if case != "symmetry":
         assert ds.tilt_angle.values.tolist() == np.resize(TILTS, n).tolist()
 

@@ -35,7 +35,6 @@ from mrcz_by_hand import (
 )
 
 from mrc_xarray import MrcError, MrcWarning
-from mrc_xarray.storage import LocalSource
 
 MiB = 1024**2
 
@@ -334,20 +333,6 @@ def stack(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """First byte and length of every read of pixels."""
-    asked: list[tuple[int, int]] = []
-    read_into = LocalSource.read_into
-
-    def remember(self: LocalSource, requests: Any) -> None:
-        asked.extend((offset, len(buffer)) for offset, buffer in requests)
-        read_into(self, requests)
-
-    monkeypatch.setattr(LocalSource, "read_into", remember)
-    return asked
-
-
 @pytest.mark.parametrize(
     ("key", "sections"),
     [
@@ -362,22 +347,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 )
 @pytest.mark.parametrize("mmap", [False, True])
 def test_reads_the_blocks_of_its_sections_alone(
-    stack: Path, asked: Any, key: Any, sections: list[int], mmap: bool
+    stack: Path, ranges_read: Any, key: Any, sections: list[int], mmap: bool
 ) -> None:
     data = xr.open_dataset(stack, engine="mrc", mmap=mmap).data
-    asked.clear()
+    ranges_read.clear()
     expected = xr.DataArray(PIXELS, dims=data.dims).isel(key)
     np.testing.assert_array_equal(data.isel(key), expected)
     places = block_places(stack.read_bytes(), N)
-    assert sorted(asked) == [places[k] for k in sections]
+    assert sorted(ranges_read) == [places[k] for k in sections]
 
 
-def test_each_chunk_is_decoded_once(stack: Path, asked: Any) -> None:
+def test_each_chunk_is_decoded_once(stack: Path, ranges_read: Any) -> None:
     ds = xr.open_dataset(stack, engine="mrc", chunks={})
     assert ds.data.encoding["preferred_chunks"] == {"image": N, "y": NY, "x": NX}
-    asked.clear()
+    ranges_read.clear()
     np.testing.assert_array_equal(ds.data.compute(scheduler="threads"), PIXELS)
-    assert sorted(asked) == block_places(stack.read_bytes(), N)
+    assert sorted(ranges_read) == block_places(stack.read_bytes(), N)
 
 
 def test_many_sections_are_decoded_in_threads(tmp_path: Path) -> None:
