@@ -15,7 +15,7 @@ import rsciio.mrc
 import xarray as xr
 
 import mrc_xarray
-from benchmarks.timing import best_times, run_in_folder, show
+from benchmarks.timing import interleaved, run_in_folder, show
 
 MiB = 1024**2
 SCAN, FRAME = (64, 64), (256, 256)
@@ -67,7 +67,7 @@ def reducing(path: Path) -> None:
     }
     for title, (mine, other, goal) in jobs.items():
         np.testing.assert_allclose(np.asarray(mine()), np.asarray(other()), rtol=1e-6)
-        times = best_times({"mrc_xarray": mine, "rosettasciio, lazy": other}, repeats=7)
+        times = interleaved({"mrc_xarray": mine, "rosettasciio, lazy": other}, repeats=7)
         show(title, times, {"rosettasciio, lazy": goal})
 
 
@@ -75,7 +75,7 @@ def many_frames(path: Path) -> None:
     """Open 1,000,000 frames, and pickle their graph."""
     if not path.exists():
         mrc_xarray.create(path, (1_000_000, 64, 64), "i1", dims=("image", "y", "x"))
-    times = best_times(
+    times = interleaved(
         {
             "open (goal 50 ms)": lambda: xr.open_dataset(path, engine="mrc"),
             "open as a scan": lambda: xr.open_dataset(path, engine="mrc", scan_shape=(1000, 1000)),

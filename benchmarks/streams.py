@@ -20,7 +20,7 @@ import mrcfile
 import numpy as np
 import xarray as xr
 
-from benchmarks.timing import best_times, run_in_folder, show
+from benchmarks.timing import interleaved, run_in_folder, show
 
 SHAPE = (256, 512, 512)
 LATE = 250
@@ -44,12 +44,12 @@ def main(folder: Path) -> None:
 
 def compare(title: str, path: Path, repeats: int, goal: float) -> None:
     """Compare loading the complete file, and a section near its end."""
-    times = best_times(
+    times = interleaved(
         {"mrc_xarray": lambda: _open(path).load(), "mrcfile.read": lambda: mrcfile.read(path)},
         repeats,
     )
     show(f"load, {title}", times, {"mrcfile.read": goal})
-    times = best_times(
+    times = interleaved(
         {
             "mrc_xarray": lambda: _open(path)[LATE].load(),
             "mrcfile.open": lambda: _section_by_mrcfile(path),
@@ -58,7 +58,7 @@ def compare(title: str, path: Path, repeats: int, goal: float) -> None:
     )
     show(f"late section, {title}", times, {})
     opened = _open(path)
-    times = best_times({"mrc_xarray, file open": lambda: opened[LATE].load()}, repeats)
+    times = interleaved({"mrc_xarray, file open": lambda: opened[LATE].load()}, repeats)
     show("another section", times, {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _PEAK = """
 import re, xarray as xr, mrc_xarray
@@ -21,8 +22,15 @@ def peak():
 """
 
 
-def best_times(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) -> dict[str, float]:
-    """Run the contenders in turn, and return the best time of each.
+class Times(NamedTuple):
+    """The minimum and the median of several runs, in seconds."""
+
+    best: float
+    median: float
+
+
+def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) -> dict[str, Times]:
+    """Run the contenders in turn, and return the times of each.
 
     They are interleaved, so that a slow phase of the machine affects all of them. Short ones run
     several times in a row, so that the caches contain their own data.
@@ -35,9 +43,9 @@ def best_times(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) ->
 
     Returns
     -------
-    dict of str to float, s
+    dict of str to Times
     """
-    best = dict.fromkeys(contenders, float("inf"))
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
     in_a_row = 5 if repeats >= 20 else 1
     for turn in range(repeats // in_a_row + 1):
         gc.collect()
@@ -45,30 +53,31 @@ def best_times(contenders: Mapping[str, Callable[[], Any]], repeats: int = 7) ->
             for _ in range(in_a_row):
                 start = time.perf_counter()
                 result = run()
-                taken = time.perf_counter() - start
+                seconds = time.perf_counter() - start
                 del result
                 if turn:
-                    best[name] = min(best[name], taken)
-    return best
+                    taken[name].append(seconds)
+    return {name: Times(min(runs), statistics.median(runs)) for name, runs in taken.items()}
 
 
-def show(title: str, times: Mapping[str, float], goal: Mapping[str, float]) -> None:
-    """Print the times: the first one, and the others as multiples of it.
+def show(title: str, times: Mapping[str, Times], goal: Mapping[str, float]) -> None:
+    """Print the minimum and the median of each; those of the others also as multiples of ours.
 
     Parameters
     ----------
     title : str
-    times : mapping of str to float, s
-        The time of this package comes first.
+    times : mapping of str to Times
+        Those of this package come first.
     goal : mapping of str to float
         The ratios to reach; a name may be left out.
     """
-    (ours, our_time), *others = times.items()
-    print(f"{title:<34} {ours:<26} {1e3 * our_time:9.2f} ms")
-    for name, taken in others:
-        ratio = f"{taken / our_time:6.2f} ×"
+    (ours, mine), *others = times.items()
+    print(f"{title:<34} {ours:<26} {1e3 * mine.best:9.2f} {1e3 * mine.median:9.2f} ms")
+    for name, other in others:
+        ratios = f"{other.best / mine.best:6.2f} {other.median / mine.median:6.2f} ×"
         suffix = f" (goal {goal[name]:g})" if name in goal else ""
-        print(f"{'':<34} {name:<26} {1e3 * taken:9.2f} ms  {ratio}{suffix}")
+        shown = f"{1e3 * other.best:9.2f} {1e3 * other.median:9.2f} ms"
+        print(f"{'':<34} {name:<26} {shown}  {ratios}{suffix}")
 
 
 def peak_memory(before: str, code: str) -> float:

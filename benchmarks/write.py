@@ -19,7 +19,7 @@ import mrcz
 import numpy as np
 
 import mrc_xarray
-from benchmarks.timing import best_times, peak_memory, run_in_folder, show
+from benchmarks.timing import interleaved, peak_memory, run_in_folder, show
 
 MiB = 1024**2
 
@@ -40,7 +40,7 @@ def plain(folder: Path) -> None:
     def write_with_mrcfile() -> None:
         mrcfile.write(path, pixels, overwrite=True)
 
-    times = best_times(
+    times = interleaved(
         {
             "to_mrc, dask array": lambda: mrc_xarray.to_mrc(chunked, path, overwrite=True),
             "to_mrc, numpy array": lambda: mrc_xarray.to_mrc(pixels, path, overwrite=True),
@@ -70,7 +70,7 @@ def compressed(folder: Path) -> None:
         def write_with_mrcz(settings: dict[str, Any] = settings) -> None:
             mrcz.writeMRC(pixels, str(path), **settings)
 
-        times = best_times(
+        times = interleaved(
             {
                 "to_mrc, dask array": lambda ours=ours: ours(chunked),
                 "to_mrc, numpy array": lambda ours=ours: ours(pixels),

@@ -11,21 +11,24 @@ from mrc_xarray._version import __version__
 from mrc_xarray.errors import MrcError, MrcWarning
 
 if TYPE_CHECKING:
+    from mrc_xarray.mrc.reading import read_header
     from mrc_xarray.tools.many import open_many
     from mrc_xarray.tools.validation import validate
+    from mrc_xarray.writing.create import create
     from mrc_xarray.writing.editing import edit_header
-    from mrc_xarray.writing.writer import create, to_mrc
+    from mrc_xarray.writing.writer import to_mrc
 
 __all__ = [
-    "MrcError", "MrcWarning", "__version__", "create", "edit_header", "open_many", "to_mrc",
-    "validate",
+    "MrcError", "MrcWarning", "__version__", "create", "edit_header", "open_many",
+    "read_header", "to_mrc", "validate",
 ]  # fmt: skip
 
 # imported on first use, so that opening a file does not wait for them
 _MODULES = {
-    "create": "mrc_xarray.writing.writer",
+    "create": "mrc_xarray.writing.create",
     "edit_header": "mrc_xarray.writing.editing",
     "open_many": "mrc_xarray.tools.many",
+    "read_header": "mrc_xarray.mrc.reading",
     "to_mrc": "mrc_xarray.writing.writer",
     "validate": "mrc_xarray.tools.validation",
 }

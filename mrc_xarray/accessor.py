@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import xarray as xr
 
 from mrc_xarray.labels.spacing import voxel_size
 from mrc_xarray.mrc.header import Header
+from mrc_xarray.storage import WriteTarget
 from mrc_xarray.writing import extended_header as extended
 from mrc_xarray.writing.provenance import Provenance
 
@@ -94,7 +94,7 @@ class MrcAccessor:
 
         return plot_slices(self._opened(), at, **options)
 
-    def to_file(self, target: str | os.PathLike[str], **options: Any) -> Any:
+    def to_file(self, target: WriteTarget, **options: Any) -> Any:
         """Write the data to an MRC or MRCZ file; see `mrc_xarray.to_mrc` for all arguments."""
         from mrc_xarray.writing.writer import to_mrc
 

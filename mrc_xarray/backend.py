@@ -6,34 +6,31 @@ quick, and must not import dask or fsspec.
 
 from __future__ import annotations
 
-import inspect
-import io
 import os
-from collections.abc import Iterable
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from mrc_xarray.errors import warn
-from mrc_xarray.labels.dataset import to_dataset
+from mrc_xarray.engines import can_open, describe, labelled, names_in
 from mrc_xarray.labels.tree import tree_of
 from mrc_xarray.metadata.files import Companion
-from mrc_xarray.metadata.find import companions, image_name
+from mrc_xarray.metadata.find import companions, image_name, target_name
+from mrc_xarray.metadata.sidecar.direct_electron_files import named
 from mrc_xarray.mrc import reading
 from mrc_xarray.mrc.recognition import PLAUSIBLE_SIZE, looks_like_mrc
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.recording import Recording
-from mrc_xarray.storage import ByteSource, StreamSource, Target, open_decoded
-from mrc_xarray.storage.base import InStore
-from mrc_xarray.storage.compressed import first_bytes
-from mrc_xarray.suffixes import MRC_SUFFIXES, stem_and_suffix
+from mrc_xarray.storage import ByteSource, Target, open_decoded
+from mrc_xarray.suffixes import MRC_SUFFIXES
 
 __all__ = ["MrcBackendEntrypoint"]
 
 _DOCUMENTATION = """Open one MRC file.
 
-Reads the header, and no pixels.
+Reads the header, and no pixels. The coordinates have their indexes, whatever xarray's
+``create_default_indexes`` says: xarray does not pass it to engines.
 
 Parameters
 ----------
@@ -80,35 +77,42 @@ class MrcBackendEntrypoint(BackendEntrypoint):
     ) -> xr.Dataset:
         """Open one MRC file; the arguments are described in `OpenOptions`."""
         chosen = OpenOptions.of(options)
-        return _dataset(*_recording(filename_or_obj, chosen), chosen, drop_variables)
+        return labelled(*_recording(filename_or_obj, chosen), chosen, drop_variables)
 
     def open_groups_as_dict(  # type: ignore[override]  # with our keywords, as open_dataset
         self,
         filename_or_obj: Target,
         *,
         drop_variables: str | Iterable[str] | None = None,
+        virtual_images: Iterable[Target] | None = None,
+        external_images: Iterable[Target] | None = None,
         **options: Any,
     ) -> dict[str, xr.Dataset]:
-        """Open a Direct Electron movie and the images next to it; see `open_datatree`."""
+        """Open a Direct Electron movie and its images; see `open_datatree`."""
         chosen = OpenOptions.of(options)
-        # the first image would use up a generator
-        dropped = drop_variables if isinstance(drop_variables, str | None) else [*drop_variables]
+        dropped = names_in(drop_variables)
         recording, source = _recording(filename_or_obj, chosen)
-        movie = _dataset(recording, source, chosen, dropped)
+        movie = labelled(recording, source, chosen, dropped)
         of_images = OpenOptions(
             storage_options=chosen.storage_options,
             units=chosen.units,
             strict=chosen.strict,
             metadata_file=None,
         )
+        given = {"virtual": virtual_images, "external": external_images}
         images = [
-            (companion, _dataset(*_recording(file, of_images), of_images, dropped))
-            for companion, file in _companions(recording, source)
+            (companion, labelled(*_recording(file, of_images), of_images, dropped))
+            for companion, file in _companions(recording, source, given)
         ]
         return tree_of(movie, recording.dims, images)
 
     def open_datatree(  # type: ignore[override]  # with our keywords, as open_dataset
-        self, filename_or_obj: Target, **options: Any
+        self,
+        filename_or_obj: Target,
+        *,
+        virtual_images: Iterable[Target] | None = None,
+        external_images: Iterable[Target] | None = None,
+        **options: Any,
     ) -> xr.DataTree:
         """Open a Direct Electron movie, and the images that were recorded with it.
 
@@ -116,6 +120,8 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         ----------
         filename_or_obj : path, URL or binary file object
             The movie, in ``_movie.mrc``; another file becomes a tree of one Dataset.
+        virtual_images, external_images : list of path, URL or binary file object, optional
+            Images of virtual and external detectors, instead of those next to the movie.
         **options
             As for `open_dataset`; they apply to the movie.
 
@@ -127,102 +133,48 @@ class MrcBackendEntrypoint(BackendEntrypoint):
             dimensions of the movie if it has their sizes, and otherwise has dimensions that
             begin with its own name.
         """
-        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
+        groups = self.open_groups_as_dict(
+            filename_or_obj,
+            virtual_images=virtual_images,
+            external_images=external_images,
+            **options,
+        )
+        return xr.DataTree.from_dict(groups)
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Return whether a local file is MRC by its content, or a URL by its suffix."""
-        try:
-            if isinstance(filename_or_obj, str | os.PathLike):
-                return _can_open_path(os.fspath(filename_or_obj))
-            if isinstance(filename_or_obj, bytes | bytearray | memoryview):
-                return _begins_mrc(io.BytesIO(filename_or_obj))
-            position = filename_or_obj.tell()
-            try:
-                filename_or_obj.seek(0)
-                return _begins_mrc(filename_or_obj)
-            finally:
-                filename_or_obj.seek(position)
-        except Exception:
-            # xarray asks every engine about every file, whatever it is
-            return False
+        return can_open(filename_or_obj, MRC_SUFFIXES, PLAUSIBLE_SIZE, looks_like_mrc)
 
 
-def _describe(entrypoint: type[MrcBackendEntrypoint]) -> None:
-    """Give `open_dataset` the parameters of `OpenOptions`, and their documentation."""
-    method: Any = entrypoint.open_dataset
-    signature = inspect.signature(method)
-    *named, _ = signature.parameters.values()
-    parameters = [*named, *inspect.signature(OpenOptions).parameters.values()]
-    method.__signature__ = signature.replace(parameters=parameters)
-    options = inspect.cleandoc(OpenOptions.__doc__ or "").partition("Parameters\n----------\n")[2]
-    method.__doc__ = _DOCUMENTATION.format(options=options)
-    entrypoint.open_dataset_parameters = tuple(parameter.name for parameter in parameters[1:])
-
-
-_describe(MrcBackendEntrypoint)
+describe(MrcBackendEntrypoint, _DOCUMENTATION)
 
 
 def _recording(target: Target, options: OpenOptions) -> tuple[Recording, ByteSource]:
-    """Read a file, and warn about its problems."""
+    """Read a file."""
     salvages = options.truncated == "trim"
     source, head = open_decoded(target, options.storage_options, salvages=salvages)
     recording = reading.read(source, head, options)
     sections = recording.sections
-    if isinstance(source, StreamSource) and not sections.is_compressed:
+    if not sections.is_compressed:
         source = source.expecting(sections.offset + sections.nbytes, max(sections.shape))
-    for problem in recording.problems:
-        warn(problem.message(recording.name))
     return recording, source
 
 
-def _dataset(
-    recording: Recording,
-    source: ByteSource,
-    options: OpenOptions,
-    drop_variables: str | Iterable[str] | None,
-) -> xr.Dataset:
-    ds = to_dataset(
-        recording,
-        source,
-        dims=options.dims,
-        units=options.units,
-        mmap=options.mmap,
-        voxel_size=options.voxel_size,
-    )
-    if drop_variables is not None:
-        names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)
-        ds = ds.drop_vars(names, errors="ignore")
-    if "://" in recording.name:
-        # otherwise xarray stores the complete URL, which may contain a password
-        ds.encoding["source"] = recording.name
-    # open_mfdataset calls this without checking whether it is set
-    ds.set_close(_nothing_to_close)
-    return ds
-
-
 def _companions(
-    recording: Recording, source: ByteSource
-) -> Iterable[tuple[Companion, str | InStore]]:
-    """Return the other images of the acquisition of an image, and how each is opened."""
-    keys = recording.metadata or {}
-    for companion in companions(image_name(source.name), source.sibling_names(), keys):
-        yield companion, source.sibling(companion.file)
+    recording: Recording, source: ByteSource, given: Mapping[str, Iterable[Target] | None]
+) -> Iterator[tuple[Companion, Target]]:
+    """Yield the other images of the acquisition of an image, and how each is opened.
 
-
-def _can_open_path(path: str) -> bool:
-    if "://" in path or "::" in path:
-        return stem_and_suffix(path)[1] in MRC_SUFFIXES
-    expanded = os.path.expanduser(path)
-    if not os.path.isfile(expanded):
-        # reading from a pipe would wait for its writer
-        return False
-    with open(expanded, "rb") as file:
-        return _begins_mrc(file)
-
-
-def _begins_mrc(file: BinaryIO) -> bool:
-    return looks_like_mrc(first_bytes(file, PLAUSIBLE_SIZE))
-
-
-def _nothing_to_close() -> None:
-    """Close nothing: no file is held open."""
+    `given` are the images by group that the user gives instead of those next to the image.
+    """
+    image, keys = image_name(source.name), recording.metadata or {}
+    for companion in companions(image, source.sibling_names(), keys):
+        if given.get(companion.group) is None:
+            yield companion, source.sibling(companion.file)
+    for group, files in given.items():
+        if isinstance(files, str | bytes | os.PathLike):
+            accepted = "a list of paths, URLs or files"
+            raise TypeError(f"{group}_images is {files!r}; accepted: {accepted}")
+        targets = list(files or ())
+        names = [image_name(target_name(target)) for target in targets]
+        yield from zip(named(image, group, names, keys), targets, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ import mrc_xarray
 from mrc_xarray.errors import unreadable
 from mrc_xarray.storage import redacted
 from mrc_xarray.text import json_text, printable, printable_lines
+from mrc_xarray.tools.arguments import Pairs, add_fields, add_reading, in_options, reading
 
 __all__ = ["main"]
 
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
+            warnings.showwarning = functools.partial(_print_warning, arguments.parser)
             return int(arguments.run(arguments))
     except BrokenPipeError:
         # a program such as `head` has closed the pipe
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         # the library of a store may raise any error
-        _print_error(error)
+        _print_error(arguments, error)
         return 1
 
 
@@ -56,27 +58,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=mrc_xarray.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(run: Callable[[argparse.Namespace], bool], help_text: str) -> _Parser:
-        command = commands.add_parser(run.__name__.removeprefix("_"), help=help_text)
+    def add(run: Callable[[argparse.Namespace], bool], text: str, default: Any = None) -> _Parser:
+        name = run.__name__.removeprefix("_")
+        command = commands.add_parser(name, help=text, argument_default=default)
         command.set_defaults(run=run, parser=command)
         return command
 
     info = add(_info, "describe MRC files")
     validate = add(_validate, "list what is wrong with MRC files")
     validate.add_argument("--data", action="store_true", help="also check the pixels")
+    info.add_argument("--header", action="store_true", help="also print all header fields")
     for command in (info, validate):
         command.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
         command.add_argument("--json", action="store_true", help="print one JSON list")
 
-    convert = add(_convert, "convert between MRC, MRCZ, Zarr and netCDF, by the names' suffixes")
+    convert = add(_convert, "convert MRC, MRCZ, Zarr, netCDF and DM files, by the names' suffixes")
     _add_options(convert)
+    for command in (info, validate, convert):
+        add_reading(command)
 
-    edit = add(_edit, "change fields of the headers of MRC files in place")
-    edit.usage = "mrc-xarray edit FILE [FILE ...] [--statistics] [--FIELD VALUE ...]"
+    text = "change fields of the headers of MRC files in place"
+    edit = add(_edit, text, default=argparse.SUPPRESS)
+    edit.usage = "mrc-xarray edit FILE [FILE ...] [--layout L] [--statistics] [--FIELD VALUE ...]"
     edit.add_argument("files", nargs="+", metavar="FILE", help="paths, in front of the options")
     # private: Python 3.14 has this pattern, and earlier versions take -1e-3 as an option
     edit._negative_number_matcher = re.compile(r"-\.?\d")
-    _add_fields(edit)
+    add_fields(edit)
 
     demo = add(_demo, "write a small tomogram, open it, and compute on a local cluster")
     demo.add_argument("file", nargs="?", metavar="FILE", help="path of the tomogram")
@@ -84,34 +91,41 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(arguments: argparse.Namespace) -> bool:
-    from mrc_xarray.tools.summary import summarise, table
+    from mrc_xarray.tools.summary import summarise, summarise_header, table
 
     summaries: list[dict[str, Any]] = []
+    n_failed = 0
     for file in arguments.files:
         try:
-            summaries.append(summarise(file))
+            summary = summarise(file, **reading(arguments))
         except Exception as error:
-            _print_error(error, file)
-            continue
+            _print_error(arguments, error, file)
+            n_failed += 1
+            found = summarise_header(file)
+            if found is None:
+                continue
+            summary = found
+        summaries.append(summary)
         if not arguments.json:
-            print(table(summaries[-1]))
+            print(in_options(table(summary, every_field=arguments.header), arguments.parser))
     if arguments.json:
         print(json_text(summaries, indent=2, allow_nan=False))
-    return len(summaries) < len(arguments.files)
+    return n_failed > 0
 
 
 def _validate(arguments: argparse.Namespace) -> bool:
     reports: list[dict[str, Any]] = []
     for file in arguments.files:
         try:
-            problems = mrc_xarray.validate(file, data=arguments.data)
+            problems = mrc_xarray.validate(file, data=arguments.data, **reading(arguments))
         except Exception as error:
-            _print_error(error, file)
+            _print_error(arguments, error, file)
             problems = [unreadable(error, "")]
         else:
             if not arguments.json:
                 print(f"{printable(redacted(file))}:{'' if problems else ' valid'}")
-                print("".join(f"  {problem}\n" for problem in problems), end="")
+                lines = "".join(f"  {problem}\n" for problem in problems)
+                print(in_options(lines, arguments.parser), end="")
         reported = [{name: getattr(problem, name) for name in _REPORTED} for problem in problems]
         reports.append({"file": redacted(file), "valid": not problems, "problems": reported})
     if arguments.json:
@@ -124,13 +138,12 @@ def _convert(arguments: argparse.Namespace) -> bool:
 
     from mrc_xarray.tools.convert import convert
 
-    given = {name: getattr(arguments, name) for name in ("mode", "compressor", "clevel")}
-    options = {name: value for name, value in given.items() if value is not None}
-    if arguments.compressor == "none":
-        options["compressor"] = None
-    options |= {"select": dict(arguments.select), "overwrite": arguments.overwrite}
+    names = ("mode", "compressor", "clevel", "compression")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    options: dict[str, Any] = {k: None if v == "none" else v for k, v in given.items()}
+    options |= {"select": arguments.select, "overwrite": arguments.overwrite}
     with contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr):
-        convert(arguments.source, arguments.target, **options)
+        convert(arguments.source, arguments.target, reading=reading(arguments), **options)
     return False
 
 
@@ -140,13 +153,16 @@ def _add_options(convert: _Parser) -> None:
     convert.add_argument("target", metavar="DST", help="path or URL in .mrc, .mrcz, .zarr or .nc")
     convert.add_argument("--mode", type=int, help="MODE of the target, or its type")
     convert.add_argument("--compressor", help="codec of an MRCZ file, or none")
+    convert.add_argument(
+        "--compression", help="codec of the stream around an MRC file, or none, whatever DST is"
+    )
     convert.add_argument("--clevel", type=int, help="compression level, 0 to 9")
     convert.add_argument(
         "--select",
         type=_selection,
-        action="extend",
+        action=Pairs,
         nargs="+",
-        default=[],
+        default={},
         metavar="DIM=INDEX or DIM=START:STOP[:STEP]",
         help="part of each dimension, by index",
     )
@@ -154,31 +170,8 @@ def _add_options(convert: _Parser) -> None:
     convert.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
-def _add_fields(edit: _Parser) -> None:
-    """Add an option for each argument of `mrc_xarray.edit_header`."""
-    from mrc_xarray.mrc.header import shown_place
-    from mrc_xarray.writing.header_fields import FIELDS
-
-    unset: dict[str, Any] = {"default": argparse.SUPPRESS}
-    text = "measure DMIN, DMAX, DMEAN and RMS"
-    edit.add_argument("--statistics", action="store_true", help=text, **unset)
-    text = "in Å: one number, or three for x, y and z"
-    edit.add_argument("--voxel-size", type=float, nargs="+", metavar="SIZE", help=text, **unset)
-    for name, field in FIELDS.items():
-        kind = bytes.fromhex if field.kind is bytes else field.kind
-        metavar = "HEX" if field.kind is bytes else field.kind.__name__.upper()
-        options = dict(unset, help=shown_place(name), type=kind, metavar=metavar)
-        if field.is_tuple:
-            options["nargs"] = "+" if field.kind is str else field.n
-        edit.add_argument(f"--{name.replace('_', '-')}", **options)
-
-
 def _edit(arguments: argparse.Namespace) -> bool:
     fields = {k: v for k, v in vars(arguments).items() if k not in ("files", "run", "parser")}
-    if sizes := fields.get("voxel_size"):
-        if len(sizes) not in (1, 3):
-            arguments.parser.error("argument --voxel-size: expected 1 or 3 arguments")
-        fields["voxel_size"] = dict(zip("xyz", sizes, strict=True)) if sizes[1:] else sizes[0]
     if not fields:
         arguments.parser.error("nothing to change: give at least one option")
     n_failed = 0
@@ -186,7 +179,7 @@ def _edit(arguments: argparse.Namespace) -> bool:
         try:
             mrc_xarray.edit_header(file, **fields)
         except Exception as error:
-            _print_error(error, file)
+            _print_error(arguments, error, file)
             n_failed += 1
     return n_failed > 0
 
@@ -233,14 +226,16 @@ def _demo(arguments: argparse.Namespace) -> bool:
     return False
 
 
-def _print_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    print(f"mrc-xarray: warning: {printable_lines(str(message))}", file=sys.stderr)
+def _print_warning(parser: _Parser, message: Warning | str, *where: Any, **more: Any) -> None:
+    text = in_options(printable_lines(str(message)), parser)
+    print(f"mrc-xarray: warning: {text}", file=sys.stderr)
 
 
-def _print_error(error: Exception, file: str = "") -> None:
+def _print_error(arguments: argparse.Namespace, error: Exception, file: str = "") -> None:
     """Print an error in one line."""
     text = "; ".join([str(error), *getattr(error, "__notes__", [])])
     if file and not isinstance(error, mrc_xarray.MrcError):
         # the message of another library may be as short as a name
         text = f"{redacted(file)}: {type(error).__name__}: {text}"
-    print("mrc-xarray: " + printable("; ".join(text.splitlines())), file=sys.stderr)
+    line = printable("; ".join(text.splitlines()))
+    print("mrc-xarray: " + in_options(line, arguments.parser), file=sys.stderr)

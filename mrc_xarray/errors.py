@@ -176,7 +176,8 @@ class Problem:
 
 def unreadable(error: Exception, action: str = "It is not opened.") -> Problem:
     """Return the problem of a file that can't be read for a reason that has no rule."""
-    return Problem("unreadable", "the file", str(error), "a file that can be read", action)
+    found, accepted = f"unreadable ({error})", "a file that can be read"
+    return Problem("unreadable", "the file", found, accepted, action)
 
 
 def warn(message: str) -> None:

@@ -28,15 +28,16 @@ class Dimension:
     Attributes
     ----------
     name : str
-        What it is: ``"x"``, ``"ky"``, ``"image"``, ``"scan_x"``, ``"rgb"``.
+        What it is: ``"x"``, ``"ky"``, ``"image"``, ``"scan_x"``, ``"energy"``, ``"rgb"``.
     size : int
     start : float
         Position of the first element in `unit`.
     step : float or None
-        Distance between neighbours in `unit`; None if it is unknown, which leaves the dimension
-        without a coordinate.
+        Distance between neighbours in `unit`, negative if positions decrease; None if it is
+        unknown, which leaves the dimension without a coordinate.
     unit : str
-        A length such as ``"angstrom"``, or a reciprocal length such as ``"1/nm"``.
+        A length such as ``"angstrom"``, a reciprocal length such as ``"1/nm"``, another unit such
+        as ``"eV"``, or ``"1"`` for a number without a unit.
     """
 
     name: str
@@ -58,12 +59,14 @@ class Recording:
         Where the pixels are, and how they are decoded.
     dims : tuple of Dimension
         All dimensions of the data, slowest first: those that count sections, then rows, columns,
-        and samples such as ``"rgb"``.
+        and samples such as ``"rgb"``. A spectrum, the only row of its section, has no rows.
     frame_index : ndarray of int64, or None
         The section at each position of the dimensions that count sections, and -1 where there is
         none. None if the sections are in the order of these dimensions.
     has_section_numbers : bool
         Whether each section is labelled with its number in the file.
+    section_spacing : float or None
+        Distance in Å between sections that have no positions; None if it is unknown.
     columns : tuple of Column
         One value per section.
     values : mapping of str to Value
@@ -85,6 +88,7 @@ class Recording:
     dims: tuple[Dimension, ...]
     frame_index: np.ndarray[Any, np.dtype[np.int64]] | None = None
     has_section_numbers: bool = False
+    section_spacing: float | None = None
     columns: tuple[Column, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
     metadata: Mapping[str, Any] | None = None
@@ -96,4 +100,9 @@ class Recording:
     @property
     def leading(self) -> tuple[Dimension, ...]:
         """The dimensions that count sections."""
-        return self.dims[: len(self.dims) - (len(self.sections.shape) - 1)]
+        return self.dims[: max(0, len(self.dims) - (len(self.sections.shape) - 1))]
+
+    @property
+    def frame(self) -> tuple[Dimension, ...]:
+        """The dimensions of one section."""
+        return self.dims[len(self.leading) :]

@@ -7,6 +7,7 @@ import os
 __all__ = [
     "CODECS_BY_SUFFIX",
     "COMPRESSED_SUFFIXES",
+    "DM_SUFFIXES",
     "MRC_SUFFIXES",
     "OTHER_FORMATS",
     "READ_ONLY_CODECS",
@@ -19,6 +20,7 @@ __all__ = [
 VOLUME_SUFFIXES = (".rec", ".map", ".ccp4")
 STACK_SUFFIXES = (".mrcs", ".st", ".ali", ".preali")
 MRC_SUFFIXES = (".mrc", ".mrcz", *VOLUME_SUFFIXES, *STACK_SUFFIXES)
+DM_SUFFIXES = (".dm3", ".dm4")
 #: What encodes a file by the suffix of its name, by fsspec's names.
 CODECS_BY_SUFFIX = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".lzma": "lzma"}
 #: What a file with one of these suffixes is compressed with; such a file is not written.
@@ -31,7 +33,7 @@ OTHER_FORMATS = {
     **dict.fromkeys((".tif", ".tiff"), "tifffile.imwrite(name, data.values)"),
     **dict.fromkeys((".npy", ".npz"), "numpy.save(name, data.values)"),
     **dict.fromkeys((".png", ".jpg", ".jpeg"), "data.plot and matplotlib"),
-    **dict.fromkeys((".hspy", ".zspy", ".dm3", ".dm4", ".dv", ".eer", ".em", ".ser", ".spi",
+    **dict.fromkeys((".hspy", ".zspy", *DM_SUFFIXES, ".dv", ".eer", ".em", ".ser", ".spi",
                      ".csv", ".json", ".mdoc", ".star", ".tlt", ".txt", ".xml"),
                     "another package"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Units of lengths, doses, times, angles and voltages, and their conversion."""
+"""Units of lengths, doses, times, angles, energies and voltages, and their conversion."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ _SPELLINGS = {
 _LENGTH_BY_SPELLING = {
     spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)
 }
+_OTHER_SPELLINGS = {
+    "deg": "degree", "degrees": "degree", "°": "degree", "sec": "s", "seconds": "s",
+    "µs": "us", "\u03bcs": "us",
+}  # fmt: skip
 
 #: Units of named quantities in a Dataset, independent of the units in the file.
 COLUMN_UNITS = {
@@ -48,10 +52,12 @@ COLUMN_UNITS = {
 _METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "pm": 1e-12}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _DEGREES = {"degree": 1.0, "rad": 180 / math.pi, "mrad": 0.18 / math.pi}
+_ENERGIES = {"eV": 1.0, "keV": 1e3, "meV": 1e-3}
 _SCALES: tuple[dict[str, float], ...] = (
     _METRES,
     _SECONDS,
     _DEGREES,
+    _ENERGIES,
     {"e/m^2": 1.0, "e/nm^2": 1e18, "e/angstrom^2": 1e20},
     {"V": 1.0, "kV": 1e3},
 )
@@ -69,19 +75,23 @@ def scaled(value: float, factor: float) -> float:
 
 
 def known_unit(text: str) -> str | None:
-    """Return our spelling of a unit of length, 1/length, angle or time; None of any other."""
+    """Return our spelling of a unit of length, 1/length, angle, time or energy; None of others."""
     name = text.strip()
-    if name.startswith("1/"):
-        length = known_unit(name[2:])
-        return f"1/{length}" if length in _METRES else None
-    unit = _LENGTH_BY_SPELLING.get(name.lower(), name)
-    return unit if any(unit in scale for scale in (_METRES, _SECONDS, _DEGREES)) else None
+    inverse = name.removeprefix("1/").strip()
+    unit = _LENGTH_BY_SPELLING.get(inverse.lower()) or _OTHER_SPELLINGS.get(inverse, inverse)
+    if inverse != name:
+        return f"1/{unit}" if unit in _METRES else None
+    known = (_METRES, _SECONDS, _DEGREES, _ENERGIES)
+    return unit if any(unit in scale for scale in known) else None
 
 
 def factor(unit: str, wanted: str) -> float | None:
     """Return what to multiply by for another unit; None if they measure different quantities."""
     scales = [scale for scale in _SCALES if {unit, wanted} <= scale.keys()]
-    return scales[0][unit] / scales[0][wanted] if scales else None
+    if not scales:
+        return None
+    # 1000 for nm and pm, without the rounding of binary numbers
+    return float(Decimal(repr(scales[0][unit])) / Decimal(repr(scales[0][wanted])))
 
 
 def converted(name: str, value: Any, unit: str) -> tuple[Any, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -47,10 +47,13 @@ class VoxelSize:
     is_by_name : bool
         Whether the user named the dimensions. Otherwise the steps are for the axes x, y and z,
         and those that the data do not have are ignored.
+    is_one_number : bool
+        Whether the user gave one number for all axes.
     """
 
     steps: Mapping[str, Step]
     is_by_name: bool
+    is_one_number: bool = False
 
     @classmethod
     def of(cls, value: VoxelSizeArgument) -> VoxelSize:
@@ -66,23 +69,39 @@ class VoxelSize:
                 return cls({str(dim): _step(step) for dim, step in value.items()}, True)
             triple = _triple(value)
             steps = [_step(value)] * 3 if triple is None else [_step(v, zero=True) for v in triple]
-            return cls(dict(zip(_AXES, steps, strict=True)), False)
+            return cls(dict(zip(_AXES, steps, strict=True)), False, triple is None)
         except TypeError:
             raise TypeError(f"voxel_size is {value!r}; accepted: {_FORMS}") from None
         except ValueError as error:
             raise MrcError(f"voxel_size is {value!r}; accepted: {error}") from None
 
-    def along(self, roles: Mapping[str, str], *, partly: bool = False) -> dict[str, Step]:
+    def of_sections(self, axis: str) -> float | None:
+        """Return the distance in Å between sections along an axis that is no dimension.
+
+        None if it is 0 or not given: one number for all axes is not about the sections of a stack.
+        Raises MrcError if it is no length.
+        """
+        step = None if self.is_one_number else self.steps.get(axis)
+        if step is not None and not step.is_length:
+            raise MrcError(
+                f"voxel_size is in {step.units} along {axis}; accepted: a length, since it is the "
+                "distance between the sections"
+            )
+        return (step.size or None) if step else None
+
+    def along(
+        self, roles: Mapping[str, str], *, partly: bool = False, others: Collection[str] = ()
+    ) -> dict[str, Step]:
         """Return the steps by role, for the `roles` of dimensions by their names.
 
         A dimension can be named by its role, too. Raises MrcError if a size is 0 or, unless
-        `roles` are only a part of the names, if a step is for none of the dimensions.
+        `roles` are only a part of the names, if a step is for neither the dimensions nor `others`.
         """
         role_of = {role: role for role in roles.values()} | dict(roles)
         steps = {role_of[dim]: step for dim, step in self.steps.items() if dim in role_of}
         if zero := [role for role, step in steps.items() if not step.size]:
             raise MrcError(f"voxel_size is 0 along {', '.join(zero)}; accepted: sizes above 0")
-        unknown = sorted(self.steps.keys() - role_of.keys())
+        unknown = sorted(self.steps.keys() - role_of.keys() - {*others})
         if not partly and unknown and (self.is_by_name or not steps):
             raise MrcError(
                 f"voxel_size is for {', '.join(unknown)}, which the data do not have; accepted: "
@@ -114,7 +133,8 @@ def _step(value: Any, *, zero: bool = False) -> Step:
     if units is None:
         raise ValueError(
             "units of length, such as 'angstrom' and 'nm', one divided by a length, such as "
-            "'1/nm', of angles ('mrad', 'rad', 'degree') or of time ('s', 'ms', 'us', 'ns')"
+            "'1/nm', of angles ('mrad', 'rad', 'degree'), of time ('s', 'ms', 'us', 'ns') or of "
+            "energy ('eV', 'keV', 'meV')"
         )
     scale = factor(units, "angstrom")
     return Step(size, units) if scale is None else Step(scaled(size, scale), "angstrom")

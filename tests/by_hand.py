@@ -106,3 +106,6 @@ class Claimed:
 
     def read_sibling(self, name: str) -> None:
         return None
+
+    def sibling_names(self) -> list[str]:
+        return []

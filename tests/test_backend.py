@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mrc_xarray import MrcWarning
+from mrc_xarray import MrcWarning, open_many
 from mrc_xarray.backend import MrcBackendEntrypoint
 
 DATA = np.arange(24, dtype="i2").reshape(2, 3, 4)
@@ -27,9 +27,10 @@ STACK = by_hand.mrc(DATA, ispg=0, mz=1)
 
 DEFAULTS = {
     "drop_variables": None, "storage_options": None, "layout": "auto", "scan_shape": None,
+    "scan_offset": 0, "scan_flyback": 0,
     "sections_per_frame": None, "dims": None, "units": "angstrom", "voxel_size": None,
     "origin": "auto", "mode0": "auto", "convention": "ccpem", "byteorder": "auto",
-    "metadata_file": "auto", "scan_file": "auto", "truncated": "error", "mmap": False,
+    "metadata_file": "auto", "scan_file": "auto", "truncated": "error", "mmap": "auto",
     "strict": False,
 }  # fmt: skip
 
@@ -76,6 +77,7 @@ def test_arguments_are_documented() -> None:
         ({"voxelsize": 2}, TypeError, "unknown arguments: voxelsize; accepted: .*"),
         ({"unit": "nm"}, TypeError, r"unit; .*Did you mean units\?"),
         ({"navigation_shape": (2, 1)}, TypeError, r"\(x, y\); here write scan_shape=\(y, x\)"),
+        ({"lazy": True, "idx": 1}, TypeError, r"^lazy= is Rosetta.*\nidx= is mrcz's"),
     ],
 )
 def test_wrong_arguments(
@@ -84,6 +86,27 @@ def test_wrong_arguments(
     for function in (xr.open_dataset, xr.open_datatree):
         with pytest.raises(error, match=message):
             function(path, engine="mrc", **options)
+
+
+ELSEWHERE = {
+    "navigation_shape": "scan_shape", "lazy": "chunks", "distributed": "chunks",
+    "mmap_mode": "mmap", "endianess": "byteorder", "endianness": "byteorder",
+    "permissive": "strict", "idx": "isel", "pixelunits": "units", "slices": "sections_per_frame",
+    "useMemmap": "mmap", "endian": "byteorder", "fileConvention": "convention",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_arguments_of_other_readers_are_refused(path: Path, name: str) -> None:
+    """The message names the argument here, for each function that opens files."""
+    message = rf"^{name}= is \w+'s.*; here .*\b{ELSEWHERE[name]}\b"
+    for value in (None, True):
+        options: Any = {name: value}
+        for function in (xr.open_dataset, xr.open_datatree, xr.open_mfdataset, open_many):
+            with pytest.raises(TypeError, match=message):
+                function([path] if function is open_many else path, engine="mrc", **options)
+    with pytest.raises(TypeError, match=message):
+        xr.open_dataset(path, **options)
 
 
 def test_without_an_engine(path: Path) -> None:
@@ -209,7 +232,7 @@ def test_many_files(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ds.data, data)
         assert ds.section.values.tolist() == [0, 1, 0, 1, 0, 1]
         assert ds.data.attrs["mrc_layout"] == "image_stack"
-        assert ds.mrc.voxel_size == pytest.approx({"y": 1, "x": 1})
+        assert ds.mrc.voxel_size == pytest.approx({"z": 1, "y": 1, "x": 1})
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,66 @@ def test_info_on_repairs_and_assumptions(tmp_path: Path, capsys: Any) -> None:
     assert "int8: assumed" in out
 
 
+UNREADABLE: dict[str, Any] = {
+    "MODE (bytes 12–15) is 77": {"mode": 77},
+    "NX, NY, NZ (bytes 0–11) are 0, 0, 0": {"nx": 0, "ny": 0, "nz": 0},
+    "NZ (bytes 8–11) is 3; accepted: 2": {"nz": 3},
+}
+
+
+@pytest.mark.parametrize("problem", UNREADABLE)
+def test_info_on_a_file_that_can_not_be_opened(
+    tmp_path: Path, capsys: Any, monkeypatch: Any, problem: str
+) -> None:
+    path = tmp_path / "damaged.mrc"
+    monkeypatch.chdir(tmp_path)
+    fields = {"byteorder": ">", "cella": (2.5, 1, 1), "labels": (b"by hand",)}
+    path.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), "f4"), **fields, **UNREADABLE[problem]))
+    assert main(["info", path.name]) == 1
+    out, err = capsys.readouterr()
+    first, *lines = out.splitlines()
+    assert first == str(path)
+    assert lines[0].startswith(f"  problem   {problem}")
+    shown = {line[2:12].strip(): line[12:] for line in lines[1:]}
+    assert shown["CELLA"] == "2.5, 1, 1"
+    assert shown["MACHST"] == "11 11 00 00"
+    assert shown["LABEL 1"] == "by hand"
+    assert shown["NX"] == str(UNREADABLE[problem].get("nx", 4))
+    assert "VOLTAGE" not in out
+    assert len(err.splitlines()) == 1
+    assert "accepted: 2" not in problem or "--truncated trim opens" in out + err
+
+    assert main(["info", "--header", str(path)]) == 1
+    out, _ = capsys.readouterr()
+    names = [line.split()[0] for line in out.splitlines()[1:]]
+    assert {"EXTRA1", "EXTRA2", "VOLTAGE", "IMOD_STAMP", *by_hand_names()} <= {*names}
+
+    assert main(["info", "--json", str(path)]) == 1
+    [described] = strictly(capsys.readouterr().out)
+    assert described["file"] == str(path)
+    assert described["problems"][0].startswith(problem)
+    assert described["header"]["mode"] == UNREADABLE[problem].get("mode", 2)
+
+
+def by_hand_names() -> set[str]:
+    return {name.upper() for name in by_hand.FIELDS}
+
+
+def test_info_with_the_header_and_statistics(tomogram: Path, capsys: Any) -> None:
+    assert main(["info", "--header", str(tomogram)]) == 0
+    out = capsys.readouterr().out
+    assert "  statistics      DMIN 0, DMAX 0, DMEAN 0, RMS 0\n" in out
+    assert "\n  NZ              3\n" in out
+    tomogram.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), "f4"), dmin=-0.5, dmax=1.25, rms=0.1))
+    main(["info", str(tomogram)])
+    tomogram.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), "f4")))
+    main(["info", str(tomogram)])
+    out = capsys.readouterr().out
+    assert "DMIN -0.5, DMAX 1.25, DMEAN -2, RMS 0.1\n" in out
+    assert "DMIN 0, DMAX -1, DMEAN -2, RMS -1 (undetermined)\n" in out
+    assert "NXSTART" not in out
+
+
 def test_info_as_json(tomogram: Path, tmp_path: Path, capsys: Any) -> None:
     nan = tmp_path / "nan.mrc"
     nan.write_bytes(by_hand.mrc(np.zeros((1, 2, 2), np.float32), dmean=float("nan")))
@@ -157,6 +217,90 @@ def test_validate_as_json(tomogram: Path, broken: Path, tmp_path: Path, capsys: 
     assert len(err.splitlines()) == 2
 
 
+# arguments of the engine ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Path:
+    """Return a stack of bytes, of which the last two of eight sections are missing."""
+    path = tmp_path / "live.mrc"
+    pixels = np.arange(-36, 36, dtype="i1").reshape(6, 3, 4)
+    path.write_bytes(by_hand.mrc(pixels, nz=8, mz=1, ispg=0))
+    (tmp_path / "angles.tlt").write_text("".join(f"{angle}\n" for angle in range(8)))
+    return path
+
+
+READING: dict[str, Any] = {
+    "--truncated trim": ("6 image × 3 y × 4 x", "int8"),
+    "--truncated trim --layout volume --mode0 uint8": ("6 z × 3 y × 4 x", "uint8"),
+    "--truncated trim --scan-shape 2 3": ("2 scan_y × 3 scan_x × 3 y × 4 x", "int8"),
+    "--truncated trim --sections-per-frame 2": ("3 image × 2 channel × 3 y × 4 x", "int8"),
+    "--truncated=trim --voxel-size 4 3 2 --units nm": ("z 2 Å, y 3 Å, x 4 Å", "x 0 nm"),
+    "--truncated trim --voxel-size 1.5": ("y 1.5 Å, x 1.5 Å", "int8"),
+}
+
+
+@pytest.mark.filterwarnings("default::mrc_xarray.MrcWarning")
+@pytest.mark.parametrize("options", READING)
+def test_arguments_of_the_engine(live: Path, capsys: Any, options: str) -> None:
+    assert main(["info", str(live), *options.split()]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in READING[options])
+    copy = live.with_name("copy.zarr")
+    assert main(["convert", "--quiet", str(live), str(copy), *options.split()]) == 0
+    written = xr.open_dataset(copy, engine="zarr", consolidated=False)["data"]
+    assert " × ".join(f"{n} {dim}" for dim, n in written.sizes.items()) in out
+    assert f"{written.dtype} (" in out
+    assert main(["validate", str(live), *options.split()]) == 1
+    # of the options of the first file, only these say that sections are missing
+    assert "error truncated: NZ (bytes 8–11) is 8" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default::mrc_xarray.MrcWarning")
+def test_sidecar_on_the_command_line(live: Path, capsys: Any) -> None:
+    angles, target = str(live.with_name("angles.tlt")), live.with_name("a.mrcz")
+    options = ["--truncated", "trim", "--metadata-file"]
+    assert main(["convert", "--quiet", str(live), str(target), *options, angles]) == 0
+    assert xr.open_dataset(target, engine="mrc")["tilt_angle"].values.tolist() == [*range(6)]
+    assert main(["validate", str(live), *options, "none", "--json"]) == 1
+    live.with_name("angles.tlt").write_text("no angle")
+    capsys.readouterr()
+    assert main(["validate", str(live), *options, angles]) == 1
+    assert "angles.tlt" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default::mrc_xarray.MrcWarning")
+def test_messages_name_options(live: Path, tmp_path: Path, capsys: Any) -> None:
+    copy = tmp_path / "copy.mrc"
+    for command in (["info", str(live)], ["convert", "--quiet", str(live), str(copy)]):
+        assert main(command) == 1
+        assert ". --truncated trim opens the complete sections" in capsys.readouterr().err
+    assert main(["validate", str(live)]) == 1
+    assert ". --truncated trim opens the complete sections" in capsys.readouterr().out
+    copy.write_bytes(b"old")
+    options = ["--quiet", "--truncated", "trim"]
+    assert main(["convert", str(live), str(copy), *options]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["convert", str(live), str(copy), *options, "--overwrite"]) == 0
+    assert "because --truncated trim." in capsys.readouterr().err
+    assert main(["info", str(live), "--voxel-size", "1", "--truncated", "trim"]) == 0
+    assert "truncated=" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default::mrc_xarray.MrcWarning")
+def test_arguments_that_can_not_be_used(tomogram: Path, live: Path, capsys: Any) -> None:
+    store = tomogram.with_name("a.zarr")
+    assert main(["convert", "--quiet", str(tomogram), str(store)]) == 0
+    target = str(tomogram.with_name("b.mrc"))
+    assert main(["convert", "--quiet", str(store), target, "--layout", "volume"]) == 1
+    assert "layout can't be used for a source that is opened with" in capsys.readouterr().err
+    assert main(["info", str(live), "--truncated", "trim", "--scan-shape", "4", "4"]) == 1
+    assert "scan_shape (4, 4) has 16 positions" in capsys.readouterr().err
+    for wrong in ("--layout stack", "--voxel-size 1 2", "--scan-shape a", "--mmap auto"):
+        with pytest.raises(SystemExit):
+            main(["info", str(tomogram), *wrong.split()])
+
+
 # edit -------------------------------------------------------------------------------------------
 
 
@@ -167,6 +311,9 @@ def test_edit(tomogram: Path, capsys: Any) -> None:
     assert main(["edit", str(tomogram), *options]) == 0
     assert main(["edit", str(tomogram), "--tiltangles", *"123456", "--dmin", "-1e-3"]) == 0
     assert struct.unpack_from("<f", tomogram.read_bytes(), 76) == (np.float32(-1e-3),)
+    assert main(["edit", str(tomogram), "--layout", "volume", "--extra1", "0000000012345678"]) == 0
+    assert tomogram.read_bytes()[96:104] == bytes.fromhex("0000000012345678")
+    assert main(["edit", str(tomogram), "--layout", "volume_stack", "--mz", "1"]) == 0
     assert main(["edit", str(tomogram), "--statistics"]) == 0
     assert capsys.readouterr() == ("", "")
     raw = tomogram.read_bytes()
@@ -189,6 +336,18 @@ def test_edit_of_three_voxel_sizes_and_several_files(tomogram: Path, capsys: Any
     assert "none.mrc" in capsys.readouterr().err
     for path in (tomogram, other):
         assert struct.unpack_from("<3f", path.read_bytes(), 40) == (5, 8, 12)
+
+
+def test_edit_of_records(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "serialem.mrc"
+    made: dict[str, Any] = {"exttyp": b"SERI", "nint": 4, "nreal": 0b1001}
+    path.write_bytes(by_hand.mrc(np.zeros((2, 3, 4), "f4"), extended=bytes(8), **made))
+    values = ["--extended", "tilt_angle=-1.5,3", "magnification=500", "--dmin", "-2"]
+    assert main(["edit", str(path), *values]) == 0
+    records = struct.pack("<4h", -150, 5, 300, 5)
+    assert path.read_bytes()[1024:1032] == records
+    assert main(["edit", str(path), "--extended", "tilt_angle=up"]) == 1
+    assert "finite numbers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,34 @@
-"""References to documents have a target in the project."""
+"""The documents: each code block runs, and references have a target in the project.
+
+A page is run from its top to its bottom, in a folder of its own. What a block needs and the reader
+does not, is in a cell with the tag ``remove-cell``. These comments, in the line above a block, say
+how it is run:
+
+- ``<!-- not run: REASON -->`` above a block of text
+- ``<!-- exit status: N -->`` above shell commands that fail
+"""
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import contextlib
+import gc
+import inspect
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import pytest
+import servers
+
+from mrc_xarray.tools.demo import write_tomogram
 
 ROOT = Path(__file__).parents[1]
 FORMAT = "docs/reference/format.md"
@@ -40,20 +61,127 @@ def test_no_reference_leaves_the_project(name: str) -> None:
     assert [path for path in found if path != "test_docs.py"] == []
 
 
-def run_page(name: str) -> dict[str, Any]:
-    """Run the cells of a page in the working directory, and return its names."""
-    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    names: dict[str, Any] = {}
-    for cell in re.findall(r"^```\{code-cell\}\n(.*?)^```$", page, re.M | re.S):
-        exec(cell, names)
-    return names
+# --- the blocks of the pages
 
 
-# all pages are run when the docs are built; the results of these are also checked
-@pytest.mark.slow
-def test_comparison_of_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = run_page("howto/compare.md")
+class Block(NamedTuple):
+    """A fenced block, and the comment in the line above it."""
+
+    page: str
+    line: int
+    language: str
+    comment: str
+    text: str
+
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+# test_readme.py and test_coming_from.py have files for these
+RUN_ELSEWHERE = {"README.md", "docs/howto/coming_from.md"}
+PYTHON = {"{code-cell}", "python"}
+DIRECTIVES = {"{eval-rst}", "{toctree}", "{include}"}
+
+
+def blocks(page: str) -> list[Block]:
+    source = (ROOT / page).read_text(encoding="utf-8")
+    fence = re.compile(r"(?:^<!-- (.*) -->\n)?^```(\S*).*\n((?:.*\n)*?)^```$", re.M)
+    return [
+        Block(page, source.count("\n", 0, match.start(2)) + 1, match[2], match[1] or "", match[3])
+        for match in fence.finditer(source)
+    ]
+
+
+ALL = [block for page in [*PAGES, "README.md"] for block in blocks(page)]
+
+
+def test_each_block_runs_or_says_why_not() -> None:
+    assert len(ALL) > 100
+    for page in [*PAGES, "README.md"]:
+        fences = re.findall("^ *(?:```|:::)", (ROOT / page).read_text(encoding="utf-8"), re.M)
+        assert len(fences) == 2 * len(blocks(page)), page
+    runs = {*PYTHON, "sh", *DIRECTIVES}
+    assert [
+        f"{block.page}:{block.line}"
+        for block in ALL
+        if block.language not in runs
+        and not (block.language == "text" and block.comment.startswith("not run: "))
+    ] == []
+
+
+class Page:
+    """Runs the blocks of a page in the working directory; `urls` replaces some of its text."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.urls: dict[str, str] = {}
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+
+    @property
+    def text(self) -> str:
+        return (ROOT / self.name).read_text(encoding="utf-8")
+
+    def run(self) -> dict[str, Any]:
+        """Return the names that the page defines."""
+        for block in blocks(self.name):
+            text = block.text
+            for there, here in self.urls.items():
+                text = text.replace(there, here)
+            try:
+                if block.language in PYTHON:
+                    self.python(re.sub(r"\A(:.*\n)+", "", text))
+                elif block.language == "sh":
+                    self.shell(text, block.comment)
+            except BaseException as error:
+                error.add_note(f"in {block.page}, line {block.line}")
+                raise
+        return self.names
+
+    def python(self, text: str) -> None:
+        """Run Python code as a notebook does, with ``await`` at its top level."""
+        code = compile(text, "<block>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        result = eval(code, self.names)
+        if inspect.iscoroutine(result):
+            asyncio.run(result)
+
+    def shell(self, text: str, comment: str) -> None:
+        expected = re.fullmatch(r"exit status: (\d+)", comment)
+        done = subprocess.run(["bash", "-eu", "-c", text], capture_output=True, text=True)
+        assert done.returncode == (int(expected[1]) if expected else 0), done.stderr
+
+
+@pytest.fixture
+def page(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Page]:
+    """Run a page in an empty folder, with the servers that it names on this machine."""
+    page = Page(request.param)
+    folder, served = tmp_path / "page", tmp_path / "served"
+    folder.mkdir()
+    served.mkdir()
+    write_tomogram(served / "tomo.mrc", shape=(16, 64, 64))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with contextlib.ExitStack() as stack:
+        if "example.org" in page.text:
+            http = stack.enter_context(servers.http_server(served))
+            page.urls["https://example.org/"] = http.url("")
+        if "s3://" in page.text:
+            s3 = stack.enter_context(servers.s3_server("bucket"))
+            s3.put("tomo.mrc", (served / "tomo.mrc").read_bytes())
+            bucket = fsspec.filesystem("s3", **s3.storage_options)
+            bucket.chmod("bucket/tomo.mrc", "public-read")
+            credentials = tmp_path / "credentials"
+            keys = "aws_access_key_id = key\naws_secret_access_key = secret\n"
+            credentials.write_text(f"[default]\n{keys}[lab]\n{keys}")
+            monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+            monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+        yield page
+    # functions of a page refer to its names
+    page.names.clear()
+    gc.collect()
+
+
+def check_comparison(names: dict[str, Any]) -> None:
     full = {"z": 16, "y": 64, "x": 64}
     assert (names["after"] - names["before"]).sizes == {"z": 1, "y": 1, "x": 1}
     for result in ("overridden", "corrected", "change", "joined"):
@@ -62,11 +190,8 @@ def test_comparison_of_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not names["difference"].isnull().any()
 
 
-@pytest.mark.slow
-def test_virtual_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_virtual_detector(names: dict[str, Any]) -> None:
     """The image has neither the units of the mask's coordinates nor the coordinates."""
-    monkeypatch.chdir(tmp_path)
-    names = run_page("howto/stem4d.md")
     image, scan = names["bright_field"], names["scan"]
     assert image.attrs == scan.attrs
     assert not {"units", "long_name", "spacing"} & image.attrs.keys()
@@ -79,3 +204,21 @@ def test_virtual_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_array_equal(image, expected)
     steps = {dim: coord.attrs["spacing"] for dim, coord in names["labelled"].coords.items()}
     assert steps == {"scan_y": 0.5, "scan_x": 0.5, "ky": 0.25, "kx": 0.25}
+
+
+# pages whose results are checked as well
+RESULTS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "docs/howto/compare.md": check_comparison,
+    "docs/howto/stem4d.md": check_virtual_detector,
+}
+
+
+RUN_HERE = {block.page for block in ALL if block.language in {*PYTHON, "sh"}} - RUN_ELSEWHERE
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", sorted(RUN_HERE), indirect=True)
+def test_blocks_of_a_page_run(page: Page) -> None:
+    names = page.run()
+    RESULTS.get(page.name, lambda names: None)(names)

@@ -96,7 +96,7 @@ print("touched", values.max())
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="this system has no SIGBUS")
 def test_map_of_a_file_that_lost_its_end_kills_the_process(path: Path) -> None:
-    """As docs/howto/read_or_map.md says, and why mmap=False is the default."""
+    """As docs/howto/read_or_map.md says, and why results are never views by default."""
     done = run(MAPPED, path)
     assert done.returncode == -signal.SIGBUS
     assert "touched" not in done.stdout

@@ -52,15 +52,16 @@ LAYERS = (
     ("pixels",),
     ("metadata",),
     ("recording",),
-    ("mrc",),
+    ("mrc", "dm"),
     ("labels",),
     ("writing",),
     ("tools",),
-    ("accessor", "backend", "cli", "__main__", "__init__"),
+    ("engines", "accessor", "backend", "dm_backend", "cli", "__main__", "__init__"),
 )
 #: Only these know xarray.
 KNOW_XARRAY = {
-    "accessor", "backend", "cli", "labels", "pixels/array.py", "tools", "writing", "__init__"
+    "accessor", "backend", "cli", "dm_backend", "engines", "labels", "pixels/array.py", "tools",
+    "writing", "__init__",
 }  # fmt: skip
 
 
@@ -95,6 +96,8 @@ def test_only_storage_knows_fsspec() -> None:
 # xarray does this for every file that is opened without engine=
 GUESS = """
 from mrc_xarray.backend import MrcBackendEntrypoint as Engine
+from mrc_xarray.dm_backend import DmBackendEntrypoint
+DmBackendEntrypoint().guess_can_open("s3://bucket/file.mrc")
 Engine().guess_can_open("s3://bucket/file.mrc"), Engine().guess_can_open("file.mrc")
 """
 
@@ -115,7 +118,8 @@ def test_import_and_guessing_import_nothing_heavy() -> None:
 def test_public_names() -> None:
     public = [name for name in dir(mrc_xarray) if not name.startswith("_")]
     assert public == [
-        "MrcError", "MrcWarning", "create", "edit_header", "open_many", "to_mrc", "validate",
+        "MrcError", "MrcWarning", "create", "edit_header", "open_many", "read_header",
+        "to_mrc", "validate",
     ]  # fmt: skip
     assert set(mrc_xarray.__all__) == {*public, "__version__"}
     assert issubclass(mrc_xarray.MrcError, ValueError)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mrc_xarray.labels.source_name import SourceName
-from mrc_xarray.labels.spacing import as_float
+from mrc_xarray.labels.spacing import SECTION_SPACING, as_float
 from mrc_xarray.metadata.columns import Value
 from mrc_xarray.recording import Recording
 from mrc_xarray.safe_json import decode_json
@@ -43,6 +43,8 @@ def recording_attrs(recording: Recording, source: ByteSource) -> dict[str, Any]:
     # a path can contain control characters
     name = SourceName(printable(recording.name), source, recording.extended_range)
     attrs: dict[str, Any] = {"mrc_source": name, **recording.attrs}
+    if recording.section_spacing is not None:
+        attrs[SECTION_SPACING] = recording.section_spacing
     if isinstance(source, StreamSource):
         attrs["mrc_stream"] = source.stream.codec
     if recording.problems:
@@ -115,6 +117,7 @@ OWN_ATTRS: dict[str, Callable[[object], bool]] = {
     "mrc_stream": _is_text,
     "mrc_extended_bytes": _is_count,
     "mode0_assumption": _is_text,
+    SECTION_SPACING: _is_step,
     "mrcz_codec": _is_text,
     "mrcz_chunk_version": _is_count,
     "mrcz_blocks": _is_count,

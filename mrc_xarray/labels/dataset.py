@@ -16,7 +16,9 @@ from mrc_xarray.labels.coordinate import Coordinate
 from mrc_xarray.labels.stored_labels import StoredLabels
 from mrc_xarray.metadata.columns import Column, with_gaps
 from mrc_xarray.metadata.limits import MOST_POSITIONS
-from mrc_xarray.pixels.array import StackArray, StackVariable, preferred_chunks
+from mrc_xarray.options import OpenOptions
+from mrc_xarray.pixels.array import StackArray, StackVariable
+from mrc_xarray.pixels.chunks import preferred_chunks
 from mrc_xarray.recording import Dimension, Recording
 from mrc_xarray.storage import ByteSource
 from mrc_xarray.units import LENGTHS, converted, factor, scaled
@@ -26,18 +28,12 @@ __all__ = ["to_dataset"]
 
 # the steps of finer positions would be irregular after rounding
 _FINEST_ROUNDED = 1e-3  # Å
+# dimensions that are no directions
+_QUANTITIES = ("energy", "time", "wavelength")
 
 
-def to_dataset(
-    recording: Recording,
-    source: ByteSource,
-    *,
-    dims: Sequence[str] | None = None,
-    units: str = "angstrom",
-    mmap: bool = False,
-    voxel_size: VoxelSize | None = None,
-) -> xr.Dataset:
-    """Label the pixels of a recording; the other arguments are described in `OpenOptions`.
+def to_dataset(recording: Recording, source: ByteSource, options: OpenOptions) -> xr.Dataset:
+    """Label the pixels of a recording, as the caller of an engine wants it.
 
     Returns
     -------
@@ -45,29 +41,41 @@ def to_dataset(
         One lazy variable ``data``, and its coordinates in memory. xarray makes their indexes.
     """
     shape = recording.sections.shape
-    stored = None if dims is not None else StoredLabels.parse(recording.stored_labels, shape)
+    labels = recording.stored_labels if options.dims is None else None
+    stored = StoredLabels.parse(labels, shape)
     if stored is not None:
         names, dimensions = tuple(stored.sizes), _as_stored(recording, stored)
     else:
-        names, dimensions = _names(recording.dims, dims), recording.dims
-    if voxel_size is not None:
-        dimensions = _with_steps(names, dimensions, voxel_size)
-    n_leading = len(dimensions) - (len(shape) - 1)
+        names, dimensions = _names(recording.dims, options.dims), recording.dims
+    if options.voxel_size is not None:
+        dimensions = _with_steps(recording, names, dimensions, options.voxel_size)
+    n_leading = len(dimensions) - len(recording.frame)
     leading = tuple(dimension.size for dimension in dimensions[:n_leading])
-    array = StackArray(source, recording.sections, leading, mmap, recording.frame_index)
+    array = StackArray(source, recording.sections, leading, options.mmap, recording.frame_index)
     attrs = recording_attrs(recording, source)
     coords = _section_coords(recording, names[:n_leading], leading)
     for name, dimension in zip(names, dimensions, strict=True):
-        positions = _positions(name, dimension, units)
+        positions = _positions(name, dimension, options.units)
         if positions is not None:
             coords[name] = positions
     data = StackVariable(
         names,
-        indexing.LazilyIndexedArray(array),
+        _lazy(array, len(names)),
         attrs if stored is None else stored.attrs | attrs,
-        {"preferred_chunks": preferred_chunks(names, array)},
+        _encoding(names, array),
     )
     return _with_coords(data, coords if stored is None else stored.coords | coords)
+
+
+def _lazy(array: StackArray, n_dims: int) -> indexing.LazilyIndexedArray:
+    """Return the array without the rows of a spectrum, which is the only row of its section."""
+    key = (0,) * (len(array.shape) - n_dims) + (slice(None),) * n_dims
+    return indexing.LazilyIndexedArray(array, indexing.BasicIndexer(key))
+
+
+def _encoding(names: tuple[str, ...], array: StackArray) -> dict[str, Any]:
+    is_spectrum = len(names) < len(array.shape)
+    return {} if is_spectrum else {"preferred_chunks": preferred_chunks(names, array)}
 
 
 def _with_coords(data: xr.Variable, coords: Mapping[str, xr.Variable]) -> xr.Dataset:
@@ -79,8 +87,8 @@ def _with_coords(data: xr.Variable, coords: Mapping[str, xr.Variable]) -> xr.Dat
         if name not in positions
     }
     # xr.Coordinates would make plain variables of the others
-    ds = xr.Dataset({"data": data, **others}, xr.Coordinates(positions, indexes={}))
-    return ds.set_coords(list(others))
+    ds = xr.Dataset({"data": data, **others}, xr.Coordinates(positions))
+    return ds.set_coords(list(others)) if others else ds
 
 
 def _names(dimensions: Sequence[Dimension], dims: Sequence[str] | None) -> tuple[str, ...]:
@@ -100,7 +108,7 @@ def _names(dimensions: Sequence[Dimension], dims: Sequence[str] | None) -> tuple
 
 def _as_stored(recording: Recording, stored: StoredLabels) -> tuple[Dimension, ...]:
     """Return the dimensions that the pixels were written with, and the positions that fit."""
-    frame = recording.dims[len(recording.leading) :]
+    frame = recording.frame
     sizes = list(stored.sizes.items())[: len(stored.sizes) - len(frame)]
     if len(sizes) != len(recording.leading):
         return *(Dimension(name=name, size=size) for name, size in sizes), *frame
@@ -112,17 +120,26 @@ def _as_stored(recording: Recording, stored: StoredLabels) -> tuple[Dimension, .
 
 
 def _with_steps(
-    names: Sequence[str], dimensions: Sequence[Dimension], voxel_size: VoxelSize
+    recording: Recording,
+    names: Sequence[str],
+    dimensions: Sequence[Dimension],
+    voxel_size: VoxelSize,
 ) -> tuple[Dimension, ...]:
     """Return dimensions with the user's steps, also those whose names the reader did not know.
 
-    Raises MrcError if a step is for none of them.
+    The reader has set the steps of its own dimensions. Raises MrcError if a step is for none of
+    the dimensions, nor for the axes of sections that have a distance without positions.
     """
     named = dict(zip(names, dimensions, strict=True))
-    steps = voxel_size.along({name: d.name for name, d in named.items() if d.name != "rgb"})
+    n_samples = len(recording.sections.mode.samples)
+    roles = {name: named[name].name for name in names[: len(names) - n_samples]}
+    others = "" if recording.section_spacing is None else "xyz"
+    steps = voxel_size.along(roles, others=others)
+    known = {dimension.name for dimension in recording.dims}
     for name, dimension in named.items():
         step = steps.get(dimension.name)
-        if step and name != dimension.name and dimension.size <= MOST_POSITIONS:
+        is_set = name == dimension.name and name in known
+        if step and not is_set and dimension.size <= MOST_POSITIONS:
             start = dimension.start if step.units == dimension.unit else 0.0
             named[name] = dataclasses.replace(
                 dimension, start=start, step=step.size, unit=step.units
@@ -154,9 +171,14 @@ def _positions(name: str, dimension: Dimension, units: str) -> xr.Variable | Non
     else:
         positions *= step
         positions += scaled(dimension.start, scale)
-    kind = "spatial frequency" if is_reciprocal else "position"
-    attrs = {"units": unit, "long_name": f"{dimension.name} {kind}", "spacing": step}
+    attrs = {"units": unit, "long_name": _long_name(dimension), "spacing": abs(step)}
     return xr.Variable((name,), positions, attrs)
+
+
+def _long_name(dimension: Dimension) -> str:
+    if dimension.unit.startswith("1/"):
+        return f"{dimension.name} spatial frequency"
+    return dimension.name if dimension.name in _QUANTITIES else f"{dimension.name} position"
 
 
 def _round(positions: np.ndarray[Any, Any], scale: float) -> None:

@@ -11,15 +11,20 @@ import xarray as xr
 
 from mrc_xarray.units import angstroms_per, scaled
 
-__all__ = ["RESOLUTION", "as_float", "spacing", "voxel_size"]
+__all__ = ["RESOLUTION", "SECTION_SPACING", "as_float", "spacing", "voxel_size"]
 
 #: Positions are rounded to this many Å.
 RESOLUTION = 1e-6
+#: Attribute with the distance between the sections of an image stack, which have no positions.
+SECTION_SPACING = "section_spacing_angstrom"
 
 
 def voxel_size(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
-    """Return the voxel size of labelled data in Å, along dimensions with regular coordinates."""
-    voxel = {}
+    """Return the voxel size of labelled data in Å, along dimensions with regular coordinates.
+
+    The distance between the sections of an image stack is that along their axis, usually z.
+    """
+    voxel = _section_spacing(obj)
     for dim in obj.dims:
         coord = obj.coords.get(dim)
         unit = None if coord is None else angstroms_per(coord.attrs.get("units"))
@@ -29,6 +34,16 @@ def voxel_size(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
         if step is not None:
             voxel[str(dim)] = scaled(step, unit)
     return voxel
+
+
+def _section_spacing(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
+    """Return the distance between sections by their axis; empty if it is unknown."""
+    arrays = [obj] if isinstance(obj, xr.DataArray) else obj.data_vars.values()
+    for array in arrays:
+        size = as_float(array.attrs.get(SECTION_SPACING))
+        if 0 < size < math.inf and len({*array.dims} - {"rgb"}) > 2:
+            return {next((a for a in "zyx" if a not in array.dims), "z"): size}
+    return {}
 
 
 def as_float(value: object) -> float:

@@ -6,7 +6,7 @@ Values and units are the file's own; `mrc_xarray.labels.dataset` converts them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,8 @@ class Metadata:
     ----------
     columns : tuple of Column
         One value per section.
+    stack_columns : tuple of Column
+        One value per section, which only the images of a stack have, and no positions of a scan.
     values : mapping of str to Value
         One value for the complete file: str, bool, int, float or datetime64.
     keys : mapping of str
@@ -72,6 +74,8 @@ class Metadata:
         Step sizes, by dimension.
     scan : Scan or None
         The positions of the sections in a scan.
+    scan_size : (int, int) or None
+        Rows and columns of a scan that may be the scan of the sections.
     is_diffraction : bool
         Whether the sections are diffraction patterns.
     evidence : str
@@ -86,10 +90,12 @@ class Metadata:
     """
 
     columns: tuple[Column, ...] = ()
+    stack_columns: tuple[Column, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
     steps: Mapping[str, Step] = field(default_factory=dict)
     scan: Scan | None = None
+    scan_size: tuple[int, int] | None = None
     is_diffraction: bool = False
     evidence: str = ""
     mode0: tuple[str, str] | None = None
@@ -123,6 +129,7 @@ class Metadata:
         values = {name: value for name, value in other.values.items() if name not in names}
         return Metadata(
             columns=(*self.columns, *(c for c in other.columns if c.name not in names)),
+            stack_columns=(*self.stack_columns, *other.stack_columns),
             values=values | dict(self.values),
             keys=other.keys or self.keys,
             steps=dict(other.steps) | dict(self.steps),
@@ -132,6 +139,16 @@ class Metadata:
             mode0=self.mode0 or other.mode0,
             problems=(*self.problems, *other.problems),
         )
+
+    def problems_of(self, *, scan: bool) -> tuple[Problem, ...]:
+        """Return the problems, with or without those of the scan."""
+        return tuple(problem for problem in self.problems if scan or problem.code != "scan")
+
+    def of_stack(self) -> Metadata:
+        """Return the metadata of the images of a stack."""
+        names = {column.name for column in self.columns}
+        more = (column for column in self.stack_columns if column.name not in names)
+        return replace(self, columns=(*self.columns, *more))
 
 
 def with_gaps(values: np.ndarray[Any, Any], present: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -14,10 +14,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from mrc_xarray.errors import Problem
+from mrc_xarray.metadata.raster import NO_GAPS, Gaps
 
-__all__ = ["Companion", "ImageFile", "SidecarChoice", "TextFile", "clip", "more", "number"]
+__all__ = ["Companion", "ImageFile", "Name", "SidecarChoice", "TextFile", "clip", "more", "number"]
 
 _LONGEST_QUOTE = 60
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class TextFile:
         return Problem(code, *words, offset=offset, file=self.name, line=line)
 
 
+#: The name of a file, or a pattern for the complete name.
+Name: TypeAlias = "str | re.Pattern[str]"
+
 #: Look for a sidecar next to the image, use this one, or use none.
 SidecarChoice: TypeAlias = "Literal['auto'] | TextFile | None"
 
@@ -79,10 +84,14 @@ class ImageFile:
         Whether each look for a file next to the image is a request.
     scan_file : "auto", TextFile or None
         Scan coordinates: to be looked for, these, or none.
+    gaps : Gaps
+        Frames that belong to no position of a scan.
     recorded : mapping of str to ndarray, shape (n_sections,) or (1,)
         Values of the sections in the records of the extended header.
     read_next_to : callable
         Returns the content of the file of a given name in the image's folder, or None.
+    names_next_to : callable
+        Returns the names of the files in the image's folder.
     """
 
     name: str
@@ -90,16 +99,42 @@ class ImageFile:
     n_promised: int
     is_in_store: bool = False
     scan_file: SidecarChoice = "auto"
+    gaps: Gaps = NO_GAPS
     recorded: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     read_next_to: Callable[[str], bytes | None] = lambda name: None
+    names_next_to: Callable[[], list[str]] = list
 
     def find(
-        self, names: Iterable[str], *, code: str = "sidecar"
+        self, names: Iterable[Name], *, code: str = "sidecar"
     ) -> tuple[TextFile | None, list[Problem]]:
         """Return the first of the named files that is next to the image.
 
-        The list has a problem, of the given code, if a file is there and can't be read.
+        The list has a problem, of the given code, if a file is there and can't be read, or if
+        several files fit a pattern. Of these, the first in the order of the alphabet is used. In
+        a store, no file is looked for by a pattern, since a listing is a request.
         """
+        for name in names:
+            candidates = [name] if isinstance(name, str) else self._matching(name)
+            file, problems = self._first(candidates, code)
+            if file is not None and len(candidates) > 1:
+                listed = ", ".join(candidates[:_MOST_NAMES])
+                words = "the name", f"the first of {len(candidates)}: {listed}"
+                action = f"{file.name} is used; metadata_file= or scan_file= names another one."
+                problems.append(file.problem(*words, "one file", action, code=code))
+            if file is not None or problems:
+                return file, problems
+        return None, []
+
+    def _matching(self, pattern: re.Pattern[str]) -> list[str]:
+        if self.is_in_store:
+            return []
+        try:
+            return sorted(filter(pattern.fullmatch, self.names_next_to()))
+        except OSError:
+            # files in a folder can be readable that may not be listed
+            return []
+
+    def _first(self, names: Iterable[str], code: str) -> tuple[TextFile | None, list[Problem]]:
         for name in names:
             try:
                 raw = self.read_next_to(name)

@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TextIO
+from urllib.parse import unquote
 
 import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Metadata
 from mrc_xarray.metadata.files import Companion, ImageFile, SidecarChoice, TextFile
+from mrc_xarray.metadata.raster import NO_GAPS, Gaps
 from mrc_xarray.metadata.scan import read_positions
 from mrc_xarray.metadata.sidecar import SIDECARS, Sidecar, sidecar_of
+from mrc_xarray.storage import Target, open_decoded
 from mrc_xarray.storage.base import Bytes
 from mrc_xarray.storage.local import read_next_to
+from mrc_xarray.storage.urls import has_encoded_names
 from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 
-__all__ = ["companions", "evidence_next_to", "image_name", "read_sidecar"]
+__all__ = [
+    "companions",
+    "evidence_next_to",
+    "image_name",
+    "read_sidecar",
+    "sidecar_choice",
+    "target_name",
+]
 
 # a longer sidecar is read, but its own keys are left out of the attributes
 _LONGEST_WITH_KEYS = 2**24
+
+
+def sidecar_choice(
+    target: Target | TextIO | None, storage_options: dict[str, Any] | None
+) -> SidecarChoice:
+    """Read the sidecar that the user gives: a path, a URL, or a binary or text file object."""
+    if target is None or (isinstance(target, str) and target == "auto"):
+        return target  # type: ignore[return-value]  # of the strings, only "auto" is left
+    text = _text_of(target)
+    if text is not None:
+        return TextFile(os.path.basename(target_name(target)), text.encode(errors="replace"))
+    source, head = open_decoded(target, storage_options)  # type: ignore[arg-type]  # no text
+    raw = head if len(head) == source.size else source.read_all()
+    return TextFile(os.path.basename(source.name), raw)
+
+
+def target_name(target: Any) -> str:
+    """Return the path or URL of a target, or, for what has no name, its type in angle brackets."""
+    if isinstance(target, str | os.PathLike):
+        return os.fsdecode(target)
+    names = (getattr(target, attribute, None) for attribute in ("name", "full_name", "path"))
+    return next((n for n in names if isinstance(n, str)), f"<{type(target).__name__}>")
+
+
+def _text_of(target: Any) -> str | None:
+    """Return the content of a text file object, whose position stays; None for other targets."""
+    if not (callable(getattr(target, "read", None)) and isinstance(target.read(0), str)):
+        return None
+    if not target.seekable():
+        return str(target.read())
+    position = None
+    with contextlib.suppress(OSError):
+        # has none while its lines are iterated
+        position = target.tell()
+    target.seek(0)
+    try:
+        return str(target.read())
+    finally:
+        if position is not None:
+            target.seek(position)
 
 
 def read_sidecar(
@@ -34,6 +87,7 @@ def read_sidecar(
     n_sections: int,
     n_promised: int,
     records: Metadata | None = None,
+    gaps: Gaps = NO_GAPS,
 ) -> Metadata:
     """Read the sidecar that the user names, or else one that is next to the file.
 
@@ -48,8 +102,10 @@ def read_sidecar(
         n_promised=n_promised,
         is_in_store="://" in source.name,
         scan_file=scan_file,
+        gaps=gaps,
         recorded=recorded | {column.name: column.values for column in found.columns},
         read_next_to=source.read_sibling,
+        names_next_to=source.sibling_names,
     )
     metadata = _read_sidecar(image, metadata_file)
     is_used = metadata.scan is not None or any(p.code == "scan" for p in metadata.problems)
@@ -58,7 +114,7 @@ def read_sidecar(
     scan = None
     positions, problems = read_positions(scan_file)
     if positions is not None:
-        scan, problems = positions.to_scan(positions.sizes, n_sections)
+        scan, problems = positions.to_scan(positions.sizes, n_sections, gaps)
     scanned = Metadata(scan=scan, problems=tuple(problems))
     return scanned if metadata.only_for_stacks else metadata.over(scanned)
 
@@ -67,6 +123,7 @@ def image_name(source_name: str) -> str:
     """Return the name of an image file, without folders and without a suffix of compression."""
     name = source_name.split("?")[0] if "://" in source_name else source_name
     name = posixpath.basename(name.replace("\\", "/"))
+    name = unquote(name) if has_encoded_names(source_name) else name
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in COMPRESSED_SUFFIXES else name
 

@@ -16,14 +16,16 @@ import numpy as np
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.files import TextFile, clip
+from mrc_xarray.metadata.raster import MOST_UNVISITED, NO_GAPS, Gaps
 
-__all__ = ["STAYS_A_STACK", "Positions", "Scan", "read_positions"]
-
-# the numbers of frames at more positions than this, 32 MiB, are stored only if at least every
-# second position was visited
-_MOST_UNVISITED = 2**22
+__all__ = ["COUNT_DIFFERS", "STAYS_A_STACK", "Positions", "Scan", "read_positions", "scan_dims"]
 
 STAYS_A_STACK = "The frames stay a plain stack; scan_shape=(scan_y, scan_x) folds it."
+#: For a scan with another number of positions.
+COUNT_DIFFERS = (
+    f"{STAYS_A_STACK} If frames belong to no position, or positions have no frame, "
+    "scan_offset= and scan_flyback= give their numbers."
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,6 +53,28 @@ class Scan:
         names = ("repeat", "scan_y", "scan_x", "point_repeat")
         return cls(tuple((n, size) for n, size in zip(names, sizes, strict=True) if size != 1))
 
+    def fitted(self, line: int, n_frames: int, gaps: Gaps) -> tuple[Scan | None, list[Problem]]:
+        """Return the scan of a movie of `n_frames`, whose lines have `line` frames, and problems.
+
+        Without gaps, there is no scan if the number of positions is another one.
+        """
+        sizes = [size for _, size in self.dims]
+        if not gaps:
+            return (self if math.prod(sizes) == n_frames else None), []
+        frame_index, problems = gaps.place(sizes, line, n_frames)
+        return (None if frame_index is None else Scan(self.dims, frame_index)), problems
+
+
+def scan_dims(sizes: Sequence[int]) -> tuple[tuple[str, int], ...]:
+    """Return the dimensions of a scan of any number of dimensions, slowest first.
+
+    The last two are rows and columns, and the others repeat these.
+    """
+    n_slower = len(sizes) - 2
+    slower = ["repeat"] if n_slower == 1 else [f"repeat_{n + 1}" for n in range(n_slower)]
+    names = [*slower, "scan_y", "scan_x"][-len(sizes) :]
+    return tuple(zip(names, sizes, strict=True))
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Positions:
@@ -72,16 +96,18 @@ class Positions:
         n_x, n_y = (int(last) + 1 for last in self.xy.max(axis=0, initial=0))
         return n_y, n_x
 
-    def to_scan(self, sizes: tuple[int, int], n_frames: int) -> tuple[Scan | None, list[Problem]]:
+    def to_scan(
+        self, sizes: tuple[int, int], n_frames: int, gaps: Gaps = NO_GAPS
+    ) -> tuple[Scan | None, list[Problem]]:
         """Return the scan of a movie of `n_frames`, and problems; `sizes` are rows and columns.
 
         The first frame at a position is at repeat 0, the second one at repeat 1. There is no scan
-        if there is not one position for each frame, or if it is too large.
+        if there is not one position for each frame, except for `gaps`, or if it is too large.
         """
-        if len(self.xy) != n_frames:
-            accepted = f"the number of frames in the movie, {n_frames}"
-            return None, [self._misfit("the number of positions", str(len(self.xy)), accepted)]
-        most = max(_MOST_UNVISITED, 2 * n_frames)
+        numbers, problems = self._numbers(n_frames, gaps)
+        if numbers is None:
+            return None, problems
+        most = max(MOST_UNVISITED, 2 * n_frames)
         shape = [1, *sizes]
         if math.prod(shape) <= most:
             places = self.xy[:, 1] * sizes[1] + self.xy[:, 0]
@@ -92,12 +118,30 @@ class Positions:
             accepted = f"up to {most} positions of {n_frames} frames"
             return None, [self._misfit("the size of the scan", found, accepted)]
         frame_index = np.full((shape[0], math.prod(sizes)), -1, np.int64)
-        frame_index[visits, places] = np.arange(n_frames)
+        frame_index[visits, places] = numbers
         dims = Scan.raster([*shape, 1]).dims
-        return Scan(dims, frame_index.reshape([size for _, size in dims])), []
+        return Scan(dims, frame_index.reshape([size for _, size in dims])), problems
 
-    def _misfit(self, field: str, found: str, accepted: str) -> Problem:
-        return self.file.problem(field, found, accepted, STAYS_A_STACK, code="scan")
+    def _numbers(
+        self, n_frames: int, gaps: Gaps
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]] | None, list[Problem]]:
+        """Return the number of the frame at each position of the list, and problems."""
+        n_positions = len(self.xy)
+        if gaps.flyback:
+            field, accepted = "scan_flyback", "0, as a list of positions has no lines"
+            return None, [Problem("scan", field, str(gaps.flyback), accepted, STAYS_A_STACK)]
+        if gaps:
+            return gaps.place((n_positions,), n_positions, n_frames)
+        if n_positions == n_frames:
+            return np.arange(n_frames), []
+        accepted = f"the number of frames in the movie, {n_frames}"
+        field, found = "the number of positions", str(n_positions)
+        return None, [self._misfit(field, found, accepted, COUNT_DIFFERS)]
+
+    def _misfit(
+        self, field: str, found: str, accepted: str, action: str = STAYS_A_STACK
+    ) -> Problem:
+        return self.file.problem(field, found, accepted, action, code="scan")
 
 
 def _visits(places: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -6,14 +6,15 @@ They agree with mrcfile's validator, except that modes 3 and 101 are valid. See
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from mrc_xarray.errors import RULES, Problem
 from mrc_xarray.mrc.header import N_LABELS, PLACES, Header
 from mrc_xarray.mrc.voxel import AXES, joined, problems_of_cell
-from mrc_xarray.pixels.modes import MODES, STANDARD
+from mrc_xarray.pixels.compression import MRCZ_CODECS
+from mrc_xarray.pixels.modes import MODES, PER_CODEC, STANDARD, Mode
 
-__all__ = ["CHECKS", "STANDARD_EXTTYPS", "check"]
+__all__ = ["CHECKS", "STANDARD_EXTTYPS", "check", "find_mode"]
 
 STANDARD_EXTTYPS = ("CCP4", "MRCO", "SERI", "AGAR", "FEI1", "FEI2", "HDF5")
 _VERSIONS = (20140, 20141)
@@ -27,6 +28,17 @@ def check(header: Header, *, repaired: bool = False) -> Iterator[Problem]:
     for code, find in CHECKS.items():
         if not repaired or RULES[code].strict:
             yield from find(header)
+
+
+def find_mode(header: Header, modes: Mapping[int, Mode] = MODES) -> Mode | Problem:
+    """Return the mode of the pixels in a table of modes, or what is wrong with MODE."""
+    mode = modes.get(header.mode % PER_CODEC) if header.codec_number in MRCZ_CODECS else None
+    if header.mode >= 0 and mode is not None and not (header.is_mrcz and mode.is_packed):
+        return mode
+    known = ", ".join(map(str, modes))
+    accepted = f"{known}, and these with 1000 to {max(MRCZ_CODECS)}000 added in an MRCZ"
+    action = "The file may be damaged or not an MRC file."
+    return header.problem("mode", "MODE", accepted, action)
 
 
 def _map_word(header: Header) -> Iterator[Problem]:
@@ -57,10 +69,12 @@ def _axes(header: Header) -> Iterator[Problem]:
 
 
 def _mode(header: Header) -> Iterator[Problem]:
-    if header.mode not in STANDARD and not header.is_mrcz:
+    mode = find_mode(header)
+    if isinstance(mode, Problem):
+        yield mode
+    elif header.mode not in STANDARD and not header.is_mrcz:
         known = ", ".join(map(str, sorted(STANDARD)))
-        code = "extension" if header.mode in MODES else "mode"
-        yield header.problem(code, "MODE", known, "Not all programs can read it.")
+        yield header.problem("extension", "MODE", known, "Not all programs can read it.")
 
 
 def _dimensions(header: Header) -> Iterator[Problem]:

@@ -161,21 +161,25 @@ class Fields(Mapping[str, Any]):
     packed_bytes: int = _at(144, "q", dialect="MRCZ")
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            return vars(self)[str(name).lower()]
-        except KeyError:
-            raise KeyError(f"{name!r} is not a field of the MRC header") from None
+        found = str(name).lower()
+        if found not in _NAMES:
+            raise KeyError(f"{name!r} is not a field of the MRC header")
+        return vars(self)[found]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(vars(self))
+        return iter(_NAMES)
 
     def __len__(self) -> int:
-        return len(vars(self))
+        return len(_NAMES)
 
     def problem(self, code: str, fields: str, accepted: str, action: str) -> Problem:
         """Return what is wrong with adjacent fields, as in "NX, NY", with values and place."""
-        found = ", ".join(_shown(self[name], PLACES[name][1]) for name in fields.split(", "))
+        found = ", ".join(map(self.shown, fields.split(", ")))
         return header_problem(code, fields, found, accepted, action)
+
+    def shown(self, name: str) -> str:
+        """Return the value of a field as text, in which bytes are hexadecimal."""
+        return _shown(self[name], PLACES[name.upper()][1])
 
 
 class Field(NamedTuple):
@@ -217,6 +221,9 @@ FIELDS = [
     if field.metadata
 ]
 
+# in the order of a header; a dictionary, since looking them up has to be quick
+_NAMES = dict.fromkeys(("byteorder", *(field.name for field in FIELDS)))
+
 #: Field names as MRC2014 spells them, with first byte and length.
 PLACES: dict[str, tuple[int, int]] = {
     field.name.upper(): (field.offset, field.nbytes) for field in FIELDS
@@ -241,4 +248,6 @@ def _shown(value: Any, nbytes: int) -> str:
         return value.hex(" ")
     if isinstance(value, str):
         return repr(value.ljust(nbytes, "\0"))
-    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(f"{v:g}" for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -58,7 +58,16 @@ _OVERLAYS = [field for field in FIELDS if field.dialect]
 
 @dataclass(frozen=True)
 class Header(Fields):
-    """A header, with the meaning of its fields."""
+    """A header, with the meaning of its fields.
+
+    Attributes
+    ----------
+    problems : tuple of str
+        What prevents opening the file, and what opening it would repair or assume; only of the
+        header that `mrc_xarray.read_header` returns.
+    """
+
+    problems: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     @classmethod
     def parse(cls, raw: bytes | bytearray, byteorder: ByteOrder) -> Self:
@@ -88,7 +97,7 @@ class Header(Fields):
 
         Raises MrcError if two of the new values share bytes, or a value does not fit its bytes.
         """
-        header = dataclasses.replace(self, **values)
+        header = dataclasses.replace(self, problems=(), **values)
         overlays = [field for field in _OVERLAYS if field.name in values]
         if not overlays and not values.keys() & {"extra1", "extra2"}:
             return header
@@ -142,7 +151,8 @@ class Header(Fields):
 
     def to_json(self) -> str:
         """Return the header as JSON text, with bytes as Latin-1 text and NaN as "nan"."""
-        return json_text({key: _to_plain(value) for key, value in vars(self).items()})
+        values = vars(self)
+        return json_text({name: _to_plain(values[name]) for name in self})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

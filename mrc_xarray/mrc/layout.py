@@ -49,8 +49,6 @@ def arrange(
     `options` override the header. Raises MrcError if they do not fit the number of sections.
     """
     options = options or OpenOptions()
-    if options.scan_shape is not None:
-        return _scan(n_sections, options.scan_shape, name)
     if options.layout != "auto":
         kind, rule = options.layout, "the argument layout="
     elif (options.sections_per_frame or 1) > 1:
@@ -113,16 +111,6 @@ def _sections_per_frame(header: Header) -> int:
     # before 0.5.0, mrcz wrote the shape of the array to MX, MY and MZ
     is_grouped = version is not None and version >= (0, 5) and header.ispg == 0 and header.mz > 1
     return header.mz if is_grouped and header.nz % header.mz == 0 else 1
-
-
-def _scan(n_sections: int, scan_shape: tuple[int, int], name: str) -> Layout:
-    scan_y, scan_x = scan_shape
-    if scan_y < 1 or scan_x < 1 or scan_y * scan_x != n_sections:
-        raise MrcError(
-            f"{name}: scan_shape {scan_shape} has {scan_y * scan_x} positions, and the file has "
-            f"{n_sections} frames; the numbers must be equal"
-        )
-    return Layout("scan", "the argument scan_shape=", (("scan_y", scan_y), ("scan_x", scan_x)))
 
 
 def _groups(per_group: int, promised: int, n_sections: int, name: str, given: str) -> int:

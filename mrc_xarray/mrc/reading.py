@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from mrc_xarray.errors import MrcError, Problem
+from mrc_xarray.errors import MrcError, MrcWarning, Problem, unreadable
 from mrc_xarray.metadata.columns import Value
+from mrc_xarray.mrc.checks import CHECKS
 from mrc_xarray.mrc.geometry import axis_names
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.mrc.layout import Layout
 from mrc_xarray.mrc.placing import locate
+from mrc_xarray.mrc.recognition import guess_byteorder, refuse_foreign
 from mrc_xarray.mrc.steps import (
     Arranged,
     Identified,
@@ -20,14 +24,21 @@ from mrc_xarray.mrc.steps import (
     gather,
     identify,
     place,
+    repairs,
 )
+from mrc_xarray.mrc.voxel import voxel_size
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.blocks import Blocks
+from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.recording import LABELS_KEY, Recording
+from mrc_xarray.storage import Target, open_decoded
 from mrc_xarray.storage.base import FIRST_READ, Bytes
 
-__all__ = ["MrcFile", "inspect", "read"]
+__all__ = ["MrcFile", "inspect", "problems_of", "read", "read_header"]
+
+# rules for the header without which no file can be opened
+_FATAL = ("mode", "dimensions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +108,78 @@ def read(
     arranged, placed = file.arranged, file.placed
     metadata = dict(arranged.metadata.keys)
     labels = metadata.pop(LABELS_KEY, None)
+    # stored labels are those of sections in order
+    is_placed = arranged.frame_index is not None
     return Recording(
         name=file.name,
         sections=file.sections,
         dims=placed.dims,
         frame_index=arranged.frame_index,
         has_section_numbers=file.layout.kind == "image_stack" and placed.labels_sections,
+        section_spacing=_section_spacing(file, chosen),
         columns=arranged.metadata.columns if placed.labels_sections else (),
         values=_header_values(file.header) | dict(arranged.metadata.values),
         metadata=metadata or None,
-        stored_labels=None if chosen.decides_layout else labels,
+        stored_labels=None if is_placed or chosen.decides_layout else labels,
         attrs=_attrs(file),
         extended_range=(HEADER_SIZE, file.sections.offset - HEADER_SIZE),
         problems=file.problems,
     )
+
+
+def read_header(target: Target, *, storage_options: dict[str, Any] | None = None) -> Header:
+    """Read the header of a file, also if the file can't be opened.
+
+    Any 1024 bytes that may be a header are decoded: with an unknown MODE, without data, or with
+    less data than the header promises. No pixels are read.
+
+    Parameters
+    ----------
+    target : path, URL, bytes or binary file object
+        What the engine opens. Streams are decoded.
+    storage_options : dict, optional
+        For fsspec, if the target is a URL.
+
+    Returns
+    -------
+    Header
+        Its ``problems`` are texts: what prevents opening the file, and what opening it would
+        repair or assume. They are empty for a file that opens without a warning.
+
+    Raises
+    ------
+    OSError
+        If the file does not exist or can't be read; the same error as from `open`.
+    MrcError
+        If the file is shorter than a header, or certainly has another format.
+
+    Examples
+    --------
+    >>> header = mrc_xarray.read_header("damaged.mrc")
+    >>> header.mode, header.problems
+    """
+    with warnings.catch_warnings():
+        # `problems` contains these warnings
+        warnings.simplefilter("ignore", MrcWarning)
+        source, head = open_decoded(target, storage_options)
+        refuse_foreign(source.name, head)
+        header = Header.parse(head, guess_byteorder(head, source.size, MODES))
+        problems = problems_of(source, head, header)
+    return dataclasses.replace(header, problems=tuple(p.message(source.name) for p in problems))
+
+
+def problems_of(source: Bytes, head: bytes, header: Header) -> list[Problem]:
+    """Return what prevents opening a file, or else what opening it repairs or assumes.
+
+    In a file that can't be opened, the header is checked for what would be repaired.
+    """
+    try:
+        return [*inspect(source, head).problems]
+    except MrcError as error:
+        fatal = error.problem or unreadable(error)
+    others = [problem for code in _FATAL for problem in CHECKS[code](header)]
+    others += repairs(header, head, source.size, OpenOptions())
+    return [fatal, *(problem for problem in others if problem.code != fatal.code)]
 
 
 def _header_values(header: Header) -> dict[str, Value]:
@@ -123,6 +192,14 @@ def _header_values(header: Header) -> dict[str, Value]:
         "gain": Value(header.gain, "e/DN"),
     }
     return {key: v for key, v in values.items() if v.value and math.isfinite(v.value)}
+
+
+def _section_spacing(file: MrcFile, options: OpenOptions) -> float | None:
+    """Return the distance between the sections of an image stack: that of the user, or CELLA."""
+    if file.layout.kind != "image_stack":
+        return None
+    given = options.voxel_size and options.voxel_size.of_sections(file.axes[0])
+    return given or voxel_size(file.header, file.axes[0])
 
 
 def _attrs(file: MrcFile) -> dict[str, Any]:

@@ -44,7 +44,15 @@ _FOREIGN = {
     b"CDF": "a netCDF file: open it with another engine",
     b"II*\0": "a TIFF file: open it with another library",
     b"MM\0*": "a TIFF file: open it with another library",
+    b"II+\0": "a TIFF file: open it with another library",
+    b"\x89PNG\r\n": "a PNG image: open it with another library",
+    b"\xff\xd8\xff": "a JPEG image: open it with another library",
+    b"%PDF-": "a PDF document",
+    b"\x93NUMPY": "a NumPy array: open it with numpy.load",
 }
+# the control characters of a text
+_WHITE_SPACE = b"\t\n\r\f"
+_CONTROLS = bytes(set(range(32)) - set(_WHITE_SPACE))
 
 
 def looks_like_mrc(head: bytes) -> bool:
@@ -63,7 +71,22 @@ def _foreign(head: bytes) -> str | None:
     for magic, kind in _FOREIGN.items():
         if head.startswith(magic) or (magic[:1] in b"<v" and start.startswith(magic)):
             return kind
-    return None
+    if _is_dm(head):
+        return f"a DM{head[3]} file of DigitalMicrograph: open it with engine='dm'"
+    # as NX and NY, any text promises sections of more than 10^16 pixels, or of none
+    first = head[:HEADER_SIZE]
+    is_text = len(first) == HEADER_SIZE and first.translate(None, _CONTROLS) == first
+    return "a text file" if is_text else None
+
+
+def _is_dm(head: bytes) -> bool:
+    """Return whether a file begins with version, size, byte order and a sorted list of tags.
+
+    As numbers of an MRC header, one of NY, MODE and NXSTART would be impossible.
+    """
+    at = {b"\0\0\0\3": 8, b"\0\0\0\4": 12}.get(head[:4])
+    is_order = at is not None and head[at : at + 4] in (b"\0\0\0\0", b"\0\0\0\1")
+    return is_order and at is not None and head[at + 4 : at + 6] in (b"\1\0", b"\1\1")
 
 
 def _is_deltavision(head: bytes) -> bool:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -20,13 +19,13 @@ import numpy as np
 from mrc_xarray.errors import MrcError, Problem
 from mrc_xarray.metadata import limits
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.metadata.files import SidecarChoice, TextFile
-from mrc_xarray.metadata.find import read_sidecar
-from mrc_xarray.mrc.checks import CHECKS, check
+from mrc_xarray.metadata.find import read_sidecar, sidecar_choice
+from mrc_xarray.mrc.checks import CHECKS, check, find_mode
 from mrc_xarray.mrc.extended import kind_of
+from mrc_xarray.mrc.folding import fold, gaps_of
 from mrc_xarray.mrc.geometry import axis_names, geometry_of
 from mrc_xarray.mrc.header import Header
-from mrc_xarray.mrc.layout import Layout, arrange
+from mrc_xarray.mrc.layout import Layout
 from mrc_xarray.mrc.placing import Located
 from mrc_xarray.mrc.recognition import (
     BYTE_ORDERS,
@@ -36,11 +35,9 @@ from mrc_xarray.mrc.recognition import (
 )
 from mrc_xarray.mrc.voxel import problems_of_cell
 from mrc_xarray.options import OpenOptions
-from mrc_xarray.pixels.compression import MRCZ_CODECS
-from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, PER_CODEC, Mode
+from mrc_xarray.pixels.modes import EMAN2_MODES, MODES, Mode
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.recording import Dimension
-from mrc_xarray.storage import Target, open_decoded
 from mrc_xarray.storage.base import Bytes
 from mrc_xarray.voxel_size import Step
 
@@ -53,6 +50,7 @@ __all__ = [
     "gather",
     "identify",
     "place",
+    "repairs",
 ]
 
 
@@ -112,19 +110,12 @@ class Placed:
 def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identified:
     """Find the byte order, decode the header, and look up its mode."""
     refuse_foreign(source.name, head)
-    modes = EMAN2_MODES if options.convention == "eman2" else MODES
+    modes = _table(options)
     order = BYTE_ORDERS.get(options.byteorder) or guess_byteorder(head, source.size, modes)
     header = Header.parse(head, order)
-    # a file without MAP can be older than the stamp; strict=True refuses what mrcfile refuses
-    is_certain = len(plausible_byteorders(head, source.size, modes)) == 1
-    is_normal = header.is_old_style or (is_certain and header.has_odd_stamp)
-    needs_stamp = options.byteorder == "auto" and (options.strict or not is_normal)
-    problems = tuple(
-        problem
-        for problem in check(header, repaired=True)
-        if needs_stamp or problem.code != "machine-stamp"
-    )
-    mode = _mode(header, source.name, modes)
+    mode = find_mode(header, modes)
+    if isinstance(mode, Problem):
+        raise MrcError.of(source.name, mode)
     if min(header.nx, header.ny, header.nz) < 1:
         raise MrcError.of(source.name, next(CHECKS["dimensions"](header)))
     # a caller that gives the dtype of 8-bit data wants bytes
@@ -134,18 +125,25 @@ def identify(source: Bytes, head: bytes, options: OpenOptions) -> Identified:
         header=header,
         mode=MODES[_PACKED] if packed else mode,
         packed=packed,
-        problems=problems,
+        problems=repairs(header, head, source.size, options),
     )
 
 
-def _mode(header: Header, name: str, modes: Mapping[int, Mode]) -> Mode:
-    mode = modes.get(header.mode % PER_CODEC) if header.codec_number in MRCZ_CODECS else None
-    if header.mode >= 0 and mode is not None and not (header.is_mrcz and mode.is_packed):
-        return mode
-    known = ", ".join(map(str, modes))
-    accepted = f"{known}, and these with 1000 to {max(MRCZ_CODECS)}000 added in an MRCZ"
-    action = "The file may be damaged or not an MRC file."
-    raise MrcError.of(name, header.problem("mode", "MODE", accepted, action))
+def repairs(
+    header: Header, head: bytes, size: int | None, options: OpenOptions
+) -> tuple[Problem, ...]:
+    """Return what opening a file repairs in its header."""
+    # a file without MAP can be older than the stamp; strict=True refuses what mrcfile refuses
+    is_certain = len(plausible_byteorders(head, size, _table(options))) == 1
+    is_normal = header.is_old_style or (is_certain and header.has_odd_stamp)
+    needs_stamp = options.byteorder == "auto" and (options.strict or not is_normal)
+    found = check(header, repaired=True)
+    return tuple(p for p in found if needs_stamp or p.code != "machine-stamp")
+
+
+def _table(options: OpenOptions) -> Mapping[int, Mode]:
+    """Return the table of mode numbers."""
+    return EMAN2_MODES if options.convention == "eman2" else MODES
 
 
 def gather(
@@ -156,72 +154,51 @@ def gather(
     extended_header = kind_of(header, size).read_from(source, header, head, size, n_sections)
     sidecar = read_sidecar(
         source,
-        metadata_file=_sidecar(options.metadata_file, options.storage_options),
-        scan_file=_sidecar(options.scan_file, options.storage_options),
+        metadata_file=sidecar_choice(options.metadata_file, options.storage_options),
+        scan_file=sidecar_choice(options.scan_file, options.storage_options),
         n_sections=n_sections,
         n_promised=header.nz,
         records=extended_header,
+        gaps=gaps_of(options),
     )
     return Gathered(extended_header=extended_header, sidecar=sidecar)
-
-
-def _sidecar(target: Target | None, storage_options: dict[str, Any] | None) -> SidecarChoice:
-    """Read the sidecar, if the user gives one."""
-    if target is None or (isinstance(target, str) and target == "auto"):
-        return target  # type: ignore[return-value]  # of the strings, only "auto" is left
-    source, head = open_decoded(target, storage_options)
-    raw = head if len(head) == source.size else source.read_all()
-    return TextFile(os.path.basename(source.name), raw)
 
 
 def arrange_sections(
     identity: Identified, located: Located, gathered: Gathered, options: OpenOptions
 ) -> Arranged:
     """Decide on the layout, the order of the sections, and the sign of 8-bit data."""
-    layout = _layout(identity, located, gathered, options)
+    folded = fold(
+        identity.header,
+        located.sections.shape[0],
+        name=identity.name,
+        extended_size=located.extended_size,
+        sidecar=gathered.sidecar,
+        records=gathered.extended_header,
+        options=options,
+    )
+    layout = folded.layout
     is_used = layout.kind == "image_stack" or not gathered.sidecar.only_for_stacks
     sidecar = gathered.sidecar if is_used else Metadata()
-    metadata = sidecar.over(gathered.extended_header)
+    combined = sidecar.over(gathered.extended_header)
+    metadata = combined.of_stack() if layout.kind == "image_stack" else combined
     mode = identity.mode
     evidence = f"uint8: {identity.packed}" if identity.packed else None
     if mode.sign_varies:
         dtype, reason = _mode0_dtype(identity.header, options.mode0, metadata.mode0)
         mode, evidence = mode.with_sign(dtype), f"{dtype}: {reason}"
-    scan = None if options.decides_layout else gathered.sidecar.scan
-    frame_index = None if scan is None else scan.frame_index
     shape = located.sections.shape
-    if frame_index is None:
+    if folded.frame_index is None:
         # a trimmed file may end within a volume or frame
         shape = (prod(n for _, n in layout.leading), *shape[1:])
     return Arranged(
         layout=layout,
         sections=replace(located.sections, mode=mode, shape=shape),
-        frame_index=frame_index,
+        frame_index=folded.frame_index,
         mode0=evidence,
         metadata=metadata,
         sidecar=sidecar,
-        problems=tuple(
-            problem
-            for problem in metadata.problems
-            if problem.code != "scan" or not options.decides_layout
-        ),
-    )
-
-
-def _layout(
-    identity: Identified, located: Located, gathered: Gathered, options: OpenOptions
-) -> Layout:
-    scan = gathered.sidecar.scan
-    if scan is not None and not options.decides_layout:
-        return Layout("scan", "a sidecar describes the scan", scan.dims)
-    return arrange(
-        identity.header,
-        located.sections.shape[0],
-        name=identity.name,
-        section_axis=axis_names(identity.header)[0],
-        extended_size=located.extended_size,
-        evidence=gathered.sidecar.evidence,
-        options=options,
+        problems=(*metadata.problems_of(scan=not options.decides_layout), *folded.problems),
     )
 
 
@@ -265,9 +242,8 @@ def place(source: Bytes, identity: Identified, arranged: Arranged, options: Open
     labelled = {dim: size for dim, size in sizes.items() if dim in positions}
     if arranged.layout.kind == "image_stack" or arranged.metadata.columns:
         labelled["section"] = shape[0]
-    too_long = limits.too_long(labelled, () if source.size is None else (*leading, "section"))
-    if too_long:
-        problems.append(limits.without_coordinate(labelled, too_long))
+    in_file = () if source.size is None else (*leading, "section")
+    too_long, notes = limits.too_long(labelled, in_file, field="NX, NY, NZ", offset=0, nbytes=12)
     dims = [
         Dimension(name=dim, size=size, **({} if dim in too_long else positions.get(dim, {})))
         for dim, size in sizes.items()
@@ -277,7 +253,7 @@ def place(source: Bytes, identity: Identified, arranged: Arranged, options: Open
     return Placed(
         dims=tuple(dims),
         labels_sections="section" not in too_long,
-        problems=tuple(problems),
+        problems=(*problems, *notes),
     )
 
 
@@ -299,7 +275,11 @@ def _positions(
     stated = {**arranged.sidecar.steps, **given}
     in_header = [axis for axis in axes if axis in lengths or axis not in stated]
     geometry = geometry_of(header, in_header, options.origin, lengths)
-    steps = {**arranged.metadata.steps, **given}
+    found = dict(arranged.metadata.steps)
+    if options.scan_shape is not None and "scan_y" not in sizes:
+        # the positions in one line may come from several lines of the scan
+        found.pop("scan_x", None)
+    steps = {**found, **given}
     # Direct Electron's placeholder is no damage
     unknown = [axis for axis in in_header if axis not in steps and not header.is_direct_electron]
     return {

@@ -15,7 +15,10 @@ import numpy as np
 from mrc_xarray.errors import Problem
 from mrc_xarray.mrc.header import PLACES, Header
 
-__all__ = ["AXES", "axis_names", "joined", "problems_of_cell", "shortest", "sizes", "voxel_size"]
+__all__ = [
+    "AXES", "axis_names", "intervals", "joined", "problems_of_cell", "shortest", "sizes",
+    "voxel_size",
+]  # fmt: skip
 
 AXES = "xyz"
 # a twentieth of the wavelength of electrons of 300 kV, and a millimetre: no instrument that writes
@@ -43,7 +46,7 @@ def voxel_size(header: Header, axis: str) -> float | None:
 
     It is the shortest decimal number whose product with the number of intervals is CELLA.
     """
-    edge, n = header.cella[AXES.index(axis)], _intervals(header, axis)
+    edge, n = header.cella[AXES.index(axis)], intervals(header, axis)
     # Direct Electron's −10 Å are a placeholder
     if edge == 0 or header.is_direct_electron or _damage(header, axis) is not None:
         return None
@@ -84,18 +87,18 @@ def joined(problems: Iterable[Problem], action: str) -> Problem:
     )
 
 
-def _intervals(header: Header, axis: str) -> int:
+def intervals(header: Header, axis: str) -> int:
     """Return the number of intervals of the cell along an axis."""
-    intervals: int = header[f"m{axis}"]
-    if header.mrcz_version is not None and (intervals <= 0 or header.mx <= 0):
+    n: int = header[f"m{axis}"]
+    if header.mrcz_version is not None and (n <= 0 or header.mx <= 0):
         # mrcz leaves MX and MY at 0, and stores the number of sections per frame in MZ
         return sizes(header)[axis]
-    return intervals
+    return n
 
 
 def _damage(header: Header, axis: str) -> Problem | None:
     """Return what is wrong with the cell along an axis, if it is set."""
-    edge, n = header.cella[AXES.index(axis)], _intervals(header, axis)
+    edge, n = header.cella[AXES.index(axis)], intervals(header, axis)
     code, found = "cell", f"{edge:g}"
     if edge == 0:
         return None

@@ -1,11 +1,10 @@
-"""The lazy array: from an xarray key to byte ranges to an ndarray."""
+"""The lazy array: from an xarray key to byte ranges, or a memory map, to an ndarray."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
 
@@ -15,32 +14,29 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from mrc_xarray.pixels.columns import copy_columns
 from mrc_xarray.pixels.sections import Batch, Sections
 from mrc_xarray.pixels.selection import (
     Numbers,
     Pick,
     as_pick,
     is_complete,
+    is_contiguous,
     length,
     numbers_within,
     select,
 )
 from mrc_xarray.storage import ByteSource, StreamSource
 from mrc_xarray.storage.base import cores
+from mrc_xarray.storage.threads import run_in_threads
 
-__all__ = ["StackArray", "StackVariable", "preferred_chunks"]
+__all__ = ["StackArray", "StackVariable"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
 _MiB = 1024**2
-# in a task of this size the cost of the task itself is small, and its memory is still reused
-_CHUNK = 16 * _MiB
-# a view of a map takes no memory, and therefore fewer, larger tasks are better
-_MAPPED_CHUNK = 64 * _MiB
-# the preferred chunks of a larger section are bands of rows
-_LARGE_SECTION = 128 * _MiB
-# dask needs about a second to plan so many tasks
-_MOST_CHUNKS = 100_000
+# dask tasks read smaller parts: a copy of them costs little, and a map can take a descriptor
+_MAPPED = 1 * _MiB
 # memory that each thread reuses for undecoded bytes
 _SCRATCH = 8 * _MiB
 # below this, starting threads costs more than they save
@@ -66,18 +62,22 @@ class StackArray(BackendArray):
         Where the pixels are in the file.
     leading : tuple of int
         Sizes of the dimensions that the sections are arranged in; empty for one image.
-    mmap : bool
-        Whether to return views of a map where possible.
+    mmap : {"auto", True, False}
+        Whether to return views of a map; "auto" is for large parts in tasks alone.
     frame_index : ndarray of int64, shape `leading`, optional
         The section at each position of `leading`, -1 where there is none; by default they are
         in order.
+    is_in_task : bool
+        Whether a task of dask indexes the array. Its results may be views that can't be written
+        to, and it starts no threads, as dask has one for each core.
     """
 
     source: ByteSource
     sections: Sections
     leading: tuple[int, ...]
-    mmap: bool = False
+    mmap: str | bool = False
     frame_index: npt.NDArray[np.int64] | None = None
+    is_in_task: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,6 +88,21 @@ class StackArray(BackendArray):
     def dtype(self) -> np.dtype[Any]:
         """In the byte order of the machine."""
         return self.sections.dtype
+
+    @property
+    def is_mapped_by_tasks(self) -> bool:
+        """Whether a large part is not read by a task of dask, but mapped."""
+        if not self.mmap or self.frame_index is not None or not prod(self.shape):
+            return False
+        if self.sections.is_compressed or not self.sections.is_native:
+            return False
+        # compiled code may refuse numbers at odd addresses
+        is_aligned = self.sections.offset % self.dtype.alignment == 0
+        return self.mmap is True or (is_aligned and self.source.is_on_local_disk)
+
+    @property
+    def _n_threads(self) -> int:
+        return 1 if self.is_in_task else cores()
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Array:
         result: Array = indexing.explicit_indexing_adapter(
@@ -117,15 +132,17 @@ class StackArray(BackendArray):
 
     def _mapped(self, picks: list[Pick]) -> Array | None:
         """Select from a map of the file; return None if the file has to be read."""
-        sections = self.sections
-        if not self.mmap or self.frame_index is not None:
+        if self.mmap is not True:
+            nbytes = prod(map(length, picks, self.shape)) * self.dtype.itemsize
+            if not self.is_in_task or nbytes < _MAPPED or not is_contiguous(picks, self.shape):
+                return None
+        if not self.is_mapped_by_tasks:
             return None
-        if sections.is_compressed or not sections.is_native or not prod(self.shape):
-            return None
-        mapped = self.source.map()
+        # the tasks that use a chunk must not change it for each other
+        mapped = self.source.map(writable=not self.is_in_task)
         if mapped is None:
             return None
-        file = np.ndarray(self.shape, self.dtype, buffer=mapped, offset=sections.offset)
+        file = np.ndarray(self.shape, self.dtype, buffer=mapped, offset=self.sections.offset)
         return select(file, picks)
 
     def _fill(self, result: Array, picks: list[Pick]) -> None:
@@ -155,6 +172,9 @@ class StackArray(BackendArray):
 
     def _read_into(self, result: Array, numbers: Numbers, picks: list[Pick]) -> None:
         """Read the selected rows, columns and samples of sections into contiguous memory."""
+        arguments = self.source, self.sections, result, numbers, picks, self._n_threads
+        if self.mmap and copy_columns(*arguments):
+            return
         access = self.source.access
         sections, chosen, parts = _finest(self.sections, numbers, picks, access.piece)
         sizes = [length(part, n) for part, n in zip(parts, sections.shape[1:], strict=True)]
@@ -169,28 +189,30 @@ class StackArray(BackendArray):
                 return
             raw = _scratch(batch.nbytes)
             self.source.read_into(batch.requests(raw))
-            pixels = sections.decode(raw, chosen[batch.at], memory if in_place else None)
+            out = memory if in_place else None
+            pixels = sections.decode(raw, chosen[batch.at], out, n_decoding)
             if pixels is not memory:
                 memory[...] = select(pixels, [batch.picked, *parts])
 
-        batches = sections.batches(chosen, access)
+        batches = list(sections.batches(chosen, access))
         threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
-        if len(chosen) * sections.section_bytes < threaded:
-            for batch in batches:
-                fill(batch)
-            return
-        # the pool exists only during this call, so that a fork can't inherit it
-        with ThreadPoolExecutor(cores()) as pool:
-            for _ in pool.map(fill, batches):
-                pass
+        is_short = len(chosen) * sections.section_bytes < threaded
+        n_threads = 1 if is_short else self._n_threads
+        # a single batch needs no pool; its block is decoded by all threads together
+        n_decoding = n_threads if len(batches) == 1 else 1
+        run_in_threads(fill, batches, 1 if len(batches) == 1 else n_threads)
 
 
 class StackVariable(xr.Variable):
-    """The lazy pixels of a file, whose dask tasks are named after the file as it was opened.
+    """The lazy pixels of a file, of which `chunk` makes tasks that may map the file.
 
-    xarray names them after path, modification time and arguments, and for a URL only after its
-    text. If a file was replaced between two openings, both would share their tasks, and one of
-    them would silently get the pixels of the other.
+    This is the only way from our array to a task. All other indexing is of a user, whose results
+    own their memory.
+
+    The tasks are named after the file as it was opened. xarray names them after path,
+    modification time and arguments, and for a URL only after its text. If a file was replaced
+    between two openings, both would share their tasks, and one of them would silently get the
+    pixels of the other.
     """
 
     __slots__ = ()
@@ -208,40 +230,19 @@ class StackVariable(xr.Variable):
         named = dict(from_array_kwargs or {})
         if named.get("name"):
             named["name"] = f"{named['name']}-{tokenize(self._data)}"
-        chunked = super().chunk(chunks, from_array_kwargs=named, **options)
-        return xr.Variable(chunked.dims, chunked._data, chunked.attrs, chunked.encoding)
+        plain = xr.Variable(self.dims, _for_tasks(self._data), self.attrs, self.encoding)
+        return plain.chunk(chunks, from_array_kwargs=named, **options)
 
 
-def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]:
-    """Return the chunks to offer to dask: as many complete sections as fit in 16 MiB, or one.
-
-    Only the dimensions of sections are named, and the rows of a very large section: chunks along
-    another dimension are the choice of the user, without a warning. If a header promises an
-    enormous number of sections, the chunks are larger, as each is a task of dask.
-    """
-    n_leading = len(array.leading)
-    section = prod(array.shape[n_leading:]) * array.dtype.itemsize
-    chunk = _MAPPED_CHUNK if array.mmap else _CHUNK
-    n_left = max(1, chunk // section)
-    chunks: dict[str, int] = {}
-    for dim, n in zip(reversed(dims[:n_leading]), reversed(array.leading), strict=True):
-        chunks[dim] = min(n, n_left)
-        n_left = max(1, n_left // n)
-    chunks = {dim: chunks[dim] for dim in dims[:n_leading]}
-    sizes = dict(zip(dims, array.shape, strict=True))
-    if array.sections.is_compressed:
-        # a chunk that cuts blocks decodes them more than once: xarray warns about it
-        chunks |= {dim: sizes[dim] for dim in dims[n_leading:]}
-    elif section > _LARGE_SECTION:
-        rows = dims[n_leading]
-        chunks[rows] = max(1, chunk // (section // sizes[rows]))
-    # the fastest dimensions first, as chunks of complete sections are best
-    for dim in reversed(chunks):
-        n_along = -(-sizes[dim] // chunks[dim])
-        n_chunks = prod(-(-sizes[other] // size) for other, size in chunks.items())
-        if n_chunks > _MOST_CHUNKS:
-            chunks[dim] = -(-sizes[dim] // max(1, n_along * _MOST_CHUNKS // n_chunks))
-    return chunks
+def _for_tasks(data: Any) -> Any:
+    """Return lazy data whose array knows that tasks index it; any other data as they are."""
+    inner = data
+    while not isinstance(inner, indexing.LazilyIndexedArray) and hasattr(inner, "array"):
+        # xarray's caches
+        inner = inner.array
+    if isinstance(inner, indexing.LazilyIndexedArray) and isinstance(inner.array, StackArray):
+        return indexing.LazilyIndexedArray(replace(inner.array, is_in_task=True), inner.key)
+    return data
 
 
 def _finest(

@@ -54,7 +54,11 @@ class Blocks(Sections):
             yield Batch(ranges, group, slice(None), len(ranges))
 
     def decode(
-        self, raw: npt.NDArray[np.uint8], numbers: Numbers, out: Array | None = None
+        self,
+        raw: npt.NDArray[np.uint8],
+        numbers: Numbers,
+        out: Array | None = None,
+        n_threads: int = 1,
     ) -> Array:
         decoded = np.empty((len(numbers), self.section_bytes), np.uint8) if out is None else out
         start = 0
@@ -62,7 +66,7 @@ class Blocks(Sections):
             first, end = self.edges[number : number + 2].tolist()
             where = f"{self.name}: section {number}, at byte {first}"
             block = raw[start : start + end - first]
-            decode_block(block, section, codec=self.codec, where=where)
+            decode_block(block, section, codec=self.codec, where=where, n_threads=n_threads)
             start += end - first
         return decoded if out is not None else super().decode(decoded.reshape(-1), numbers)
 

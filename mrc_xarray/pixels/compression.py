@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,8 @@ _SHUFFLED = 5
 # bytes that are compressed together: with these, zstd is faster and better than by default
 _BLOCK_SIZE = 512 * 1024
 _TYPE_SIZES = (1, 2, 4, 8, 16)
+
+_Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 _HEADER = struct.Struct("<4B3I")
 #: Length of a chunk header in bytes.
@@ -96,7 +98,7 @@ class Chunk(NamedTuple):
         has_parts = not self.flags & _COPIED and self.ctbytes > 32 and self.blocksize < self.nbytes
         return self.version == 5 and has_parts and self.blocksize % self.typesize != 0
 
-    def is_hollow(self, raw: npt.NDArray[np.uint8]) -> bool:
+    def is_hollow(self, raw: _Bytes) -> bool:
         """Return whether a version-5 chunk claims a constant content, but has another size.
 
         The header alone gives all zeros (kind 1) or NaN (2), and one more value a constant (3).
@@ -124,12 +126,18 @@ class Chunk(NamedTuple):
 
 
 def decode_block(
-    raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], *, codec: str, where: str
+    raw: _Bytes,
+    out: npt.NDArray[Any],
+    *,
+    codec: str,
+    where: str,
+    n_threads: int = 1,
 ) -> None:
     """Decode one complete block to `out`, which is C-contiguous and has the expected size.
 
-    `codec` is the codec that MODE names, and `where` is file, section and byte. Raises MrcError if
-    the block is damaged, or if the package that decodes it is not installed.
+    `codec` is the codec that MODE names, `where` is file, section and byte, and `n_threads` is how
+    many threads share the block. Raises MrcError if the block is damaged, or if the package that
+    decodes it is not installed.
     """
     chunk = Chunk.parse(raw.data)
     reason: object = chunk.fault(out.nbytes)
@@ -144,7 +152,7 @@ def decode_block(
     if reason is not None:
         raise MrcError(f"{where}: the block is damaged: {reason}")
     decode = _decode_with_blosc if chunk.version == 2 else _decode_with_blosc2
-    decode(chunk, raw, out, codec=codec, where=where)
+    decode(chunk, raw, out, chunk.codec or codec, where, n_threads)
 
 
 def codec_number(compressor: str) -> int:
@@ -168,9 +176,7 @@ def codec_number(compressor: str) -> int:
     return next(number for number, codec in MRCZ_CODECS.items() if codec == name)
 
 
-def encode_block(
-    section: npt.NDArray[np.uint8], *, compressor: str, level: int, typesize: int
-) -> bytes:
+def encode_block(section: _Bytes, *, compressor: str, level: int, typesize: int) -> bytes:
     """Encode the bytes of one section, of numbers of `typesize` bytes, with shuffled bits.
 
     `compressor` is as for `codec_number`, and `level` is 0 to 9.
@@ -195,14 +201,13 @@ def encode_block(
 
 
 def _decode_with_blosc(
-    chunk: Chunk, raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], *, codec: str, where: str
+    chunk: Chunk, raw: _Bytes, out: npt.NDArray[Any], codec: str, where: str, n_threads: int
 ) -> None:
-    blosc = _blosc()
+    blosc = _blosc(n_threads)
     if chunk.codec not in blosc.cnames and not chunk.flags & _COPIED:
-        name = chunk.codec or codec
         raise MrcError(
-            f"{where}: the codec is {name}, which the installed blosc {blosc.__version__} can't "
-            f"decode: install a build of blosc that has {name}"
+            f"{where}: the codec is {codec}, which the installed blosc {blosc.__version__} can't "
+            f"decode: install a build of blosc that has {codec}"
         )
     try:
         n = blosc.decompress_ptr(raw, out.ctypes.data)
@@ -214,13 +219,12 @@ def _decode_with_blosc(
 
 
 def _decode_with_blosc2(
-    chunk: Chunk, raw: npt.NDArray[np.uint8], out: npt.NDArray[Any], *, codec: str, where: str
+    chunk: Chunk, raw: _Bytes, out: npt.NDArray[Any], codec: str, where: str, n_threads: int
 ) -> None:
-    name = chunk.codec or codec
     blosc2 = _blosc2()
     if blosc2 is None:
         raise MrcError(
-            f"{where}: the block is a chunk of version 5 ({name}), which requires blosc2: "
+            f"{where}: the block is a chunk of version 5 ({codec}), which requires blosc2: "
             'pip install "mrc-xarray[blosc2]"'
         )
     if chunk.codec is None and codec in _CHUNK_CODECS:
@@ -231,22 +235,22 @@ def _decode_with_blosc2(
     if chunk.is_hollow(raw):
         raise MrcError(f"{where}: the block is damaged: its header says that it has no content")
     try:
-        blosc2.decompress2(raw, dst=out.reshape(-1).view(np.uint8), nthreads=1)
+        blosc2.decompress2(raw, dst=out.reshape(-1).view(np.uint8), nthreads=n_threads)
     except Exception as error:
         # a plug-in that is not installed looks like a damaged block
-        hint = "" if chunk.codec else f"; if it is not, pip install blosc2-{name.split('_')[0]}"
-        raise MrcError(f"{where}: the block ({name}) is damaged: {error}{hint}") from error
+        hint = "" if chunk.codec else f"; if it is not, pip install blosc2-{codec.split('_')[0]}"
+        raise MrcError(f"{where}: the block ({codec}) is damaged: {error}{hint}") from error
 
 
-def _blosc() -> Any:
-    """Return blosc with one thread, whatever another library, such as mrcz, has set.
+def _blosc(n_threads: int = 1) -> Any:
+    """Return blosc with some threads, whatever another library, such as mrcz, has set.
 
-    Each of our threads decodes a block of its own, which is twice as fast as threads of blosc
-    that share one block.
+    By default each of our threads decodes a block of its own, which is twice as fast as threads
+    of blosc that share one block.
     """
     blosc = _import_blosc()
-    if blosc.nthreads != 1:
-        blosc.set_nthreads(1)
+    if blosc.nthreads != n_threads:
+        blosc.set_nthreads(n_threads)
     return blosc
 
 

@@ -33,7 +33,7 @@ class Mode:
     Attributes
     ----------
     number : int
-        MODE in the header.
+        MODE in the header; negative for pixels of another format than MRC.
     bits : int
         Bits per pixel in the file.
     stored : str
@@ -63,11 +63,6 @@ class Mode:
     def decoded_name(self) -> str:
         """The name of the dtype that the user gets."""
         return "rgb uint8" if self.samples else np.dtype(self.decoded).name
-
-    @property
-    def has_statistics(self) -> bool:
-        """Whether pixels have a minimum and a maximum: complex numbers have no order."""
-        return np.dtype(self.decoded).kind != "c"
 
     @property
     def is_packed(self) -> bool:

@@ -147,15 +147,20 @@ class Sections:
             yield Batch(ranges, at, picked, int(n_read[group].sum()))
 
     def decode(
-        self, raw: npt.NDArray[np.uint8], numbers: Numbers, out: Array | None = None
+        self,
+        raw: npt.NDArray[np.uint8],
+        numbers: Numbers,
+        out: Array | None = None,
+        n_threads: int = 1,
     ) -> Array:
         """Return the pixels of complete sections, in the byte order of the file.
 
         `raw` are the ranges of a batch, and `numbers` its selected sections. `out` is memory for
-        the decoded bytes, if these are the pixels; it is returned if it was used. The result has
-        the shape ``(n_sections, n_rows, n_columns, *samples)``.
+        the decoded bytes, if these are the pixels; it is returned if it was used. Up to
+        `n_threads` decode a section together. The result has the shape
+        ``(n_sections, n_rows, n_columns, *samples)``.
         """
-        del numbers, out  # all sections are decoded together, and `Blocks` needs these
+        del numbers, out, n_threads  # all sections are decoded at once, and `Blocks` needs these
         rows = self.mode.decode(raw, self.byteorder, self.shape[2])
         return rows.reshape(-1, *self.shape[1:])
 

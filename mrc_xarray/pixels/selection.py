@@ -44,6 +44,19 @@ def is_complete(pick: Pick, n: int) -> bool:
     return isinstance(pick, slice) and pick == slice(0, n, 1)
 
 
+def is_contiguous(picks: Sequence[Pick], shape: Sequence[int]) -> bool:
+    """Return whether the selected elements of a C-contiguous array follow each other."""
+    is_inside = False
+    for pick, n in zip(picks, shape, strict=True):
+        if is_inside and not is_complete(pick, n):
+            return False
+        n_picked = length(pick, n)
+        if not isinstance(pick, slice) or (pick.step != 1 and n_picked > 1):
+            return False
+        is_inside = is_inside or n_picked > 1
+    return True
+
+
 def select(array: Array, picks: Sequence[Pick]) -> Array:
     """Index orthogonally: a view for slices, otherwise a copy of only the selected elements."""
     slices = tuple(pick if isinstance(pick, slice) else slice(None) for pick in picks)

@@ -36,7 +36,9 @@ __all__ = [
     "StoreSource",
     "StreamSource",
     "Target",
+    "WriteTarget",
     "filesystem",
+    "name_of",
     "open_decoded",
     "open_source",
     "place_of",
@@ -45,6 +47,8 @@ __all__ = [
 
 #: What the engine opens.
 Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | InStore"
+#: What is written to.
+WriteTarget: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
 
 def open_source(target: Target, storage_options: dict[str, Any] | None = None) -> ByteSource:
@@ -135,22 +139,42 @@ def filesystem(
 
 
 def place_of(
-    target: str | os.PathLike[str], storage_options: dict[str, Any] | None = None
+    target: WriteTarget, storage_options: dict[str, Any] | None = None
 ) -> tuple[str, AbstractFileSystem | None, str]:
     """Return the name of a target to write to, the store, and the name there, as `filesystem`.
 
     A path in a store, as of universal_pathlib, brings its own store. Raise TypeError for anything
     else than a path or URL.
     """
+    # what fsspec.open returns also has a store and a path
+    is_path = not (hasattr(target, "write") or hasattr(target, "compression"))
     if isinstance(target, str | os.PathLike):
         name = os.fsdecode(target)
         return name, *filesystem(name, storage_options)
-    if hasattr(target, "fs") and hasattr(target, "path") and not hasattr(target, "write"):
+    if hasattr(target, "fs") and hasattr(target, "path") and is_path:
         from fsspec.implementations.local import LocalFileSystem
 
         is_local = isinstance(target.fs, LocalFileSystem)
         return str(target), None if is_local else target.fs, target.path
-    raise TypeError(f"can't write to {type(target).__name__}; accepted: a path or a URL")
+    hint = ", which is not open" if hasattr(target, "compression") else ""
+    raise TypeError(
+        f"can't write to {type(target).__name__}{hint}; accepted: a path or a URL, and for a new "
+        "file also an open binary file object"
+    )
+
+
+def name_of(target: WriteTarget, storage_options: dict[str, Any] | None = None) -> str:
+    """Return the name of a target to write to, without secrets, for messages and its suffix."""
+    if not hasattr(target, "write"):
+        return redacted(place_of(target, storage_options)[0])
+    if hasattr(target, "fs") and hasattr(target, "path"):
+        return redacted(target.fs.unstrip_protocol(target.path))
+    # a named temporary file wraps its file
+    file = getattr(target, "file", target)
+    name = getattr(file, "name", None)
+    # a GzipFile has the name of the compressed file
+    is_plain = isinstance(file, io.FileIO | io.BufferedWriter | io.BufferedRandom)
+    return name if is_plain and isinstance(name, str) else f"<{type(file).__name__}>"
 
 
 def _from_filesystem(fs: AbstractFileSystem, path: str, url: str) -> ByteSource:

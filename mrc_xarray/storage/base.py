@@ -85,6 +85,8 @@ class Bytes(Protocol):
 
     def read_sibling(self, name: str) -> bytes | None: ...
 
+    def sibling_names(self) -> list[str]: ...
+
 
 class ByteSource(ABC):
     """Bytes of one unchanging file, to be read from any position by any thread.
@@ -100,11 +102,20 @@ class ByteSource(ABC):
         The path of a file on a disk whose bytes are these. None for any other source.
     can_be_reopened : bool
         Whether another process can read the file by its name.
+    is_on_local_disk : bool
+        Whether it is known that the pages of a map come from a disk of this machine, and not one
+        by one over a network.
     """
 
     access: ClassVar[Access]
     name: str
     size: int | None
+
+    @property
+    def plausible_size(self) -> int:
+        """Length in bytes, or the most that it can be if `size` is None."""
+        assert self.size is not None
+        return self.size
 
     @property
     def local_path(self) -> str | None:
@@ -113,6 +124,10 @@ class ByteSource(ABC):
     @property
     def can_be_reopened(self) -> bool:
         return True
+
+    @property
+    def is_on_local_disk(self) -> bool:
+        return False
 
     @abstractmethod
     def read_into(self, requests: Sequence[Request]) -> None:
@@ -124,6 +139,13 @@ class ByteSource(ABC):
         self.read_into([(offset, memoryview(buffer))])
         return bytes(buffer)
 
+    def expecting(self, end: int, longest: int) -> ByteSource:
+        """Return this source for a file with pixels up to the byte `end`.
+
+        A stream raises MrcError if it can't contain them, or `longest` sections, rows or columns.
+        """
+        return self
+
     def read_all(self) -> bytes:
         """Return the content of the complete file."""
         assert self.size is not None
@@ -133,8 +155,11 @@ class ByteSource(ABC):
         """Return a context whose function is a faster `read`, for many short reads in turn."""
         return contextlib.nullcontext(self.read)
 
-    def map(self) -> mmap.mmap | None:
-        """Map the file, writable without changing it; return None if it can't be mapped."""
+    def map(self, *, writable: bool) -> mmap.mmap | None:
+        """Map the file; return None if it can't be mapped.
+
+        Writing to a writable map does not change the file.
+        """
         return None
 
     def is_of(self, found: os.stat_result) -> bool:

@@ -13,7 +13,7 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.storage.decoders import Decoder, MemberDecoder, isal, open_archive
 from mrc_xarray.suffixes import CODECS_BY_SUFFIX, READ_ONLY_CODECS
 
-__all__ = ["CODECS", "begins_stream", "codec_of", "decoder", "encoder"]
+__all__ = ["CODECS", "WRITABLE", "begins_stream", "codec_of", "decoder", "encoder"]
 
 
 class Codec(NamedTuple):
@@ -55,18 +55,25 @@ def begins_stream(head: bytes) -> str | None:
     return next((name for name, codec in CODECS.items() if re.match(codec.magic, head)), None)
 
 
-def codec_of(name: str) -> str | None:
-    """Return the codec for writing a file of this name, or None.
+#: Names of codecs that streams are written with, and fsspec's names of these codecs.
+WRITABLE = {codec: codec for codec in CODECS_BY_SUFFIX.values()} | {"bzip2": "bz2"}
 
-    MrcError is raised if the codec is not installed, or can only be read.
+
+def codec_of(name: str, compression: str | None = "auto") -> str | None:
+    """Return the codec for writing a file of this name, by fsspec's name, or None.
+
+    `compression` is a key of `WRITABLE`, None, or "auto" for what the suffix says. MrcError is
+    raised if the codec is not installed, or can only be read.
     """
+    if compression is None:
+        return None
     suffix = os.path.splitext(name.lower())[1]
-    if suffix in READ_ONLY_CODECS:
+    if compression == "auto" and suffix in READ_ONLY_CODECS:
         raise MrcError(
             f"{name}: {READ_ONLY_CODECS[suffix]} can be read and not written; accepted suffixes: "
             f"{', '.join(CODECS_BY_SUFFIX)}"
         )
-    codec = CODECS_BY_SUFFIX.get(suffix)
+    codec = CODECS_BY_SUFFIX.get(suffix) if compression == "auto" else WRITABLE[compression]
     if codec is not None:
         _fsspec_codec(codec, name)
     return codec

@@ -1,8 +1,9 @@
-"""Where a complete file goes: to a disk or to a store, compressed if its suffix says so."""
+"""Where a complete file goes: to a disk, a store or an open file object, perhaps compressed."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,14 +20,28 @@ from mrc_xarray.storage.urls import redacted
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["Destination", "DiskDestination", "StoreDestination"]
+__all__ = ["Destination", "DiskDestination", "FileObjectDestination", "StoreDestination"]
 
 # bytes that are copied at once: few, so that a copy stops soon after Ctrl-C
 _COPIED = 1024**2
 
 
+class _ByName:
+    """A destination that any process finds by its name."""
+
+    name: str
+
+    def deliver(self, part: Part) -> None:
+        """Do nothing: the process that completed the file has published it."""
+
+    @property
+    def note(self) -> str:
+        """What a failure means for the file."""
+        return f"{self.name} was not written; an existing file was not changed"
+
+
 @dataclass(frozen=True)
-class DiskDestination:
+class DiskDestination(_ByName):
     """A file on a disk, by its path. It is compressed if there is a codec, by fsspec's names."""
 
     name: str
@@ -70,7 +85,7 @@ class DiskDestination:
 
 
 @dataclass(frozen=True)
-class StoreDestination:
+class StoreDestination(_ByName):
     """A file in a store, which is compressed while it is sent if there is a codec."""
 
     #: With its secrets, so that it is not shown.
@@ -81,16 +96,13 @@ class StoreDestination:
     path: str = field(repr=False)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # nothing assigns to it
         return redacted(self.url)
 
     def part(self) -> Part:
         """Choose a temporary file on a local disk."""
-        import dask
-
-        folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
         # without a query string, which may be secret and contain slashes
-        return Part.of(os.path.join(os.path.abspath(folder), os.path.basename(self.name)))
+        return _on_a_disk(self.name)
 
     def check(self) -> None:
         """Raise FileExistsError if the object exists and may not be replaced."""
@@ -137,7 +149,99 @@ class StoreDestination:
             ) from None
 
 
-Destination: TypeAlias = DiskDestination | StoreDestination
+@dataclass(frozen=True)
+class FileObjectDestination:
+    """An open binary file, which gets the complete file at its position, and is cut after it.
+
+    A copy in another process has no `file`. So a part that another process completed stays on
+    the disk until `deliver` is called in the process of the user.
+    """
+
+    name: str
+    codec: str | None
+    file: Any = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileObjectDestination, (self.name, self.codec)
+
+    def part(self) -> Part:
+        """Choose a temporary file on a local disk."""
+        return _on_a_disk(self.name)
+
+    def check(self) -> None:
+        """Raise TypeError or OSError if the object is not open for writing bytes."""
+        if isinstance(getattr(self.file, "file", self.file), io.TextIOBase):
+            raise TypeError(f"can't write to {self.name}, which is open as text; open it as 'w+b'")
+        is_writable = getattr(self.file, "writable", None)
+        if is_writable is not None and not is_writable():
+            raise io.UnsupportedOperation(
+                f"{self.name} is open for reading only; accepted: a file object that is open for "
+                "writing bytes, for example as 'w+b' or 'r+b'"
+            )
+
+    def begins_with(self, head: bytes) -> bool:
+        """Return False: only the part shows what was done."""
+        return False
+
+    def publish(self, part: Part) -> None:
+        """Write a complete file to the object, if this process has it."""
+        if self.file is not None:
+            self.deliver(part)
+
+    def deliver(self, part: Part) -> None:
+        """Write a complete file to the object, unless that was done."""
+        if not part.is_there:
+            return
+        if self.file is None:
+            part.discard()
+            raise MrcError(
+                f"{self.name}: this process does not have the file object. With compute=False and "
+                "a scheduler of several processes, write to a path"
+            )
+        with _LeftOpen(self.file) as file:
+            _copy(part, cast("BinaryIO", file), self.codec, self.name)
+        with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+            # the rest of an older and longer file
+            self.file.truncate()
+        with contextlib.suppress(AttributeError):
+            self.file.flush()
+        part.discard()
+
+    @property
+    def note(self) -> str:
+        """What a failure means for the object."""
+        return f"{self.name} was not written, or was written in part"
+
+
+class _LeftOpen(io.RawIOBase):
+    """An open file that takes all bytes of each write, and is not closed with this object."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        nbytes = len(left)
+        while left:
+            n = self._file.write(left)
+            # an object that returns no number has taken all bytes
+            left = left[nbytes if n is None else n :]
+        return nbytes
+
+
+Destination: TypeAlias = DiskDestination | StoreDestination | FileObjectDestination
+
+
+def _on_a_disk(name: str) -> Part:
+    """Choose a temporary file for something that is not on a disk."""
+    import dask
+
+    folder = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    # not every file system has names with "<" and ">"
+    return Part.of(os.path.join(os.path.abspath(folder), os.path.basename(name).strip("<>")))
 
 
 def _begins_with(opener: Callable[..., Any], path: str, head: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The identity of a file: what distinguishes it from another file that has taken its name.
+"""The identity of a file, which distinguishes it from another file that has taken its name.
 
 Every file has a size and a modification time. Device and inode also distinguish two files with
 the same size and time, but only on one machine, and not on every file system.
@@ -11,7 +11,7 @@ import os
 import re
 from typing import NamedTuple
 
-__all__ = ["Node", "is_another", "node_of"]
+__all__ = ["Node", "is_another", "is_on_local_disk", "node_of"]
 
 #: Local file systems, on which a file has the same device and inode for as long as it exists.
 #: Network, FUSE and overlay file systems may renumber them.
@@ -21,6 +21,11 @@ _STABLE = frozenset(
         *("jfs", "ramfs", "reiserfs", "tmpfs", "ufs", "xfs", "zfs"),
     }
 )
+#: File systems whose pages come from a disk of this machine, or from its memory.
+_LOCAL = _STABLE | {
+    *("erofs", "exfat", "hfs", "hfsplus", "iso9660", "msdos", "nilfs2", "ntfs", "ntfs3"),
+    *("overlay", "reiser4", "squashfs", "udf", "vfat"),
+}
 _MOUNTS = "/proc/self/mountinfo"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -39,7 +44,7 @@ class Node(NamedTuple):
 def node_of(found: os.stat_result, path: str) -> Node | None:
     """Return the node of a file with this status and path; None if its numbers are not stable."""
     host = _host()
-    if not host or not _is_stable(found.st_dev, path):
+    if not host or _kind(found.st_dev, path) not in _STABLE:
         return None
     return Node(host, found.st_dev, found.st_ino)
 
@@ -47,6 +52,14 @@ def node_of(found: os.stat_result, path: str) -> Node | None:
 def is_another(before: Node | None, now: Node | None) -> bool:
     """Return whether two nodes are known to be different files; False if that is unknown."""
     return before is not None and now is not None and before.host == now.host and before != now
+
+
+def is_on_local_disk(path: str) -> bool:
+    """Return whether a file is known to be on a disk of this machine; False if that is unknown."""
+    try:
+        return _kind(os.stat(path).st_dev, path) in _LOCAL
+    except OSError:
+        return False
 
 
 @functools.cache
@@ -59,13 +72,14 @@ def _host() -> str:
         return ""
 
 
-_stable: dict[int, bool] = {}
+_kinds: dict[int, str] = {}
 
 
-def _is_stable(device: int, path: str) -> bool:
-    if device not in _stable:
-        _stable[device] = _file_system(os.path.realpath(path)) in _STABLE
-    return _stable[device]
+def _kind(device: int, path: str) -> str:
+    """Return the type of the file system with a device number, on which a path is."""
+    if device not in _kinds:
+        _kinds[device] = _file_system(os.path.realpath(path))
+    return _kinds[device]
 
 
 def _file_system(path: str) -> str:

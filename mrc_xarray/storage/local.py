@@ -22,12 +22,15 @@ from mrc_xarray.storage.base import (
     changed,
     too_short,
 )
-from mrc_xarray.storage.identity import Node, is_another, node_of
+from mrc_xarray.storage.identity import Node, is_another, is_on_local_disk, node_of
 
 __all__ = ["LocalSource", "Map", "is_same_file", "read_next_to"]
 
 # Python has the name since 3.13; the number is Linux's on x86 and ARM
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+# no descriptor is left (before Python 3.13 each map has one), too little address space (ulimit),
+# or a file system that has no maps
+_NOT_MAPPED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV)
 
 
 class Map(mmap.mmap):
@@ -84,9 +87,13 @@ class LocalSource(ByteSource):
 
             yield fetch
 
-    def map(self) -> Map | None:
-        options: dict[str, Any] = {"access": mmap.ACCESS_COPY}
-        if sys.platform == "linux":
+    @property
+    def is_on_local_disk(self) -> bool:
+        return is_on_local_disk(self.name)
+
+    def map(self, *, writable: bool) -> Map | None:
+        options: dict[str, Any] = {"access": mmap.ACCESS_COPY if writable else mmap.ACCESS_READ}
+        if writable and sys.platform == "linux":
             # without MAP_NORESERVE, a private map of more than the machine's memory is refused
             flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
             options = {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
@@ -96,9 +103,8 @@ class LocalSource(ByteSource):
             try:
                 mapped = Map(fd, self.size, **options)
             except OSError as error:
-                if error.errno != errno.EMFILE:
+                if error.errno not in _NOT_MAPPED:
                     raise
-                # before Python 3.13 each map has a file descriptor, and their number is limited
                 return None
         mapped.name = self.name
         return mapped

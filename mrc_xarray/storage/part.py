@@ -207,7 +207,7 @@ _pwrite = getattr(os, "pwrite", _seek_and_write)
 
 def exists(name: str) -> FileExistsError:
     """Return the error for a target that may not be replaced."""
-    reason = "File exists; overwrite=True replaces it, and another append_dim= adds to it"
+    reason = "File exists; overwrite=True replaces it, and to_mrc(append_dim=) adds to it"
     return FileExistsError(errno.EEXIST, reason, name)
 
 

@@ -13,9 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage import place_of
+from mrc_xarray.storage import WriteTarget, name_of, place_of
 from mrc_xarray.storage.codecs import codec_of
-from mrc_xarray.storage.destination import Destination, DiskDestination, StoreDestination
+from mrc_xarray.storage.destination import (
+    Destination,
+    DiskDestination,
+    FileObjectDestination,
+    StoreDestination,
+)
 from mrc_xarray.storage.identity import Node, is_another, node_of
 from mrc_xarray.storage.locks import Lock, lock_in_place
 from mrc_xarray.storage.part import Buffer, Part, read_at, write_at
@@ -25,6 +30,8 @@ __all__ = ["ByteSink", "InPlace", "NewFile", "open_sink"]
 _BINARY = getattr(os, "O_BINARY", 0)
 # NX and NY, MODE, NSYMBT: if these differ, the pixels are elsewhere
 _PLACING = (slice(0, 8), slice(12, 16), slice(92, 96))
+# DMIN, DMAX and DMEAN, RMS: another write has not seen the pixels of this one
+_STATISTICS = (slice(76, 88), slice(216, 220))
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,10 @@ class NewFile:
         self.write([(0, head)])
         self.destination.publish(self.part)
 
+    def deliver(self) -> None:
+        """Complete what `finish` can do only in the process that called `open_sink`."""
+        self.destination.deliver(self.part)
+
     def discard(self) -> None:
         """Remove what was written, if `finish` did not succeed."""
         self.part.discard()
@@ -87,7 +98,7 @@ class NewFile:
     @property
     def note(self) -> str:
         """What a failure means for the file."""
-        return f"{self.name} was not written; an existing file was not changed"
+        return self.destination.note
 
 
 @dataclass(frozen=True)
@@ -151,11 +162,16 @@ class InPlace:
             # the header describes the pixels, so these must be on the disk first
             os.fsync(fd)
             each = zip(head, self.before, now, strict=True)
-            merged = bytes(new if new != old else current for new, old, current in each)
+            merged = bytearray(new if new != old else current for new, old, current in each)
+            for at in _STATISTICS:
+                merged[at] = head[at]
             if merged != now:
                 # in one call: a mixture of old and new header could mean anything
                 write_at(fd, [(0, merged)])
                 os.fsync(fd)
+
+    def deliver(self) -> None:
+        """Do nothing: `finish` has changed the file."""
 
     def discard(self) -> None:
         if self.grows_to is None:
@@ -201,15 +217,22 @@ ByteSink: TypeAlias = NewFile | InPlace
 
 
 def open_sink(
-    target: str | os.PathLike[str], storage_options: dict[str, Any] | None, overwrite: bool
+    target: WriteTarget,
+    storage_options: dict[str, Any] | None,
+    overwrite: bool,
+    compression: str | None = "auto",
 ) -> NewFile:
-    """Return the sink for a new file, which is compressed if its suffix says so.
+    """Return the sink for a new file, compressed as `codec_of` says.
 
     FileExistsError is raised if the file exists and `overwrite` is False, MrcError if the package
-    that compresses it is not installed.
+    that compresses it is not installed, and TypeError or OSError if a file object can't be written
+    to.
     """
+    if hasattr(target, "write"):
+        name = name_of(target)
+        return NewFile.at(FileObjectDestination(name, codec_of(name, compression), target))
     name, fs, path = place_of(target, storage_options)
-    codec = codec_of(name)
+    codec = codec_of(name, compression)
     if fs is None:
         path = os.path.realpath(os.path.expanduser(path))
         return NewFile.at(DiskDestination(path, overwrite, codec))

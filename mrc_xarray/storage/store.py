@@ -8,12 +8,13 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote
 
 from mrc_xarray.storage.base import LONGEST_SIDECAR, Access, ByteSource, InStore, MiB, Request
 from mrc_xarray.storage.failures import without_secrets
 from mrc_xarray.storage.local import is_same_file
 from mrc_xarray.storage.ranges import Version, describe, fetch
-from mrc_xarray.storage.urls import redacted, sibling
+from mrc_xarray.storage.urls import has_encoded_names, redacted, sibling
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -84,7 +85,8 @@ class StoreSource(ByteSource):
         except (OSError, NotImplementedError):
             # most HTTP servers list no folders
             return []
-        return [path.rstrip("/").rpartition("/")[2] for path in listed]
+        names = [path.rstrip("/").rpartition("/")[2] for path in listed]
+        return [*map(unquote, names)] if has_encoded_names(self.path) else names
 
     def sibling(self, name: str) -> InStore:
         # in a chain like simplecache::s3://bucket/key, the first URL names the file

@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -25,6 +25,8 @@ __all__ = ["StreamSource", "damage"]
 _LONG = 32 * MiB
 # a compressed byte rarely decodes to more, even with codecs that allow it
 _USUAL_EXPANSION = 1032
+# the most that is decoded to open a file, and more of a large file
+_USUAL_SIZE, _USUAL_RATIO = 256 * MiB, 200
 # rows, columns or sections that any stream may promise
 _FEW = 2**21
 # streams that a worker of a cluster holds after a computation, since the next may need them
@@ -87,16 +89,44 @@ class StreamSource(ByteSource):
         assert self.stream.source.size is not None
         return self.stream.source.size
 
+    @property
+    def plausible_size(self) -> int:
+        # the end of zeros that were compressed can be minutes away
+        return self.size or max(_USUAL_SIZE, self._compressed_size * _USUAL_RATIO)
+
+    @contextlib.contextmanager
+    def fetching(self) -> Iterator[Callable[[int, int], bytes]]:
+        """Return a context whose function decodes what it needs, and holds nothing of it.
+
+        It is quick if offsets increase. At the end of the stream, it returns fewer bytes.
+        """
+        codec = self.stream.codec
+        file, at = CompressedFile(self.stream.source, codec), 0
+
+        def decode(nbytes: int) -> bytes:
+            nonlocal at
+            data, fault = file.read(nbytes)
+            at += len(data)
+            if fault is not None and len(data) < nbytes:
+                message = f"the {codec} stream is damaged or truncated: {fault}"
+                raise MrcError.of(self.name, damage(codec, str(fault)), message) from fault
+            return data
+
+        def fetch(offset: int, nbytes: int) -> bytes:
+            nonlocal file, at
+            if offset < at:
+                file, at = CompressedFile(self.stream.source, codec), 0
+            while at < offset and decode(min(MiB, offset - at)):
+                pass
+            return decode(nbytes)
+
+        yield fetch
+
     def find_fault(self) -> str | None:
         """Decode everything; return what is wrong with the stream, or None."""
         return self._decoded.use().ended()[1]
 
     def expecting(self, end: int, longest: int) -> StreamSource:
-        """Return this source for a file whose header promises pixels up to the byte `end`.
-
-        MrcError is raised if a stream of this size can't contain them, or can't contain `longest`
-        sections, rows or columns.
-        """
         codec, size = self.stream.codec, self._compressed_size
         most = size * CODECS[codec].expansion
         message = ""

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from mrc_xarray.storage.base import cores
 
-__all__ = ["own_threads"]
+__all__ = ["own_threads", "run_in_threads"]
+
+Item = TypeVar("Item")
+
+
+def run_in_threads(run: Callable[[Item], None], items: Iterable[Item], n_threads: int) -> None:
+    """Call a function with every item, in this thread if `n_threads` is 1."""
+    if n_threads == 1:
+        for item in items:
+            run(item)
+        return
+    # the pool exists only during this call, so that a fork can't inherit it
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in pool.map(run, items):
+            pass
 
 
 @contextlib.contextmanager

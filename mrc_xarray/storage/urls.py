@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, quote, unquote
 
-__all__ = ["redacted", "scrubbed", "secrets_of", "sibling"]
+__all__ = ["has_encoded_names", "redacted", "scrubbed", "secrets_of", "sibling"]
 
 # a URL within a text ends at white space, a quotation mark or an angle bracket
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
@@ -43,12 +43,20 @@ def secrets_of(url: str) -> frozenset[str]:
     return frozenset(found - {""})
 
 
+def has_encoded_names(url: str) -> bool:
+    """Return whether file names in a URL are percent-encoded: those of HTTP, and not those of S3.
+
+    In a chain such as ``simplecache::https://host/x.mrc``, the first URL names the file.
+    """
+    return re.match(r"(?:\w+::)*https?://", url) is not None
+
+
 def sibling(path: str, name: str) -> str:
-    """Return the path or URL of another file in the same folder of a store."""
+    """Return the path or URL of another file, by its decoded name, in the same folder."""
     # a query string belongs to one file, and may contain slashes; a path may contain ? and #
     without_query = re.split("[?#]", path)[0] if "://" in path else path
     folder, slash, _ = without_query.rpartition("/")
-    return folder + slash + name
+    return folder + slash + (quote(name, safe="") if has_encoded_names(path) else name)
 
 
 def _without_secrets(part: str) -> str:

@@ -11,10 +11,17 @@ from typing import Any
 import xarray as xr
 
 from mrc_xarray.errors import MrcWarning
+from mrc_xarray.mrc.fields import FIELDS
+from mrc_xarray.mrc.header import Header
+from mrc_xarray.mrc.reading import read_header
 from mrc_xarray.storage import open_source
 from mrc_xarray.text import printable
 
-__all__ = ["summarise", "table"]
+__all__ = ["summarise", "summarise_header", "table"]
+
+_STATISTICS = ("DMIN", "DMAX", "DMEAN", "RMS")
+# bytes whose meaning is in the fields of dialects
+_FREE = ("extra1", "extra2")
 
 
 def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
@@ -58,14 +65,59 @@ def summarise(target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         "extended_header": {"type": header.exttyp.strip(" \0"), "nsymbt": header.nsymbt},
         "stream": attrs.get("mrc_stream"),
         "compression": compression or None,
-        "labels": [text.strip() for text in header.label if text.strip(" \0")],
+        "labels": [text.strip() for text in header.texts],
         "repaired_or_assumed": json.loads(attrs.get("mrc_repairs", "[]")),
         "header": json.loads(attrs["mrc_header"]),
     }
 
 
-def table(summary: dict[str, Any]) -> str:
-    """Return a summary as a table for people."""
+def summarise_header(target: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the header of a file that can't be opened, and its problems.
+
+    None if the file has no header, or opens without a problem.
+    """
+    try:
+        # as the problems name it
+        header, name = read_header(target), printable(open_source(target).name)
+    except Exception:
+        # the library of a store may raise any error
+        return None
+    if not header.problems:
+        return None
+    return {
+        "file": name,
+        "problems": [text.removeprefix(f"{name}: ") for text in header.problems],
+        "header": json.loads(header.to_json()),
+    }
+
+
+def table(summary: dict[str, Any], *, every_field: bool = False) -> str:
+    """Return a summary as a table for people, and `every_field` of the header.
+
+    Of a file that can't be opened, these are the problems and the header.
+    """
+    is_opened = "shape" in summary
+    rows = _rows(summary) if is_opened else [("problem", text) for text in summary["problems"]]
+    if every_field or not is_opened:
+        rows += _header_rows(Header.from_json(json.dumps(summary["header"])), every_field)
+    width = max(len(name) for name, _ in rows)
+    lines = [summary["file"], *(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)]
+    return "\n".join(map(printable, lines))
+
+
+def _header_rows(header: Header, every_field: bool) -> list[tuple[str, str]]:
+    """Return the fields of a header: those of MRC2014, or all that have a name."""
+    rows = []
+    for field in FIELDS:
+        if field.name == "label":
+            rows += [(f"LABEL {n}", text) for n, text in enumerate(header.label, 1) if text]
+        elif every_field or not (field.dialect or field.name in _FREE):
+            rows.append((field.name.upper(), header.shown(field.name)))
+    return rows
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a table says about a file that was opened."""
     units = {dim: unit.replace("angstrom", "Å") for dim, unit in summary["units"].items()}
     voxel = [f"{dim} {size:.6g} Å" for dim, size in summary["voxel_size_angstrom"].items()]
     first = [
@@ -79,6 +131,7 @@ def table(summary: dict[str, Any]) -> str:
         ("voxel size", ", ".join(voxel) or "unknown"),
         ("first voxel at", ", ".join(first) or "unknown"),
         ("layout", "{layout} ({layout_rule})".format(**summary)),
+        ("statistics", _statistics(Header.from_json(json.dumps(summary["header"])))),
         ("size on disk", _bytes(summary["size_on_disk"])),
     ]
     if nsymbt := summary["extended_header"]["nsymbt"]:
@@ -92,10 +145,14 @@ def table(summary: dict[str, Any]) -> str:
     if summary["mode0_assumption"]:
         rows.append(("8-bit data", summary["mode0_assumption"]))
     rows += [("label", text) for text in summary["labels"]]
-    rows += [("repaired", text) for text in summary["repaired_or_assumed"]]
-    width = max(len(name) for name, _ in rows)
-    lines = [summary["file"], *(f"  {name:<{width}}  {text}" for name, text in rows)]
-    return "\n".join(map(printable, lines))
+    return rows + [("repaired", text) for text in summary["repaired_or_assumed"]]
+
+
+def _statistics(header: Header) -> str:
+    """Return the statistics in a header; see ``docs/reference/format.md#header``."""
+    shown = ", ".join(f"{name} {header[name]:g}" for name in _STATISTICS)
+    is_known = header.dmin <= header.dmax
+    return shown if is_known else f"{shown} (undetermined)"
 
 
 def _bytes(n: int) -> str:

@@ -17,6 +17,7 @@ from mrc_xarray.mrc.checks import check
 from mrc_xarray.mrc.header import Header, header_problem
 from mrc_xarray.mrc.reading import MrcFile
 from mrc_xarray.mrc.recognition import guess_byteorder
+from mrc_xarray.options import OpenOptions
 from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.pixels.blocks import Blocks
 from mrc_xarray.pixels.modes import MODES
@@ -33,9 +34,7 @@ _TOLERANCE = 0.01
 _MEASURE = "The pixels are read as they are. edit_header(statistics=True) measures them."
 
 
-def validate(
-    target: Target, *, data: bool = False, storage_options: dict[str, Any] | None = None
-) -> list[Problem]:
+def validate(target: Target, *, data: bool = False, **options: Any) -> list[Problem]:
     """Return the problems of a file.
 
     The main header is checked as by mrcfile's validator, except that modes 3 and 101 are valid,
@@ -48,8 +47,9 @@ def validate(
     data : bool
         Whether to read the pixels as well, and check that they are finite, that they agree with
         the statistics in the header, and that each block of an MRCZ file can be decoded.
-    storage_options : dict, optional
-        For fsspec, if the target is a URL.
+    **options
+        Arguments of the engine that say how the file is read: ``storage_options`` for fsspec, if
+        the target is a URL; ``metadata_file``, ``mode0``, ``layout``, ``truncated`` and others.
 
     Returns
     -------
@@ -63,38 +63,41 @@ def validate(
     ------
     OSError
         If the file does not exist or can't be read; the same error as from `open`.
+    TypeError, ValueError
+        If an option is unknown, or has a value that is not accepted.
 
     Examples
     --------
     >>> for problem in mrc_xarray.validate("tomo.mrc"):
     ...     print(problem)
     """
+    chosen = OpenOptions.of(options)
     problems: dict[tuple[str, str, str], Problem] = {}
     with warnings.catch_warnings():
         # the list contains these problems
         warnings.simplefilter("ignore", MrcWarning)
-        for problem in _problems(target, data, storage_options):
+        for problem in _problems(target, data, chosen):
             # the check of the header and the reader that repaired it report the same problem
             problems.setdefault((problem.code, problem.field, problem.file), problem)
     reported = [problem for problem in problems.values() if problem.severity != "note"]
     return sorted(reported, key=lambda problem: (problem.file, problem.offset or 0))
 
 
-def _problems(
-    target: Target, data: bool, storage_options: dict[str, Any] | None
-) -> Iterator[Problem]:
+def _problems(target: Target, data: bool, options: OpenOptions) -> Iterator[Problem]:
     try:
-        source, head = open_decoded(target, storage_options, salvages=True)
+        source, head = open_decoded(target, options.storage_options, salvages=True)
         if isinstance(source, StreamSource) and (fault := source.find_fault()) is not None:
             yield damage(source.stream.codec, fault)
-        yield from _source_problems(source, head, data)
+        yield from _source_problems(source, head, data, options)
     except MrcError as error:
         yield error.problem or unreadable(error)
 
 
-def _source_problems(source: ByteSource, head: bytes, data: bool) -> Iterator[Problem]:
+def _source_problems(
+    source: ByteSource, head: bytes, data: bool, options: OpenOptions
+) -> Iterator[Problem]:
     try:
-        file = reading.inspect(source, head)
+        file = reading.inspect(source, head, options)
     except MrcError as error:
         problem = error.problem or unreadable(error)
         if problem.code not in _NO_HEADER:
@@ -129,9 +132,8 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
             accepted = "a blosc chunk that can be decoded"
             action, offset = "The other sections can be read.", int(blocks.edges[section])
             yield Problem("block", f"section {section}", found, accepted, action, offset=offset)
-    if measured.n_not_finite:
-        n, first = measured.n_not_finite, measured.first_not_finite
-        found = f"NaN or infinite ({n} in total, the first in section {first})"
+    if n := measured.every.n_not_finite:
+        found = f"NaN or infinite ({n} in total, the first in section {measured.first_not_finite})"
         action = "They are read as they are."
         yield Problem("not-finite", "a pixel", found, "finite numbers", action)
     # mrcz stores the statistics of one section
@@ -141,39 +143,25 @@ def _pixels(file: MrcFile, source: ByteSource) -> Iterator[Problem]:
 
 @dataclass
 class _Measured:
-    """Statistics of the finite pixels, and of those in the first section."""
+    """Statistics of all pixels, and of those in the first section."""
 
-    real: Statistics = field(default_factory=Statistics)
-    imaginary: Statistics = field(default_factory=Statistics)
+    every: Statistics = field(default_factory=Statistics)
     first: Statistics = field(default_factory=Statistics)
-    n_not_finite: int = 0
-    first_not_finite: int = -1
+    first_not_finite: int = -1  # section
 
     def add(self, pixels: npt.NDArray[Any], section: int) -> None:
         """Measure pixels of `section` and of those that follow it."""
-        self.real = self.real.joined(Statistics.of(np.ascontiguousarray(pixels.real)))
-        if pixels.dtype.kind == "c":
-            imaginary = Statistics.of(np.ascontiguousarray(pixels.imag))
-            self.imaginary = self.imaginary.joined(imaginary)
-        elif section == 0:
-            self.first = self.first.joined(Statistics.of(np.ascontiguousarray(pixels[0])))
-        if n := Statistics.count(pixels).n_not_finite:
-            if not self.n_not_finite:
-                at = np.argwhere(~np.isfinite(pixels))[0, 0]
-                self.first_not_finite = section + int(at)
-            self.n_not_finite += n
-
-    def fields(self) -> dict[str, float]:
-        """Return the header fields; the standard deviation of complex numbers has two parts."""
-        fields = self.real.fields()
-        if self.imaginary.n:
-            fields["rms"] = math.hypot(fields["rms"], self.imaginary.fields()["rms"])
-        return fields
+        measured = Statistics.of(pixels)
+        if measured.n_not_finite and not self.every.n_not_finite:
+            self.first_not_finite = section + int(np.argwhere(~np.isfinite(pixels))[0, 0])
+        self.every = self.every.joined(measured)
+        if section == 0:
+            self.first = self.first.joined(Statistics.of(pixels[0]))
 
 
 def _statistics(header: Header, measured: _Measured) -> Iterator[Problem]:
     """Compare the statistics that the header determines with those of the pixels."""
-    differing = [*_differing(header, measured.fields(), measured)]
+    differing = [*_differing(header, measured.every.fields(), measured)]
     is_of_first = measured.first.n and not [*_differing(header, measured.first.fields(), measured)]
     if differing and is_of_first:
         found = ", ".join(f"{header[name]:.9g}" for name in ("dmin", "dmax", "dmean"))
@@ -185,11 +173,11 @@ def _statistics(header: Header, measured: _Measured) -> Iterator[Problem]:
 
 def _differing(header: Header, real: dict[str, float], measured: _Measured) -> Iterator[Problem]:
     """Yield each determined statistic that is not `real`, as mrcfile does."""
-    is_ordered = not measured.imaginary.n  # complex numbers are not
+    is_ordered = measured.every.is_ordered or not measured.every.n
     has_range = is_ordered and header.dmin < header.dmax
     has_mean = is_ordered and header.dmean > min(header.dmin, header.dmax)
     # an append can't know how many pixels the old mean was about, if some were NaN
-    is_part = measured.n_not_finite > 0 and measured.real.n > 0
+    is_part = measured.every.n_not_finite > 0 and measured.every.n > 0
     for code, name, is_determined in (
         ("statistics-part" if is_part else "statistics-rms", "RMS", header.rms >= 0),
         ("statistics-minimum", "DMIN", has_range),
@@ -198,13 +186,13 @@ def _differing(header: Header, real: dict[str, float], measured: _Measured) -> I
     ):
         found, expected = header[name], real[name.lower()]
         # mrcfile calculates the statistics of all pixels together
-        is_of_all = measured.n_not_finite and not math.isfinite(found)
+        is_of_all = measured.every.n_not_finite and not math.isfinite(found)
         is_position = name == "RMS" and header.is_old_style
         # the header has float32
         is_exact = name in ("DMIN", "DMAX") and found == np.float32(expected)
         is_near = name in ("DMEAN", "RMS") and np.isclose(expected, found, rtol=_TOLERANCE)
         if is_determined and not (is_of_all or is_position or is_exact or is_near):
             accepted = f"{expected:.9g}, the value of the finite pixels"
-            if not measured.real.n:
+            if not measured.every.n:
                 accepted = "a value that means undetermined, since no pixel is finite"
             yield header_problem(code, name, f"{found:.9g}", accepted, _MEASURE)

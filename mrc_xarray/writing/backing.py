@@ -24,16 +24,42 @@ def is_read_from(data: xr.DataArray, path: str) -> bool:
     """Return whether the pixels of `data` come from an existing file, by reads or a memory map.
 
     A dask graph is searched for lazy arrays, memory maps, and tasks whose arguments name the file.
-    Data in the workers of a cluster are not searched.
+    Workers of a cluster search what they hold, when they have computed it.
     """
-    target = os.stat(path)
-    maps, base = _maps_of(target), os.path.basename(path)
-    return any(_is_backed_by(found, target, base, maps) for found in contents(data))
+    found = [*contents(data)]
+    if _is_any_backed_by(found, path):
+        return True
+    futures = [part for part in found if type(part).__module__ == "distributed.client"]
+    if not futures:
+        return False
+    from distributed import wait
+
+    wait(futures)
+    keys = [future.key for future in futures]
+    return any(futures[0].client.run(_is_held, keys, path).values())
 
 
 def contents(data: xr.DataArray) -> Iterator[Any]:
     """Yield the arrays, the tasks of a graph, and everything that they refer to."""
-    left, seen = [data.variable._data], dict[int, Any]()
+    return _reachable(data.variable._data)
+
+
+def _is_held(keys: list[Any], path: str, dask_worker: Any) -> bool:
+    """Return whether a worker holds chunks that are backed by a file, if it sees the file."""
+    # what is not in memory has been copied to a disk
+    held = getattr(dask_worker.data, "fast", dask_worker.data)
+    parts = (part for key in keys if key in held for part in _reachable(held[key]))
+    return os.path.exists(path) and _is_any_backed_by(parts, path)
+
+
+def _is_any_backed_by(parts: Iterable[Any], path: str) -> bool:
+    target = os.stat(path)
+    maps, base = _maps_of(target), os.path.basename(path)
+    return any(_is_backed_by(part, target, base, maps) for part in parts)
+
+
+def _reachable(start: Any) -> Iterator[Any]:
+    left, seen = [start], dict[int, Any]()
     while left:
         found = left.pop()
         if id(found) not in seen:

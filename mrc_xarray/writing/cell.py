@@ -60,10 +60,12 @@ def cells(subject: Subject, standard: Mapping[str, int]) -> tuple[list[Cell], li
     `standard` are the intervals, by axis, that are not the number of voxels.
     """
     grids, intervals = subject.grids, subject.axis_sizes | dict(standard)
+    of_data = dict.fromkeys(AXES, subject.section_spacing)
+    of_data |= {a: grids[a].voxel for a in subject.roles.spatial}
     plain = Cell(
         start=dict.fromkeys(AXES, 0),
         intervals=intervals,
-        edges=_edges(subject, intervals, {a: grids[a].voxel for a in subject.roles.spatial}),
+        edges=_edges(subject, intervals, of_data),
         origin={a: (grids[a].first or 0.0) if a in grids else 0.0 for a in AXES},
     )
     if subject.source is None or not all(map(subject.is_of_source, subject.roles.spatial)):
@@ -171,7 +173,9 @@ def _axis(subject: Subject, header: Header, a: str, geometry: Geometry) -> _Axis
         step = grid.voxel if a in subject.roles.spatial else voxel
         first = None if step is None else grid.first
     elif not subject.has_kind_of_source:
-        start, origin, step = 0, 0.0, None
+        start, origin, step = 0, 0.0, subject.section_spacing
+    elif subject.provenance.attrs["mrc_layout"] == "image_stack":
+        step = subject.section_spacing
     shift, new_start = math.nan, math.nan
     if grid is None or (voxel is first is None and size == new_size):
         # nothing says that it was moved

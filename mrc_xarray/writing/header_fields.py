@@ -32,10 +32,8 @@ def _field(name: str) -> EditableField:
     return EditableField(kind, n, is_tuple)
 
 
-#: By name, in the order of the header. The bytes that MRC2014 leaves free have names in dialects.
-FIELDS = {
-    name.lower(): _field(name.lower()) for name in PLACES if name not in ("EXTRA1", "EXTRA2")
-}
+#: By name, in the order of the header.
+FIELDS = {name.lower(): _field(name.lower()) for name in PLACES}
 
 
 def typed(name: str, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -23,6 +23,7 @@ from mrc_xarray.writing.backing import is_read_from
 from mrc_xarray.writing.live import LiveFile
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan
+from mrc_xarray.writing.region import Region
 
 __all__ = ["plan_in_place"]
 
@@ -43,41 +44,61 @@ def plan_in_place(
     and locked again then.
     """
     live = LiveFile.open(path, lock)
-    if is_read_from(given, path):
-        raise MrcError(
-            f"{path}: the data would be read from this file while it is changed, and could be a "
-            "mixture of old and new pixels. Load them first, with data.load().copy(deep=True), or "
-            "write a new file"
-        )
-    file = inspect(live)
-    append_dim = options.append_dim
-    sizes = _sizes(file, append_dim)
-    data = given if append_dim is None else _expanded(given, append_dim, len(sizes))
-    _check_data(data, file, sizes, options.mode, is_labelled=is_labelled)
+    file = _inspected(live, given)
     sink = InPlace(path, live.size, live.head, live.node, locks=is_delayed)
-    header, region, known = file.header, options.region or {}, None
-    if append_dim is not None:
-        _check_can_grow(live, file, sizes, append_dim)
-        n_old, n_new = sizes[append_dim], sizes[append_dim] + len(data)
-        sizes[append_dim] = n_new
-        region = {append_dim: slice(n_old, n_new)}
-        header = _lengthened(file, append_dim, file.sections.shape[0] // n_old * n_new)
-        grows_to = file.sections.offset + file.sections.nbytes // n_old * n_new
-        sink = replace(sink, grows_to=grows_to)
-        if options.statistics is True:
-            known = _known_statistics(file)
+    sizes = _sizes(file, options.region or {options.append_dim})
     plan = Plan(
         sink=sink,
-        header=_without_statistics(live, file, header),
+        header=file.header,
         mode=file.sections.mode,
         shape=tuple(sizes.values()),
-        dtype=data.dtype,
-        start=_start(data, file, sizes, region),
+        dtype=given.dtype,
+        places=(),
         statistics=options.statistics,
-        known=known,
+        known=None,
         offset=file.sections.offset,
     )
-    return plan, data
+    if options.append_dim is None:
+        region = Region.of(options.region or {}, sizes, file.name)
+        _check_complete(region, file, sizes)
+        data = region.filled_with(_as_stored(given, file, options.mode), is_labelled=is_labelled)
+        plan = replace(plan, places=tuple(region.places.values()))
+    else:
+        data = _expanded(given, options.append_dim, len(sizes))
+        _check_data(data, file, sizes, is_labelled=is_labelled)
+        _check_can_grow(live, file, sizes, options.append_dim)
+        plan = _grown(plan, sink, file, options.append_dim, len(data))
+    _check_dtype(data.dtype, file, options.mode)
+    header = _without_statistics(live, file, plan.header)
+    return replace(plan, header=header, dtype=data.dtype), data
+
+
+def _grown(plan: Plan, sink: InPlace, file: MrcFile, append_dim: str, n_added: int) -> Plan:
+    """Return the plan for more images, sections or volumes after those of the file."""
+    n_old, *frame = plan.shape
+    n_new, sections = n_old + n_added, file.sections
+    return replace(
+        plan,
+        sink=replace(sink, grows_to=plan.offset + sections.nbytes // n_old * n_new),
+        header=_lengthened(file, append_dim, sections.shape[0] // n_old * n_new),
+        shape=(n_new, *frame),
+        places=(range(n_old, n_new), *map(range, frame)),
+        known=_known_statistics(file) if plan.statistics is True else None,
+    )
+
+
+def _inspected(live: LiveFile, data: xr.DataArray) -> MrcFile:
+    """Raise MrcError for an MRCZ, or if the data are read from the file."""
+    if is_read_from(data, live.name):
+        raise MrcError(
+            f"{live.name}: the data would be read from this file while it is changed, and could "
+            "be a mixture of old and new pixels. Load them first, with "
+            "data.load().copy(deep=True), or write a new file"
+        )
+    file = inspect(live)
+    if file.sections.is_compressed:
+        raise MrcError(f"{file.name}: an MRCZ file can't be changed in place; write a new file")
+    return file
 
 
 def as_first(data: xr.DataArray, append_dim: str, path: str, *, is_labelled: bool) -> xr.DataArray:
@@ -111,30 +132,26 @@ def _expanded(data: xr.DataArray, append_dim: str, n_dims: int) -> xr.DataArray:
     return with_leading(data, append_dim) if is_one else data
 
 
-def _sizes(file: MrcFile, append_dim: str | None) -> dict[str, int]:
-    """Return the dimensions that the engine gives the file, with their sizes."""
+def _sizes(file: MrcFile, named: Collection[str | None]) -> dict[str, int]:
+    """Return the dimensions that the engine gives the file, with their sizes.
+
+    A single image has a dimension of sections if the user has named it.
+    """
     leading = dict(file.layout.leading)
-    is_image, section_axis = file.layout.kind == "image", file.axes[0]
-    if is_image and (append_dim == "image" or (append_dim == section_axis and file.header.ispg)):
+    if file.layout.kind == "image":
         # the first image of a stack, or section of a volume
-        leading = {append_dim: 1}
+        possible = ["image", *[file.axes[0]] * bool(file.header.ispg)]
+        leading = {dim: 1 for dim in possible if dim in named}
     samples = ["rgb"] * len(file.sections.mode.samples)
     frame = zip([*file.axes[1:], *samples], file.sections.shape[1:], strict=True)
     return leading | dict(frame)
 
 
 def _check_data(
-    data: xr.DataArray,
-    file: MrcFile,
-    sizes: Mapping[str, int],
-    number: int | None,
-    *,
-    is_labelled: bool,
+    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], *, is_labelled: bool
 ) -> None:
-    """Raise MrcError if the file can't hold data of these dimensions, or of this dtype."""
-    mode, given = file.sections.mode, [str(dim) for dim in data.dims]
-    if file.sections.is_compressed:
-        raise MrcError(f"{file.name}: an MRCZ file can't be changed in place; write a new file")
+    """Raise MrcError if data of these dimensions can't be added to the file."""
+    given = [str(dim) for dim in data.dims]
     if given != list(sizes) and (is_labelled or len(given) != len(sizes)):
         raise MrcError(
             f"{file.name}: the data have the dimensions ({', '.join(given)}), and the file has "
@@ -142,42 +159,55 @@ def _check_data(
         )
     if 0 in data.shape:
         raise MrcError(f"the data have the shape {data.shape}; accepted: no dimension of size 0")
-    if number is None and not np.can_cast(data.dtype, mode.decoded):
+    for dim, n, size in zip(given[1:], list(sizes.values())[1:], data.shape[1:], strict=True):
+        if size != n:
+            raise MrcError(
+                f"{file.name}: the data have {size} along {dim}, and the file has {n}; they must "
+                "be the same"
+            )
+
+
+def _check_dtype(dtype: np.dtype[Any], file: MrcFile, number: int | None) -> None:
+    """Raise MrcError if the mode of the file can't hold a dtype, or is not the one asked for."""
+    mode = file.sections.mode
+    if number is None and not np.can_cast(dtype, mode.decoded):
         raise MrcError(
-            f"{file.name}: the data are {data.dtype}, and the file is {mode.decoded_name} "
+            f"{file.name}: the data are {dtype}, and the file is {mode.decoded_name} "
             f"(MODE {mode.number}); mode={mode.number} casts values that are in its range"
         )
     if number not in (None, mode.number, file.header.mode):
         raise MrcError(f"{file.name}: mode is {number!r}, and the file has MODE {mode.number}")
 
 
-def _start(
-    data: xr.DataArray, file: MrcFile, sizes: Mapping[str, int], region: Mapping[str, slice]
-) -> tuple[int, ...]:
-    """Return the first pixel of a region, after a check that the data fill it."""
-    if unknown := [str(dim) for dim in region if dim not in sizes]:
+def _check_complete(region: Region, file: MrcFile, sizes: Mapping[str, int]) -> None:
+    """Raise MrcError if a region has a part of what shares bytes, or is stored together."""
+    mode, (*_, columns) = file.sections.mode, [dim for dim in sizes if dim != "rgb"]
+    for dim, is_together in ((columns, mode.is_packed), ("rgb", bool(mode.samples))):
+        if is_together and not np.array_equal(region.places[dim], range(sizes[dim])):
+            what = "complete rows, since pixels share bytes" if dim == columns else "all colors"
+            raise MrcError(f"{file.name}: region[{dim!r}] is a part of {dim}; accepted: {what}")
+
+
+def _as_stored(data: xr.DataArray, file: MrcFile, number: int | None) -> xr.DataArray:
+    """Return a single number as the mode of the file holds it, and other data as they are.
+
+    A number has no size that could be compared with the mode's, so its value is.
+    """
+    if data.ndim or data.chunks is not None:
+        return data
+    mode, value = file.sections.mode, data.values
+    if value.dtype.kind not in "biuf" + "c" * (np.dtype(mode.decoded).kind == "c"):
         raise MrcError(
-            f"{file.name}: region has the dimensions {', '.join(unknown)}; accepted: "
-            f"{', '.join(sizes)}"
+            f"{file.name}: {value!r} is no number that the file can hold; accepted: numbers of "
+            f"{mode.decoded_name} (MODE {mode.number})"
         )
-    start = []
-    for (dim, n), size in zip(sizes.items(), data.shape, strict=True):
-        part = region.get(dim, slice(0, n))
-        if not isinstance(part, slice) or part.step not in (None, 1):
-            raise MrcError(
-                f"{file.name}: region[{dim!r}] is {part!r}; accepted: a slice of step 1"
-            )
-        first, stop, _ = part.indices(n)
-        is_outside = any(at is not None and not -n <= at <= n for at in (part.start, part.stop))
-        if is_outside or stop - first != size:
-            raise MrcError(
-                f"{file.name}: the data have {size} along {dim}, for {part.start}:{part.stop} of "
-                f"{n} in the file; they must be the same, within the file"
-            )
-        start.append(first)
-    if file.sections.mode.is_packed and data.shape[-1] != file.sections.shape[2]:
-        raise MrcError(f"{file.name}: pixels share bytes, so region= must have complete rows")
-    return tuple(start)
+    cast = mode.cast(value.reshape(1))[0]
+    if number is None and np.dtype(mode.stored).kind in "iu" and cast != value:
+        raise MrcError(
+            f"{file.name}: {value} would be {cast} in the file, which is {mode.decoded_name} "
+            f"(MODE {mode.number}); mode={mode.number} rounds it"
+        )
+    return xr.DataArray(cast)
 
 
 def _lengthened(file: MrcFile, append_dim: str, nz: int) -> Header:

@@ -12,7 +12,7 @@ from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.mrc.recognition import guess_byteorder, refuse_foreign
 from mrc_xarray.pixels.modes import MODES
-from mrc_xarray.storage import LocalSource, place_of, redacted
+from mrc_xarray.storage import LocalSource, WriteTarget, place_of, redacted
 from mrc_xarray.storage.base import Access, MiB
 from mrc_xarray.storage.codecs import begins_stream
 from mrc_xarray.storage.compressed import CompressedFile
@@ -27,7 +27,7 @@ from mrc_xarray.suffixes import CODECS_BY_SUFFIX
 __all__ = ["LiveFile", "local_path"]
 
 
-def local_path(target: str | os.PathLike[str]) -> str:
+def local_path(target: WriteTarget) -> str:
     """Return the path of a file that can be changed in place; raise MrcError for a store."""
     name, fs, path = place_of(target)
     if fs is not None:
@@ -130,6 +130,10 @@ class LiveFile:
     def read_sibling(self, name: str) -> bytes | None:
         """Return a file next to this one: an .mdoc or info file may give the layout."""
         return LocalSource.open(self.name).read_sibling(name)
+
+    def sibling_names(self) -> list[str]:
+        """Return the names of the files in the same folder."""
+        return LocalSource.open(self.name).sibling_names()
 
 
 def _decoded(path: str, codec: str) -> Iterator[Buffer]:

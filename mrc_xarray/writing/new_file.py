@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,12 +17,13 @@ from mrc_xarray.mrc.geometry import AXES, geometry_of
 from mrc_xarray.mrc.header import HEADER_SIZE, N_LABELS, Header, is_mrcz_label
 from mrc_xarray.pixels.compression import LARGEST_BLOCK, codec_number
 from mrc_xarray.pixels.modes import PER_CODEC
-from mrc_xarray.storage import place_of, redacted
+from mrc_xarray.storage import WriteTarget, name_of
 from mrc_xarray.storage.sink import open_sink
 from mrc_xarray.suffixes import OTHER_FORMATS, stem_and_suffix
 from mrc_xarray.writing.cell import Cell, cells, fits_labels
 from mrc_xarray.writing.extended_header import Extended, carry
 from mrc_xarray.writing.extra import extra_of
+from mrc_xarray.writing.header_layout import SPACE_GROUPS
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan
 from mrc_xarray.writing.remainder import layout_of, store_labels
@@ -35,24 +35,28 @@ __all__ = ["plan_new"]
 _PLACING = (
     "ispg", "mx", "my", "mz", "cella", "nxstart", "nystart", "nzstart", "origin",
 )  # fmt: skip
-# the space group that MRC2014 gives each layout
-_ISPG = {"image": 0, "image_stack": 0, "volume": 1, "volume_stack": 401}
 # mrcz decides by this label what MZ means
 _MRCZ_LABEL = "MRCZ0.6.0"
 
 
-def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteOptions) -> Plan:
+def plan_new(
+    data: xr.DataArray,
+    target: WriteTarget,
+    options: WriteOptions,
+    unlike: Sequence[str] = (),
+) -> Plan:
     """Plan to write data to a new file, with one warning about all that the file can't hold.
 
-    The pixels are not computed. Raise MrcError if the data have a shape, a dtype or coordinates
-    that no MRC file can have.
+    `unlike` is what is known to be lost already. The pixels are not computed. Raise MrcError if
+    the data have a shape, a dtype or coordinates that no MRC file can have.
     """
-    _check_name(target, options)
-    sink = open_sink(target, options.storage_options, options.overwrite)
-    compressor = options.compressor_for(sink.name)
+    _check_name(name_of(target, options.storage_options))
+    sink = open_sink(target, options.storage_options, options.overwrite, options.compression)
+    compressor = options.compressor_for(sink.name, codec=sink.destination.codec)
     codec = 0 if compressor is None else codec_number(compressor)
     subject = Subject.of(data, sink.name, options, codec)
-    header, extended, lost = _headers(subject)
+    header, extended, lost_by_format = _headers(subject)
+    lost = [*unlike, *lost_by_format]
     mode = subject.mode
     if codec and mode.is_packed:
         raise MrcError(f"mode {mode.number} can't be compressed; use compressor=None")
@@ -71,7 +75,7 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
         mode=mode,
         shape=data.shape,
         dtype=data.dtype,
-        start=(0,) * data.ndim,
+        places=tuple(map(range, data.shape)),
         statistics=options.statistics,
         compressor=compressor,
         clevel=options.clevel,
@@ -79,9 +83,8 @@ def plan_new(data: xr.DataArray, target: str | os.PathLike[str], options: WriteO
     )
 
 
-def _check_name(target: str | os.PathLike[str], options: WriteOptions) -> None:
+def _check_name(name: str) -> None:
     """Raise MrcError if the name ends in the suffix of another format."""
-    name = redacted(place_of(target, options.storage_options)[0])
     if (suffix := stem_and_suffix(name.rstrip("/"))[1]) in OTHER_FORMATS:
         raise MrcError(
             f"{name}: the name ends in {suffix}, and the file would be MRC. Choose a name in "
@@ -179,7 +182,7 @@ def _candidates(subject: Subject, base: Header, possible: list[Cell]) -> Iterato
 
 def _space_groups(subject: Subject, cell: Cell) -> list[int]:
     """Return the possible ISPG, best first."""
-    standard = _ISPG[subject.roles.kind]
+    standard = SPACE_GROUPS[subject.roles.kind]
     if subject.source is None or not subject.has_kind_of_source or subject.source.ispg < 0:
         return [standard]
     ispg = subject.source.ispg
@@ -198,9 +201,9 @@ def _section_intervals(subject: Subject) -> dict[str, int]:
     if kind == "volume_stack":
         return {section_axis: sizes[-1], "z": sizes[-1]}
     if subject.codec:
-        # mrcz takes MZ as the sections of a frame, and 0 as one array
-        is_grouped = kind == "image_stack" and len(sizes) == 2
-        return {"z": sizes[-1] if is_grouped else 0}
+        # mrcz takes MZ as the sections of a frame, and 0 as one array. RosettaSciIO reads only
+        # arrays, so the shape of a scan is in the JSON
+        return {"z": sizes[-1] if subject.roles.is_list_of_frames else 0}
     # MZ is 1 in a stack of images, whatever its axes are
     one = {"volume": (), "image": (section_axis,)}.get(kind, (section_axis, "z"))
     return dict.fromkeys(one, 1)
@@ -217,8 +220,8 @@ def _texts(subject: Subject, is_ours: bool) -> Sequence[str]:
     if n_free < 0:
         n = len(subject.options.labels)
         raise MrcError(f"there are {n} labels; accepted: up to {n + n_free}")
-    source_labels = () if subject.source is None else subject.source.label
-    old = [t for t in source_labels if t.strip(" \0") and not is_mrcz_label(t)]
+    source_labels = () if subject.source is None else subject.source.texts
+    old = [text for text in source_labels if not is_mrcz_label(text)]
     return [*first, *old[:n_free], *added]
 
 

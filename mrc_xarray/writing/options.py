@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from mrc_xarray.errors import MrcError
 from mrc_xarray.mrc.recognition import BYTE_ORDERS
-from mrc_xarray.suffixes import COMPRESSED_SUFFIXES, stem_and_suffix
+from mrc_xarray.storage.codecs import WRITABLE
+from mrc_xarray.suffixes import stem_and_suffix
 from mrc_xarray.voxel_size import VoxelSize, VoxelSizeArgument
 
 __all__ = ["WriteOptions"]
@@ -25,8 +26,10 @@ class WriteOptions:
     mode: int | None = None
     compressor: str | None = "auto"
     clevel: int = 1
+    compression: str | None = "auto"
     metadata: Mapping[str, Any] | None = None
     extended_header: bytes | tuple[str, bytes] | None = None
+    like: bool = False  # whether the labels are those of a file or of other data
     labels: Sequence[str] = ()
     statistics: bool | Literal["quick"] = True
     voltage: float | None = None
@@ -34,7 +37,7 @@ class WriteOptions:
     gain: float | None = None
     byteorder: str = "little"
     voxel_size: VoxelSizeArgument = None
-    region: Mapping[str, slice] | None = None
+    region: Mapping[str, Any] | None = None
     append_dim: str | None = None
     overwrite: bool = False
     storage_options: dict[str, Any] | None = None
@@ -44,6 +47,7 @@ class WriteOptions:
             raise ValueError(f"clevel is {self.clevel!r}; accepted: 0 to 9")
         if self.statistics not in (True, False, "quick"):
             raise ValueError(f"statistics is {self.statistics!r}; accepted: True, False, 'quick'")
+        self._check_compression()
         if self.byteorder not in BYTE_ORDERS:
             raise ValueError(f"byteorder is {self.byteorder!r}; accepted: 'little', 'big'")
         if self.metadata is not None and self.extended_header is not None:
@@ -53,7 +57,8 @@ class WriteOptions:
             )
         if self.region is not None and not isinstance(self.region, Mapping):
             raise TypeError(
-                f"region is {self.region!r}; accepted: a mapping of dimension to slice"
+                f"region is {self.region!r}; accepted: a mapping of dimension to an integer, a "
+                "slice, a boolean mask or a list of integers"
             )
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
             raise TypeError(f"metadata is {self.metadata!r}; accepted: a dictionary")
@@ -76,17 +81,35 @@ class WriteOptions:
         """Voltage, C3 and gain by the names of their header fields."""
         return {"voltage": self.voltage, "c3": self.c3, "gain": self.gain}
 
-    def compressor_for(self, name: str) -> str | None:
-        """Return the compressor for a file of this name; None for a plain MRC file."""
+    def compressor_for(self, name: str, *, codec: str | None) -> str | None:
+        """Return the compressor for a file of this name; None for a plain MRC file.
+
+        `codec` is that of the stream that the file is written into.
+        """
         compressor = self.compressor
         if compressor == "auto":
             compressor = "zstd" if stem_and_suffix(name)[1] == ".mrcz" else None
-        if compressor is not None and name.lower().endswith(COMPRESSED_SUFFIXES):
+        if compressor is not None and codec is not None:
             raise MrcError(
-                f"{name}: an MRCZ file is already compressed. Leave out the last suffix, or write "
-                "a plain MRC file into the stream with compressor=None"
+                f"{name}: an MRCZ file is already compressed, and would be written into a {codec} "
+                "stream. Leave out the suffix or compression= that says so, or write a plain MRC "
+                "file into the stream with compressor=None"
             )
         return compressor
+
+    def _check_compression(self) -> None:
+        accepted = ("auto", None, *WRITABLE)
+        if self.compression not in accepted:
+            raise ValueError(
+                f"compression is {self.compression!r}; accepted: "
+                f"{', '.join(map(repr, accepted))}. compressor= is the codec of an MRCZ"
+            )
+        if self.compression not in ("auto", None) and self.compressor not in ("auto", None):
+            raise ValueError(
+                f"compression={self.compression!r} and compressor={self.compressor!r} exclude "
+                "each other: compression= compresses a plain MRC file, and compressor= the "
+                "sections of an MRCZ"
+            )
 
     def _check_labels(self) -> None:
         if isinstance(self.labels, str):

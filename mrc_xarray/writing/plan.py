@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal, TypeAlias
@@ -16,7 +18,10 @@ from mrc_xarray.pixels.modes import Mode
 from mrc_xarray.pixels.sections import runs
 from mrc_xarray.pixels.statistics import Statistics
 from mrc_xarray.storage.locks import Lock
+from mrc_xarray.storage.part import Buffer
 from mrc_xarray.storage.sink import ByteSink
+from mrc_xarray.writing.arrays import refuse_masked
+from mrc_xarray.writing.region import Index, consecutive
 
 __all__ = [
     "Plan",
@@ -50,8 +55,8 @@ class Plan:
     shape: tuple[int, ...]
     # of the data, before they are cast to the mode
     dtype: np.dtype[Any]
-    # the first pixel of the data in the file, and the sizes of their blocks along each dimension
-    start: tuple[int, ...]
+    # where the data are in the file along each dimension, and the sizes of their blocks there
+    places: tuple[Index, ...]
     chunks: tuple[tuple[int, ...], ...] = ()
     statistics: bool | Literal["quick"] = True
     # statistics of the pixels that the file already has; None if they can't be known
@@ -76,7 +81,7 @@ class Plan:
     @property
     def measures(self) -> bool:
         """Whether the statistics of the pixels are measured."""
-        return bool(self.statistics) and self.known is not None and self.mode.has_statistics
+        return bool(self.statistics) and self.known is not None
 
 
 def begin(plan: Plan) -> Plan:
@@ -91,16 +96,24 @@ def begin(plan: Plan) -> Plan:
 
 def write_block(block: Array, plan: Plan, block_id: tuple[int, ...] = ()) -> Array:
     """Write a block in its place; return its statistics as the one element of an array."""
-    at = _position(plan, block, block_id)
+    places = _places_of(plan, block, block_id)
     values = plan.mode.cast(block)
-    stored = plan.mode.encode(values, plan.header.byteorder)
+    plan.sink.write(_buffers(plan, values, places))
+    return _as_block(_measured(plan, values, _first(places)), block.ndim)
+
+
+def _buffers(plan: Plan, values: Array, places: Sequence[Index]) -> Iterator[Buffer]:
+    """Yield the bytes of pixels with their offsets in the file, in parts that are contiguous."""
     n_outer = plan.n_leading + 1
     n_columns = plan.shape[n_outer]
     row = plan.mode.row_bytes(n_columns)
     shape = (*plan.shape[:n_outer], row)
-    start = (*at[:n_outer], at[n_outer] * row // n_columns)
-    plan.sink.write((plan.offset + offset, part) for offset, part in runs(stored, shape, start))
-    return _as_block(_measured(plan, values, at), block.ndim)
+    for parts in itertools.product(*map(consecutive, places)):
+        picks, at = zip(*parts, strict=True)
+        stored = plan.mode.encode(values[picks], plan.header.byteorder)
+        start = (*at[:n_outer], at[n_outer] * row // n_columns)
+        for offset, part in runs(stored, shape, start):
+            yield plan.offset + offset, part
 
 
 def write_equal(plan: Plan, pixel: Array) -> None:
@@ -121,7 +134,7 @@ def compress_block(block: Array, turn: Any, plan: Plan, block_id: tuple[int, ...
     Return its position, its statistics and its sections as the one element of an array. The task
     waits for `turn`, whose value is not used.
     """
-    at = _position(plan, block, block_id)
+    at = _first(_places_of(plan, block, block_id))
     values = plan.mode.cast(block)
     stored = plan.mode.encode(values, plan.header.byteorder)
     assert plan.compressor is not None
@@ -144,7 +157,7 @@ def append_blocks(compressed: Array, before: Appended | None, plan: Plan) -> App
         # an image has no leading dimension
         along, sizes = (0, *at[: plan.n_leading]), (1, *plan.shape[: plan.n_leading])
         first = int(np.ravel_multi_index(along, sizes))
-        blocks = [plan.sink.read(*each) for each in _places(plan, start, first, len(blocks))]
+        blocks = [plan.sink.read(*each) for each in _extents(plan, start, first, len(blocks))]
         measured = _measured_in_blocks(plan, at, blocks)
     else:
         # what a worker wrote before it died may be longer
@@ -157,7 +170,7 @@ def append_blocks(compressed: Array, before: Appended | None, plan: Plan) -> App
     return start + sum(map(len, blocks)), statistics.joined(measured)
 
 
-def _places(plan: Plan, start: int, first: int, n: int) -> list[tuple[int, int]]:
+def _extents(plan: Plan, start: int, first: int, n: int) -> list[tuple[int, int]]:
     """Return first byte and size of `n` blocks in the file, from section `first` on.
 
     Raise MrcError if one of them was overwritten, for example by a worker that the cluster assumed
@@ -185,13 +198,13 @@ def _overwritten(plan: Plan, section: int) -> MrcError:
 
 def _measured_in_blocks(plan: Plan, at: tuple[int, ...], blocks: list[bytes]) -> Statistics:
     """Decode blocks from the file, and measure their pixels."""
-    stored = np.dtype(plan.mode.stored).newbyteorder(plan.header.byteorder)
     sections = np.empty((len(blocks), plan.section_bytes), np.uint8)
     for block, section in zip(blocks, sections, strict=True):
         raw = np.frombuffer(block, np.uint8)
         decode_block(raw, section, codec=plan.compressor or "", where=plan.sink.name)
+    values = plan.mode.decode(sections.reshape(-1), plan.header.byteorder, plan.header.nx)
     along_leading = (1,) * (plan.n_leading - 1)
-    return _measured(plan, sections.view(stored).reshape(*along_leading, len(blocks), -1), at)
+    return _measured(plan, values.reshape(*along_leading, len(blocks), -1), at)
 
 
 def join(parts: list[Any]) -> Statistics:
@@ -217,9 +230,9 @@ def finish_mrcz(plan: Plan, appended: Appended) -> int:
     Return the same as `finish_plain`.
     """
     end, measured = appended
-    places = _places(plan, plan.offset, 0, plan.header.nz)
-    if sum(places[-1]) != end:
-        raise _overwritten(plan, len(places))
+    extents = _extents(plan, plan.offset, 0, plan.header.nz)
+    if sum(extents[-1]) != end:
+        raise _overwritten(plan, len(extents))
     header = plan.header.replaced(packed_bytes=end - plan.offset, **measured.fields())
     plan.sink.finish(header.encode() + plan.extended)
     return measured.n_not_finite
@@ -235,10 +248,9 @@ def warn_not_finite(name: str, n: int) -> None:
         )
 
 
-def _position(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int, ...]:
-    """Check a block, and return the position of its first pixel in the file."""
-    if isinstance(block, np.ma.MaskedArray):
-        raise MrcError("the data are masked, and an MRC file has no mask; fill them first")
+def _places_of(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[Index, ...]:
+    """Check a block, and return where its pixels are in the file along each dimension."""
+    refuse_masked(block)
     if not np.can_cast(block.dtype, plan.dtype):
         raise MrcError(
             f"a block of the dask array has dtype {block.dtype}, which can't be cast safely to "
@@ -251,8 +263,14 @@ def _position(plan: Plan, block: Array, block_id: tuple[int, ...]) -> tuple[int,
             f"a block of the dask array has the shape {block.shape}, but its chunks declare "
             f"{declared}; they must be the same"
         )
-    along = zip(plan.start, plan.chunks, block_id, strict=True)
-    return tuple(first + sum(sizes[:i]) for first, sizes, i in along)
+    along = zip(plan.places, plan.chunks, block_id, strict=True)
+    starts = [(index, sum(sizes[:i]), sizes[i]) for index, sizes, i in along]
+    return tuple(index[start : start + n] for index, start, n in starts)
+
+
+def _first(places: Sequence[Index]) -> tuple[int, ...]:
+    """Return the position of the first pixel of a block, or zeros for an empty block."""
+    return tuple(int(index[0]) if len(index) else 0 for index in places)
 
 
 def _measured(plan: Plan, values: Array, at: tuple[int, ...]) -> Statistics:

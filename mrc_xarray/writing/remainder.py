@@ -82,7 +82,7 @@ def _remainder(subject: Subject, carried: Extended, dims: str) -> _Remainder:
     data, spatial = subject.data, subject.roles.spatial
     held = {spatial.get(axis, axis) for axis, grid in subject.grids.items() if grid.is_stored}
     held |= {name for name, values in carried.coords.items() if _has_values(data, name, values)}
-    if "mrc_header" in data.attrs:
+    if {"mrc_header", "mrc_source"} & data.attrs.keys():
         # the new file numbers its own sections
         held.add("section")
     attrs = {str(key): value for key, value in data.attrs.items() if key not in OWN_ATTRS}
@@ -127,9 +127,9 @@ def _changed_dimensions(subject: Subject, header: Header, extended_size: int) ->
     if opened == dims and tuple(n for _, n in arranged.leading) == sizes:
         return ""
     hint = ""
-    if roles.kind == "image_stack" and len(sizes) == 2:
-        is_grouped = roles.leading[1] == "channel"
-        restores = f"sections_per_frame={sizes[1]}" if is_grouped else f"scan_shape={sizes}"
+    if roles.kind == "image_stack" and (len(sizes) > 1 or roles.leading == ("scan_x",)):
+        is_list = roles.is_list_of_frames
+        restores = f"sections_per_frame={sizes[1]}" if is_list else f"scan_shape={sizes}"
         hint = f" ({restores} restores them)"
     elif arranged.kind != roles.kind:
         hint = f" (layout={roles.kind!r} restores them)"
@@ -179,6 +179,8 @@ def _has_form(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """Return what JSON can hold, in the form that mrcz gives it."""
+    if callable(serialize := getattr(value, "serialize", None)):
+        return serialize()
     if isinstance(value, enum.Enum):
         return f"Enum.{type(value).__name__}.{value.name}"
     if isinstance(value, np.ndarray | np.generic):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.labels.spacing import spacing
+from mrc_xarray.labels.spacing import SECTION_SPACING, spacing
 from mrc_xarray.mrc.geometry import AXES, FARTHEST, axis_names, geometry_of
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.pixels.modes import Mode
@@ -36,6 +36,11 @@ class Roles(NamedTuple):
     axes: tuple[str, str, str]  # of sections, rows and columns
     spatial: dict[str, str]  # the dimension of each of these axes that the layout has
     is_rgb: bool
+
+    @property
+    def is_list_of_frames(self) -> bool:
+        """Whether these are frames of several channels, which mrcz reads as a list of arrays."""
+        return self.kind == "image_stack" and self.leading[1:] == ("channel",)
 
 
 class Grid(NamedTuple):
@@ -66,8 +71,9 @@ class Subject:
     @classmethod
     def of(cls, data: xr.DataArray, name: str, options: WriteOptions, codec: int) -> Subject:
         """Raise MrcError if no MRC file can have such dimensions, coordinates or dtype."""
-        roles, provenance = find_roles(data), Provenance.of(data)
+        roles = find_roles(data)
         steps, labelled = with_steps(data, roles.spatial, options.voxel_size)
+        provenance = Provenance.of(labelled)
         mode, note = choose_mode(
             data, options.mode, provenance.header, is_rgb=roles.is_rgb, codec=codec
         )
@@ -102,6 +108,13 @@ class Subject:
         """Whether the source was opened as images, a volume or whatever the data are."""
         layout = self.provenance.attrs.get("mrc_layout")
         return self.roles.kind == ("image_stack" if layout == "scan" else layout)
+
+    @property
+    def section_spacing(self) -> float | None:
+        """The distance between the sections of an image stack in Å; None if it is unknown."""
+        size = self.provenance.attrs.get(SECTION_SPACING)
+        is_stack = self.roles.kind == "image_stack"
+        return float(size) if is_stack and size is not None else None
 
     def is_of_source(self, axis: str) -> bool:
         """Return whether an axis can be that of the source: positions of a scan are others."""
@@ -165,7 +178,7 @@ def _kind(leading: list[str], section_axis: str, layout: object, named: set[str]
             return "image"
         case [dim] if dim == section_axis:
             return "volume"
-        case ["image"]:
+        case [dim] if dim in _COUNTING:
             return "image_stack"
         case [_] if layout == "volume" or not (named or layout == "image_stack"):
             return "volume"

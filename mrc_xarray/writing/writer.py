@@ -6,44 +6,43 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from mrc_xarray.errors import MrcError
-from mrc_xarray.pixels.statistics import Statistics
+from mrc_xarray.storage import Target, WriteTarget
 from mrc_xarray.storage.locks import lock_in_place
+from mrc_xarray.storage.sink import ByteSink
 from mrc_xarray.storage.threads import own_threads
-from mrc_xarray.suffixes import COMPRESSED_SUFFIXES
 from mrc_xarray.text import printable
-from mrc_xarray.voxel_size import VoxelSize, VoxelSizeArgument
-from mrc_xarray.writing.arrays import Data, as_dask, as_data_array
+from mrc_xarray.voxel_size import VoxelSizeArgument
+from mrc_xarray.writing.arrays import Data, as_dask, as_data_array, is_labelled
 from mrc_xarray.writing.graph import client_of_user, write_task
 from mrc_xarray.writing.in_place import as_first, plan_in_place
+from mrc_xarray.writing.like import labelled_like
 from mrc_xarray.writing.live import local_path
 from mrc_xarray.writing.new_file import plan_new
 from mrc_xarray.writing.options import WriteOptions
-from mrc_xarray.writing.plan import Plan, begin, finish_plain, warn_not_finite, write_equal
-from mrc_xarray.writing.subject import find_roles
-from mrc_xarray.writing.voxel_size import with_steps
+from mrc_xarray.writing.plan import Plan, begin, warn_not_finite
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
 
-__all__ = ["create", "to_mrc"]
+__all__ = ["to_mrc"]
 
 
 def to_mrc(
     obj: Data,
-    target: str | os.PathLike[str],
+    target: WriteTarget,
     *,
     mode: int | None = None,
     compressor: str | None = "auto",
     clevel: int = 1,
+    compression: str | None = "auto",
     metadata: Mapping[str, Any] | None = None,
     extended_header: bytes | tuple[str, bytes] | None = None,
+    like: Target | xr.DataArray | xr.Dataset | None = None,
     labels: Sequence[str] = (),
     statistics: bool | Literal["quick"] = True,
     voltage: float | None = None,
@@ -51,7 +50,7 @@ def to_mrc(
     gain: float | None = None,
     byteorder: str = "little",
     voxel_size: VoxelSizeArgument = None,
-    region: Mapping[str, slice] | None = None,
+    region: Mapping[str, Any] | None = None,
     append_dim: str | None = None,
     overwrite: bool = False,
     compute: bool = True,
@@ -66,14 +65,17 @@ def to_mrc(
 
     Parameters
     ----------
-    obj : DataArray, Dataset with one data variable, or array
+    obj : DataArray, Dataset with one data variable, array, or list of 2-D arrays
         Shape (..., n_rows, n_columns). The dimensions determine the layout, and the coordinates
         determine voxel size and origin; see the Notes. Arrays without labels are an image, a
-        volume or a stack of volumes.
-    target : path, URL or UPath
+        volume or a stack of volumes, and a list of images of equal shape and dtype is a stack of
+        images.
+    target : path, URL, UPath or binary file object
         Workers of a cluster must see the same path. A name of another format, such as one in
-        .zarr or .tif, is refused. A file for a store is first written to
-        dask's ``temporary-directory``, and then sent.
+        .zarr or .tif, is refused. A file for a store or a file object is first written to
+        dask's ``temporary-directory``, and then sent. A file object must be open for writing. The
+        file begins at its position, and what the object has after the file is cut off. The object
+        is left open, at the end of the file. It need not be seekable.
     mode : int, optional
         MODE of the file: 0 (int8; uint8 data as uint8, with IMOD's stamp), 1 (int16), 2
         (float32), 3 (complex of int16), 4 (complex64), 6 (uint16), 7 (int32), 8 (uint32), 12
@@ -84,18 +86,26 @@ def to_mrc(
         Compressor of an MRCZ. "auto" is "zstd" for a target in .mrcz, and None for others. With
         the prefix ``"blosc2:"``, chunks have version 5, which only mrcz 0.6 and this package read.
     clevel : int
-        Compression level, 0 to 9.
+        Compression level of an MRCZ, 0 to 9.
+    compression : {"auto", None, "gzip", "bzip2", "xz", "lzma", "zstd"}
+        Codec of the stream that a plain MRC file is written into, whatever its name is. "auto" is
+        the one that the suffix of the name says, such as .gz. It can't be combined with
+        `compressor`.
     metadata : mapping, optional
         Written as JSON to the extended header, in addition to the metadata that an MRCZ was
         opened with.
     extended_header : bytes, or (str, bytes), optional
         The extended header, with its EXTTYP. By default, the one of the file that the data were
         opened from, as far as it is still valid.
+    like : path, URL, file object, DataArray or Dataset, optional
+        A file, or labelled data, whose coordinates, header, labels, extended header and layout the
+        new file gets, as far as they hold for the data. Labels of the data win. It may be the file
+        that is replaced. A coordinate holds if the data have its dimensions, with the same size.
     labels : sequence of str
         Texts of 80 characters at most, added after those that the data were opened with.
     statistics : bool or "quick"
         Whether to measure minimum, maximum, mean and standard deviation; "quick" measures only
-        the first section. Statistics of complex data are always undetermined.
+        the first section. Of complex data, only the standard deviation is measured.
     voltage, c3, gain : float, optional
         In kV, mm, and electrons per count, in the header fields of mrcz.
     byteorder : {"little", "big"}
@@ -105,9 +115,12 @@ def to_mrc(
         in ångström. Or a mapping by dimension, to a number in ångström or to a pair with its unit,
         such as ``{"kx": (0.01, "1/nm")}``. Steps that a header has no field for are stored as
         coordinates are.
-    region : mapping of dimension to slice, optional
-        Fill this part of an existing plain file in place. A crash leaves it partly filled. The
-        statistics of the file become undetermined.
+    region : mapping of dimension to int, slice, mask or list of int, optional
+        Fill this part of an existing plain file in place. Each dimension is selected by itself,
+        as in ``isel``, and a dimension that is not named is selected completely. Data with fewer
+        dimensions are broadcast: those with labels by the names of their dimensions, and others,
+        such as a number, by NumPy's rule. A crash leaves the region partly filled. The statistics
+        of the file become undetermined.
     append_dim : str, optional
         Add the data to a plain file in place, along its slowest dimension. The header is changed
         last. Data that lack this dimension are one image, section or volume. If there is no such
@@ -153,13 +166,14 @@ def to_mrc(
     ``docs/reference/format.md#header``, ``docs/reference/format.md#origin`` and
     ``docs/reference/format.md#mrcz``.
     """
-    data = as_data_array(obj)
     options = WriteOptions(
         mode=mode,
         compressor=compressor,
         clevel=clevel,
+        compression=compression,
         metadata=metadata,
         extended_header=extended_header,
+        like=like is not None,
         labels=labels,
         statistics=statistics,
         voltage=voltage,
@@ -172,12 +186,16 @@ def to_mrc(
         overwrite=overwrite,
         storage_options=storage_options,
     )
+    if like is not None:
+        data, unlike = labelled_like(obj, like, storage_options)
+        return _write(plan_new(data, target, options, unlike), data, compute)
+    data = as_data_array(obj, of_any_rank=region is not None)
     if not options.is_in_place:
         return _write(plan_new(data, target, options), data, compute)
-    is_labelled = isinstance(obj, xr.DataArray | xr.Dataset)
+    is_named = is_labelled(obj)
     path = local_path(target)
     if append_dim is not None and not os.path.exists(path):
-        first = as_first(data, append_dim, path, is_labelled=is_labelled)
+        first = as_first(data, append_dim, path, is_labelled=is_named)
         # another process may create the file in the meantime
         with contextlib.suppress(FileExistsError):
             plan = plan_new(first, path, replace(options, append_dim=None))
@@ -185,116 +203,9 @@ def to_mrc(
     # of two appends at the same time, one would overwrite the other
     with lock_in_place(path, exclusive=region is None, waits=compute) as lock:
         plan, complete = plan_in_place(
-            data, path, options, lock, is_labelled=is_labelled, is_delayed=not compute
+            data, path, options, lock, is_labelled=is_named, is_delayed=not compute
         )
         return _write(plan, complete, compute)
-
-
-def create(
-    target: str | os.PathLike[str],
-    shape: Sequence[int],
-    dtype: npt.DTypeLike,
-    *,
-    dims: Sequence[str] | None = None,
-    mode: int | None = None,
-    fill: complex | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    extended_header: bytes | tuple[str, bytes] | None = None,
-    voxel_size: VoxelSizeArgument = None,
-    origin: Mapping[str, float] | None = None,
-    labels: Sequence[str] = (),
-    byteorder: str = "little",
-    overwrite: bool = False,
-) -> None:
-    """Create a plain file of any size, that ``to_mrc(region=)`` can fill.
-
-    It takes little memory. Pixels of 0 take no space on a file system with sparse files.
-
-    Parameters
-    ----------
-    target : path
-    shape : sequence of int
-    dtype : dtype
-    dims : sequence of str, optional
-        Names of the dimensions, as for `to_mrc`; by default an image, a volume or a stack of
-        volumes.
-    fill : number, optional
-        The value of all pixels, and with it the statistics. By default pixels are 0, and the
-        statistics undetermined.
-    mode, metadata, extended_header, labels, byteorder, overwrite
-        As for `to_mrc`. An extended header can't be added later in place.
-    voxel_size
-        As for `to_mrc`.
-    origin : mapping of dimension to float, Å, optional
-        Positions of the first voxel.
-
-    Raises
-    ------
-    MrcError
-        If no MRC file can have this shape or dtype, or the mode can't hold `fill`.
-    FileExistsError
-        If the target exists and may not be replaced.
-    """
-    if (path := local_path(target)).lower().endswith(COMPRESSED_SUFFIXES):
-        raise MrcError(f"{path}: a compressed stream can't be filled in place")
-    # takes no memory, whatever its shape
-    zeros = np.broadcast_to(np.zeros((), dtype), tuple(shape))
-    data = as_data_array(zeros if dims is None else xr.DataArray(zeros, dims=tuple(dims)))
-    options = WriteOptions(
-        mode=mode,
-        compressor=None,
-        metadata=metadata,
-        extended_header=extended_header,
-        labels=labels,
-        statistics=fill is not None,
-        byteorder=byteorder,
-        voxel_size=voxel_size,
-        overwrite=overwrite,
-    )
-    plan = plan_new(_at_origin(data, origin or {}, voxel_size), target, options)
-    pixel = _pixel(plan, 0 if fill is None else fill)
-    # all pixels have the statistics of one
-    measured = Statistics.of(pixel) if plan.measures else Statistics()
-    try:
-        with (begun := begin(plan)).lock:
-            write_equal(begun, pixel)
-            finish_plain(begun, measured)
-    except BaseException:
-        plan.sink.discard()
-        raise
-    warn_not_finite(plan.sink.name, 0 if np.isfinite(pixel).all() else data.size)
-
-
-def _pixel(plan: Plan, number: complex) -> npt.NDArray[Any]:
-    """Return a number as the value of one pixel; raise MrcError if the mode can't hold it."""
-    value, mode = np.array(number), plan.mode
-    if value.ndim or value.dtype.kind not in "biufc":
-        raise TypeError(f"fill is {number!r}; accepted: a number")
-    if value.dtype.kind == "c" and mode.has_statistics:
-        raise MrcError(f"mode {mode.number} ({mode.decoded_name}) can't hold the number {number}")
-    return mode.cast(np.broadcast_to(value, (1, 1, *mode.samples)))
-
-
-def _at_origin(
-    data: xr.DataArray, origin: Mapping[str, float], voxel_size: VoxelSizeArgument
-) -> xr.DataArray:
-    """Return the data with coordinates that begin at `origin`, in Å."""
-    if not isinstance(origin, Mapping):
-        raise TypeError(f"origin is {origin!r}; accepted: a mapping of dimension to number, in Å")
-    spatial = find_roles(data).spatial
-    given = None if voxel_size is None else VoxelSize.of(voxel_size)
-    lengths, _ = with_steps(data, spatial, given)
-    steps = {dim: lengths.get(axis) for axis, dim in spatial.items()}
-    coords = {}
-    for dim, first in origin.items():
-        step = steps.get(dim)
-        if dim not in data.dims or step is None:
-            raise MrcError(
-                f"origin is {origin!r}; accepted: dimensions of {data.dims} that have a voxel_size"
-            )
-        positions = first + np.arange(data.sizes[dim]) * step
-        coords[dim] = xr.Variable((dim,), positions, {"units": "angstrom", "spacing": step})
-    return data.assign_coords(coords)
 
 
 def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
@@ -302,9 +213,15 @@ def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
     if not compute:
         from dask.delayed import delayed
 
+        if not data.size:
+            nothing: Delayed = delayed(None)
+            return nothing
         finished = write_task(plan, as_dask(data), is_begun=False)
-        warned: Delayed = delayed(warn_not_finite)(plan.sink.name, finished)
-        return warned
+        completed: Delayed = delayed(partial(_complete, plan.sink))(finished)
+        return completed
+    if not data.size:
+        # a region without a position, by an empty mask
+        return None
     # data in memory need no cluster
     is_here = data.chunks is None and client_of_user() is not None
     scheduler = {"scheduler": "threads"} if is_here else {}
@@ -313,9 +230,16 @@ def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
             task = write_task(begun, as_dask(data), is_begun=True)
             with own_threads(task, **scheduler) as own:
                 n_not_finite = task.compute(**scheduler, **own)
+            plan.sink.deliver()
     except BaseException as error:
         plan.sink.discard()
         error.add_note(printable(plan.sink.note))
         raise
     warn_not_finite(plan.sink.name, n_not_finite)
     return None
+
+
+def _complete(sink: ByteSink, n_not_finite: int) -> None:
+    """Do what is left to do after the tasks that write a file."""
+    sink.deliver()
+    warn_not_finite(sink.name, n_not_finite)

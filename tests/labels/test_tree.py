@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ IMAGES: dict[str, tuple[str, tuple[int, int], tuple[str, str]]] = {
     "3_turned_sum": ("virtual/turned", (4, 3), ("turned_y", "turned_x")),
     "ext1_Ext #1": ("external/Ext #1", SCAN, ("scan_y", "scan_x")),
     "ext2": ("external/ext2", (12, 16), ("ext2_y", "ext2_x")),
+    "ext3_.": ("external/image", (2, 3), ("image_y", "image_x")),
     "final": ("final", FRAME, ("ky", "kx")),
 }
 
@@ -139,7 +141,7 @@ def test_units_and_drop_variables_are_for_all_datasets(tmp_path: Path) -> None:
 
 
 def test_images_of_several_repeats(tmp_path: Path) -> None:
-    """An image can have one section per repeat."""
+    """An image can have one section per repeat, and has the dimensions of the scan."""
     write(tmp_path, {"Scan - Repeats": 2}, 24)
     pixels = de.frames(2, "f4", SCAN)
     (tmp_path / f"{de.STEM}_1_ADF in_centroid_amplitude.mrc").write_bytes(de.movie(pixels))
@@ -148,6 +150,8 @@ def test_images_of_several_repeats(tmp_path: Path) -> None:
         tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc")
     np.testing.assert_array_equal(tree["data"].values.reshape(24, *FRAME), de.frames(24))
     np.testing.assert_array_equal(tree["virtual/ADF in/data"], pixels)
+    assert tree["virtual/ADF in/data"].dims == ("repeat", "scan_y", "scan_x")
+    assert tree["external/Ext #1/data"].dims == ("scan_y", "scan_x")
 
 
 @pytest.mark.parametrize("name", ["data", "scan_x", "µ %20"])
@@ -159,6 +163,76 @@ def test_any_name_of_a_detector(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(tree["data"].values.reshape(12, *FRAME), de.frames(12))
     (child,) = [node for node in tree.subtree if node.path not in ("/", "/external")]
     np.testing.assert_array_equal(child["data"], pixels)
+
+
+@pytest.mark.parametrize("chunks", [None, {}], ids=str)
+def test_images_that_the_user_gives(tmp_path: Path, chunks: Any) -> None:
+    """They replace the images of their group next to the movie."""
+    pixels = write(tmp_path)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    files, expected = {}, {}
+    for number, name in enumerate((f"{de.STEM}_4_BF_a_sum", "my image", "20250102_9_b_ext3_EDX")):
+        files[name] = folder / f"{name}.mrc"
+        raw, expected[name] = image(number, SCAN)
+        files[name].write_bytes(raw)
+    virtual, own, external = files.values()
+    tree = xr.open_datatree(
+        tmp_path / MOVIE,
+        engine="mrc",
+        chunks=chunks,
+        virtual_images=[virtual, str(own), io.BytesIO(own.read_bytes()), virtual],
+        external_images=iter([external]),
+    )
+    names = {
+        "virtual/BF a_sum": virtual, "virtual/my image": own, "virtual/virtual_image_2": own,
+        "virtual/4 BF a_sum": virtual, "external/EDX": external,
+    }  # fmt: skip
+    groups = {group.lstrip("/") for group in tree.groups}
+    assert groups == {"", "virtual", "external", "final", *names}
+    for group, file in names.items():
+        assert tree[group]["data"].dims == ("scan_y", "scan_x")
+        assert (tree[group]["data"].chunks is None) == (chunks is None)
+        np.testing.assert_array_equal(tree[group]["data"], expected[file.stem])
+    np.testing.assert_array_equal(tree["final/data"], pixels["final"])
+    # none of one group
+    tree = xr.open_datatree(tmp_path / MOVIE, engine="mrc", virtual_images=[])
+    assert "virtual" not in tree
+    assert "/external/ext2" in tree.groups
+
+
+def test_wrong_images(tmp_path: Path) -> None:
+    path = de.write(tmp_path, de.frames(12))
+    with pytest.raises(TypeError, match=r"virtual_images is 'a\.mrc'; accepted: a list"):
+        xr.open_datatree(path, engine="mrc", virtual_images="a.mrc")
+    with pytest.raises(FileNotFoundError):
+        xr.open_datatree(path, engine="mrc", external_images=[tmp_path / "missing.mrc"])
+    with pytest.raises(
+        TypeError, match=r"virtual_images= is an argument of xarray\.open_datatree"
+    ):
+        xr.open_dataset(path, engine="mrc", virtual_images=[])
+
+
+@pytest.mark.parametrize(
+    ("scan", "shape", "dims"),
+    [
+        (12, (1, 12), ("scan_x",)),
+        (12, (12, 1), ("scan_x",)),
+        ((1, 12), (1, 12), ("scan_y", "scan_x")),
+        ((2, 2, 3), (2, 3), ("scan_y", "scan_x")),
+        ((2, 1, 2, 3), (2, 3), ("scan_y", "scan_x")),
+        ((2, 2, 3), (4, 3), ("a_y", "a_x")),
+    ],
+)
+def test_images_of_scans_of_any_number_of_dimensions(
+    tmp_path: Path, scan: Any, shape: tuple[int, int], dims: tuple[str, ...]
+) -> None:
+    path = de.write(tmp_path, de.frames(12))
+    raw, pixels = image(1, shape)
+    (tmp_path / f"{de.STEM}_1_a_sum.mrc").write_bytes(raw)
+    tree = xr.open_datatree(path, engine="mrc", scan_shape=scan)
+    assert tree["virtual/a/data"].dims == dims
+    np.testing.assert_array_equal(tree["virtual/a/data"].values.ravel(), pixels.ravel())
 
 
 # a tree of one ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import warnings
@@ -360,6 +361,91 @@ def test_scan_file_alone(custom: Path) -> None:
         np.testing.assert_array_equal(ds.data, expected)
     with pytest.warns(MrcWarning, match="the number of positions is 1"):
         assert opened(plain, scan_file=io.BytesIO(b"0,0")).data.dims == ("z", "y", "x")
+
+
+TEXTS: dict[str, Callable[[Path], Any]] = {
+    "StringIO": lambda path: io.StringIO(path.read_text()),
+    "open": lambda path: path.open(),
+    "Latin-1": lambda path: path.open(encoding="latin-1", newline=""),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_sidecars_as_text_files(custom: Path, kind: str) -> None:
+    other = custom.rename(custom.with_name("other.mrc"))
+    with (
+        TEXTS[kind](custom.parent / INFO) as info,
+        TEXTS[kind](custom.parent / CSV) as positions,
+    ):
+        before = info.readline(), info.tell()
+        for options in ({}, {"chunks": {}}):
+            ds = opened(other, metadata_file=info, scan_file=positions, **options)
+            assert before[1:] == (info.tell(),)
+            np.testing.assert_array_equal(ds.data, de.dense(de.frames(N)))
+        # also while its lines are iterated
+        next(iter(info))
+        ds = opened(other, metadata_file=info, scan_file=None, layout="image_stack")
+        assert ds.data.attrs["voltage_kV"] == 200
+
+
+@pytest.mark.filterwarnings("ignore::mrc_xarray.MrcWarning")
+def test_each_sidecar_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "series.mrc"
+    path.write_bytes(by_hand.mrc(de.frames(2)))
+    mdoc = "[ZValue = 0]\nTiltAngle = -3\n[ZValue = 1]\nTiltAngle = 3\n"
+    for text in ("-3\n3\n", mdoc):
+        assert opened(path, metadata_file=io.StringIO(text)).tilt_angle.values.tolist() == [-3, 3]
+    with pytest.raises(TypeError, match="open it as 'rb'"):
+        opened(io.StringIO("text"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_times_of_a_movie_whose_frame_rate_is_known(tmp_path: Path) -> None:
+    changed = {"Scan - Enable": "Disable", "Frames Per Second": 40, "Scan - Repeats": -1}
+    for more, step in (({}, 1 / 40), ({"Autosave Movie Sum Count": 5}, 1 / 8)):
+        ds = opened(de.write(tmp_path, de.frames(6), changed | more), chunks={})
+        np.testing.assert_allclose(ds.time, np.arange(6) * step, rtol=1e-15)
+        assert (ds.time.dims, ds.time.attrs["units"]) == (("image",), "s")
+        # the time of the acquisition
+        assert ds.data.attrs["time"].startswith("2024-10-21")
+    by_duration = {"Frames Per Second": -1, "Frame Time (nanoseconds)": 25e6}
+    ds = opened(de.write(tmp_path, de.frames(6), changed | by_duration))
+    np.testing.assert_allclose(ds.time, np.arange(6) / 40)
+    for unknown in ({"Frames Per Second": -1}, {"Frames Per Second": "1e-320"}):
+        assert "time" not in opened(de.write(tmp_path, de.frames(6), changed | unknown)).coords
+    # a scan has no time along an image, unless it is opened as a stack
+    path = de.write(tmp_path, de.frames(12), changed | {"Scan - Enable": "Enable"})
+    assert "time" not in opened(path).coords
+    np.testing.assert_allclose(opened(path, layout="image_stack").time, np.arange(12) / 40)
+    assert "time" not in opened(path, layout="volume").coords
+
+
+def test_times_as_rosettasciio_has_them(real_file: Callable[[str], Path], tmp_path: Path) -> None:
+    reader = pytest.importorskip("rsciio.mrc._api", reason="RosettaSciIO is not installed")
+    info = real_file("direct_electron/3DTEM_scan_info.txt")
+    axes = reader.read_de_metadata_file(str(info))[2]
+    path = tmp_path / "movie.mrc"
+    path.write_bytes(de.movie(de.frames(5)))
+    times = opened(path, metadata_file=info).time
+    assert (axes[0]["name"], axes[0]["units"], times.attrs["units"]) == ("time", "sec", "s")
+    np.testing.assert_allclose(times, np.arange(5) * float(axes[0]["scale"]))
+
+
+def test_info_file_with_another_suffix(custom: Path) -> None:
+    expected = opened(custom)
+    for name in (INFO, CSV):
+        suffixed = name.replace(de.STEM, f"{de.STEM}_run 1_2")
+        (custom.parent / name).rename(custom.parent / suffixed)
+    xr.testing.assert_equal(opened(custom), expected)
+    with gzip.open(f"{custom}.gz", "wb") as file:
+        file.write(custom.read_bytes())
+    xr.testing.assert_equal(opened(f"{custom}.gz"), expected)
+    other = custom.with_name(f"{de.STEM}_run 3_info.txt")
+    other.write_bytes(de.info({"Instrument Accelerating Voltage (V)": 80000} | de.XY_FILE))
+    with pytest.warns(MrcWarning, match=f"first of 2.*{de.STEM}_run 1_2_info.txt is used") as got:
+        ds = opened(custom)
+    assert len(got) == 1
+    xr.testing.assert_equal(ds, expected)
 
 
 def test_scan_file_overrides_the_sidecars(custom: Path, tmp_path: Path) -> None:

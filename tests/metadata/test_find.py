@@ -204,6 +204,8 @@ def test_keys_of_a_long_sidecar_are_left_out(
         (r"C:\folder\a.mrc", "a.mrc"),
         ("http://host/folder/a.mrc?key=b/c", "a.mrc"),
         ("simplecache::s3://bucket/a.st", "a.st"),
+        ("simplecache::https://host/f%2Fo/0_Virt%200_%23.mrc", "0_Virt 0_#.mrc"),
+        ("s3://bucket/a%20b.mrc", "a%20b.mrc"),
     ],
 )
 def test_image_name(name: str, expected: str) -> None:

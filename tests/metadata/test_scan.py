@@ -47,6 +47,11 @@ RASTERS: dict[str, tuple[dict[str, object], int, dict[str, int]]] = {
     "points repeat, 2.7.4": (
         {"Camera_Frames_Per_Point": 5}, 60, {"scan_y": 3, "scan_x": 4, "point_repeat": 5},
     ),
+    "points repeat, in the other spelling of 2.7.2": (
+        {"Camera_Frames_Per_Point": -1, "Point_Repeat": "", "Point_Repeats": 2},
+        24,
+        {"scan_y": 3, "scan_x": 4, "point_repeat": 2},
+    ),
     "both repeat": (
         {"Repeats": 2, "Point_Repeat": 5, "ROI_Enable": "Enable"},
         100,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import pickle
 import tracemalloc
@@ -20,9 +19,12 @@ from dask.base import tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from indexings import TRANSFORMS, VECTORISED, indices
+from mapped import is_mapped
+from modes_by_hand import SHAPE, complex_integers, four_bits, noise, plain, rgb
 from xarray.core import indexing
 
-from mrc_xarray.pixels.array import StackArray, preferred_chunks
+from mrc_xarray.pixels.array import StackArray
+from mrc_xarray.pixels.chunks import preferred_chunks
 from mrc_xarray.pixels.modes import mode_for
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.storage import LocalSource
@@ -31,32 +33,6 @@ from mrc_xarray.storage.base import Access
 Array = np.ndarray[Any, Any]
 MiB = 1024**2
 LARGEST = 2**31 - 1
-SHAPE = (6, 5, 9)
-
-
-def noise(shape: tuple[int, ...], dtype: str) -> Array:
-    n = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.random.default_rng(0).integers(0, 120, n, np.uint8).view(dtype).reshape(shape)
-
-
-def complex_integers() -> tuple[bytes, Array]:
-    pairs = noise((*SHAPE, 2), "i2")
-    return by_hand.mrc(pairs, 3, shape=SHAPE), (pairs[..., 0] + 1j * pairs[..., 1]).astype("c8")
-
-
-def four_bits() -> tuple[bytes, Array]:
-    pixels = noise(SHAPE, "u1") & 15
-    return by_hand.mrc(by_hand.pack_4bit(pixels), 101, shape=SHAPE), pixels
-
-
-def plain(dtype: str = "f4", shape: tuple[int, ...] = SHAPE, **fields: Any) -> tuple[bytes, Array]:
-    data = noise(shape, dtype)
-    return by_hand.mrc(data, **fields), data
-
-
-def rgb() -> tuple[bytes, Array]:
-    pixels = noise((*SHAPE, 3), "u1")
-    return by_hand.mrc(pixels, 16, shape=SHAPE), pixels
 
 
 # kind of file → bytes and pixels, arguments, whether it is given as a file on disk
@@ -269,28 +245,6 @@ def test_opening_reads_no_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert len(asked) == 1
 
 
-@pytest.mark.parametrize("kind", ["float32", "4-bit"])
-@pytest.mark.parametrize("window", [slice(None), slice(3, 4)])
-def test_result_owns_its_memory(tmp_path: Path, kind: str, window: slice) -> None:
-    (raw, data), options, _ = KINDS[kind]
-    path = tmp_path / "file.mrc"
-    with opened(path, raw, **options) as ds:
-        found = ds.data[..., window].load().values
-        path.write_bytes(bytes(len(raw)))
-        path.unlink()
-        np.testing.assert_array_equal(found, data[..., window].reshape(found.shape))
-        assert found.flags.writeable
-        found[:] = 0
-
-
-def is_mapped(array: Array) -> bool:
-    """Return whether an array is a view of a map."""
-    base: Any = array
-    while isinstance(base, np.ndarray) and base.base is not None:
-        base = base.base
-    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
-
-
 @pytest.mark.parametrize("kind", ["float32", "int8", "rgb", "scan", "unaligned"])
 def test_mmap_gives_writable_views(tmp_path: Path, kind: str) -> None:
     (raw, data), options, _ = KINDS[kind]
@@ -368,30 +322,42 @@ def sparse(folder: Path, shape: tuple[int, int, int], mode: int, itemsize: float
 PREFERRED: dict[
     str, tuple[tuple[int, int, int], int, float, dict[str, Any], dict[str, int]]
 ] = {
-    "as many as fit": ((1000, 1024, 1024), 2, 4, {}, {"z": 4}),
-    "as many as fit, rounded down": ((1000, 1000, 1000), 2, 4, {}, {"z": 4}),
-    "all that there are": ((3, 10, 10), 2, 4, {}, {"z": 3}),
-    "one above 16 MiB": ((10, 3000, 3000), 2, 4, {}, {"z": 1}),
-    "decoded size counts": ((100, 2048, 2048), 101, 0.5, {}, {"z": 4}),
-    "samples count": ((100, 1024, 1024), 16, 3, {}, {"z": 5}),
-    "tiny sections": ((16_384, 128, 128), 6, 2, {}, {"z": 512}),
-    "64 MiB of a map": ((1000, 1024, 1024), 2, 4, {"mmap": True}, {"z": 16}),
-    "bands of a montage": ((3, 8000, 8000), 2, 4, {}, {"z": 1, "y": 524}),
-    "bands of a mapped montage": ((3, 8000, 8000), 2, 4, {"mmap": True}, {"z": 1, "y": 2097}),
-    "no bands at 128 MiB": ((3, 8192, 4096), 2, 4, {}, {"z": 1}),
-    "scan": ((40_000, 64, 64), 6, 2, {"scan_shape": (200, 200)}, {"scan_y": 10, "scan_x": 200}),
-    "scan with long rows": (
-        (40_000, 64, 64), 6, 2, {"scan_shape": (2, 20_000)}, {"scan_y": 1, "scan_x": 2048},
+    "mapped: 32 Mi pixels": ((1000, 1024, 1024), 2, 4, {}, {"z": 32}),
+    "mapped: of any type": ((1000, 1024, 1024), 0, 1, {"mmap": True}, {"z": 32}),
+    "mapped: rounded down": ((1000, 1000, 1000), 6, 2, {}, {"z": 33}),
+    "mapped: 128 MiB": ((1000, 1024, 1024), 4, 8, {}, {"z": 16}),
+    "mapped: all": ((32, 1024, 1024), 2, 4, {}, {}),
+    "mapped: samples count": ((100, 1024, 1024), 16, 3, {}, {"z": 10}),
+    "mapped: own names": (
+        (1000, 1024, 1024), 2, 4, {"dims": ("depth", "row", "column")}, {"depth": 32},
+    ),
+    "mapped: bands of a montage": ((3, 8000, 8000), 2, 4, {}, {"z": 1, "y": 4194}),
+    "mapped: no bands at 128 MiB": ((3, 8192, 4096), 2, 4, {}, {"z": 1}),
+    "mapped: scan": (
+        (40_000, 64, 64), 6, 2, {"scan_shape": (200, 200)}, {"scan_y": 40},
+    ),
+    "read: 16 MiB": ((1000, 1024, 1024), 2, 4, {"mmap": False}, {"z": 4}),
+    "read: one above 16 MiB": ((10, 3000, 3000), 2, 4, {"mmap": False}, {"z": 1}),
+    "read: decoded size counts": ((100, 2048, 2048), 101, 0.5, {}, {"z": 4}),
+    "read: other byte order": ((1000, 1024, 1024), 2, 4, {"byteorder": "big"}, {"z": 4}),
+    "read: tiny sections": ((16_384, 128, 128), 6, 2, {"mmap": False}, {"z": 512}),
+    "read: bands of a montage": (
+        (3, 8000, 8000), 2, 4, {"mmap": False}, {"z": 1, "y": 524},
+    ),
+    "read: scan with long rows": (
+        (40_000, 64, 64), 6, 2, {"scan_shape": (2, 20_000), "mmap": False},
+        {"scan_y": 1, "scan_x": 2048},
     ),
     "image": ((1, 100, 100), 2, 4, {"layout": "image"}, {}),
-    "bands of one image": ((1, 8000, 8000), 2, 4, {"layout": "image"}, {"y": 524}),
+    "bands of one image": ((1, 8000, 8000), 2, 4, {"layout": "image"}, {"y": 4194}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", PREFERRED)
 def test_preferred_chunks(tmp_path: Path, case: str) -> None:
     shape, mode, itemsize, options, chunks = PREFERRED[case]
-    path = sparse(tmp_path, shape, mode, itemsize)
+    raw = by_hand.header(shape, mode, byteorder=">" if "byteorder" in options else "<")
+    path = by_hand.sparse(tmp_path / "sparse.mrc", raw, 1024 + int(np.prod(shape) * itemsize))
     with xr.open_dataset(path, engine="mrc", chunks={}, **options) as ds:
         assert ds.data.encoding["preferred_chunks"] == chunks
         for dim, n in ds.data.sizes.items():
@@ -399,7 +365,7 @@ def test_preferred_chunks(tmp_path: Path, case: str) -> None:
         assert dask.is_dask_collection(ds.data)
 
 
-@pytest.mark.parametrize("chunks", [{"x": 100, "y": 7}, {"z": 3}, 512])
+@pytest.mark.parametrize("chunks", [{"x": 100, "y": 7}, {"z": 4}, 512])
 def test_own_chunks_are_silent(tmp_path: Path, chunks: Any) -> None:
     path = sparse(tmp_path, (12, 4096, 4096), 0)
     with xr.open_dataset(path, engine="mrc", chunks=chunks) as ds:

@@ -154,16 +154,16 @@ def test_pixel_size(path: Path, units: str) -> None:
         pixelsize=[5.0, 2.5, 1.25], pixelunits=units,
     )  # fmt: skip
     ds = opened(path, layout="volume")
-    found = [ds.mrc.voxel_size[axis] for axis in "zyx"]
     angstroms = {"\\AA": 1, "nm": 10, "pm": 0.01, "\\mum": 1e4}[units]
-    np.testing.assert_allclose(found, np.array([5, 2.5, 1.25]) * angstroms, rtol=1e-6)
-    assert set(opened(path).mrc.voxel_size) == {"y", "x"}
+    expected = {axis: n * angstroms for axis, n in zip("zyx", (5, 2.5, 1.25), strict=True)}
+    assert ds.mrc.voxel_size == pytest.approx(expected, rel=1e-6)
+    assert opened(path).mrc.voxel_size == pytest.approx(expected, rel=1e-6)
 
 
 def test_pixel_size_of_channels(path: Path) -> None:
     write(path, [*counts((3, 2, 5, 7))], compressor="lz4", pixelsize=2.0)
     ds = opened(path, units="nm")
-    assert ds.mrc.voxel_size == pytest.approx({"y": 2, "x": 2})
+    assert ds.mrc.voxel_size == pytest.approx({"z": 2, "y": 2, "x": 2})
     np.testing.assert_allclose(ds["x"], np.arange(7) * 0.2, rtol=1e-6)
 
 

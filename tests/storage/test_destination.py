@@ -1,10 +1,16 @@
-"""Where complete files go: compressed on a disk, or to a store."""
+"""Where complete files go: compressed on a disk, to a store, or to an open file object."""
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import gzip
+import io
+import lzma
 import os
-from collections.abc import Iterator
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -229,3 +235,140 @@ def test_workers_read_and_write_s3(client: Client, s3: Store, name: str) -> None
     assert client.compute(write).result() is None
     np.testing.assert_array_equal(s3.read(name), PIXELS + np.int16(1))
     assert s3.unfinished() == []
+
+
+# file objects -----------------------------------------------------------------------------------
+
+plain = pytest.mark.parametrize("data", [OLD_PIXELS, volume(OLD_PIXELS)], ids=["numpy", "dask"])
+
+
+@plain
+def test_file_begins_at_the_position_of_the_object(data: Any) -> None:
+    file = io.BytesIO(b"in front of it" + bytes(9999))
+    file.seek(len(b"in front of it"))
+    to_mrc(data, file)
+    raw = file.getvalue()
+    assert raw.startswith(b"in front of it")
+    assert file.tell() == len(raw)
+    np.testing.assert_array_equal(read(raw.removeprefix(b"in front of it")), OLD_PIXELS)
+    assert raw.endswith(OLD_PIXELS.tobytes())
+
+
+OPENERS: dict[str, Callable[[Path], Any]] = {
+    "w+b": lambda path: path.open("w+b"),
+    "unbuffered": lambda path: path.open("wb", buffering=0),
+    "r+b": lambda path: path.open("r+b"),
+    "temporary": lambda path: tempfile.NamedTemporaryFile(  # noqa: SIM115  # closed by the test
+        dir=path.parent, suffix=path.suffix
+    ),
+    "local": lambda path: fsspec.open(str(path), "wb").open(),
+    "fsspec": lambda path: fsspec.open(f"memory://objects/{path.name}", "wb").open(),
+}
+
+
+@pytest.mark.parametrize(
+    ("opener", "name"),
+    [*((opener, "a.mrcz") for opener in OPENERS), ("r+b", "a.mrc"), ("local", "a.mrc.gz")],
+)
+def test_name_of_an_object_has_a_suffix(tmp_path: Path, opener: str, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(9999))
+    with OPENERS[opener](tmp_path / name) as file:
+        to_mrc(OLD_PIXELS, file)
+        assert not file.closed
+        where = file.name if opener == "temporary" else tmp_path / name
+        if opener == "fsspec":
+            file.close()
+            where = f"memory://objects/{name}"
+        data = xr.load_dataarray(where, engine="mrc")
+    np.testing.assert_array_equal(data, OLD_PIXELS)
+    assert ("mrcz_codec" in data.attrs) == (name == "a.mrcz")
+    assert ("mrc_stream" in data.attrs) == (name == "a.mrc.gz")
+
+
+def test_object_that_can_not_seek(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, archive.open("a.mrc", "w") as file:
+        to_mrc(OLD_PIXELS, file)
+    np.testing.assert_array_equal(read(tmp_path / "a.zip"), OLD_PIXELS)
+    with gzip.open(tmp_path / "a.mrc.gz", "wb") as file:
+        to_mrc(OLD_PIXELS, file)
+    assert gzip.decompress((tmp_path / "a.mrc.gz").read_bytes()).endswith(OLD_PIXELS.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("target", "compression", "decompress"),
+    [
+        (io.BytesIO, "gzip", gzip.decompress),
+        (lambda: "a.mrc", "bzip2", bz2.decompress),
+        (lambda: "a.xz", "bz2", bz2.decompress),
+        (io.BytesIO, "xz", lzma.decompress),
+        (lambda: "a.mrc", "lzma", lzma.decompress),
+        (io.BytesIO, None, bytes),
+    ],
+)
+def test_compression_of_any_name(
+    tmp_path: Path, monkeypatch: Any, target: Any, compression: Any, decompress: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = target()
+    to_mrc(OLD_PIXELS, written, compression=compression)
+    raw = Path(written).read_bytes() if isinstance(written, str) else written.getvalue()
+    assert decompress(raw)[:4] == b"\6\0\0\0"
+    assert decompress(raw)[1024:] == OLD_PIXELS.tobytes()
+    np.testing.assert_array_equal(read(raw), OLD_PIXELS)
+
+
+def test_name_without_its_compression(tmp_path: Path) -> None:
+    to_mrc(OLD_PIXELS, tmp_path / "a.mrc.gz", compression=None)
+    assert (tmp_path / "a.mrc.gz").read_bytes()[1024:] == OLD_PIXELS.tobytes()
+    to_mrc(OLD_PIXELS, tmp_path / "a.mrcz", compressor=None, compression="gzip")
+    assert gzip.decompress((tmp_path / "a.mrcz").read_bytes())[1024:] == OLD_PIXELS.tobytes()
+    with pytest.raises(MrcError, match="already compressed"):
+        to_mrc(OLD_PIXELS, tmp_path / "b.mrcz", compression="gzip")
+
+
+@pytest.mark.parametrize(
+    ("opener", "error", "named"),
+    [
+        (lambda path: path.open("rb"), OSError, r"a\.mrc|BufferedReader.* reading only"),
+        (lambda path: path.open("r+"), TypeError, "open as text"),
+        (lambda path: io.StringIO(), TypeError, "StringIO.*open as text"),
+        (lambda path: fsspec.open(str(path), "wb"), TypeError, "OpenFile, which is not open"),
+    ],
+)
+def test_objects_that_bytes_can_not_be_written_to(
+    tmp_path: Path, opener: Any, error: Any, named: str
+) -> None:
+    (tmp_path / "a.mrc").write_bytes(OLD)
+    with contextlib.closing(opener(tmp_path / "a.mrc")) as file, pytest.raises(error, match=named):
+        to_mrc(once(fail), file)
+    assert (tmp_path / "a.mrc").read_bytes() == OLD
+
+
+def test_failure_leaves_an_object_as_it_was(tmp_path: Path) -> None:
+    file = io.BytesIO(OLD)
+    with dask.config.set({"temporary-directory": str(tmp_path)}):
+        with pytest.raises(RuntimeError, match="beyond repair"):
+            to_mrc(once(fail), file)
+        # pixels that come from the object itself
+        to_mrc(xr.open_dataset(file, engine="mrc", chunks=None) + 1, file)
+    np.testing.assert_array_equal(read(file.getvalue()), OLD_PIXELS + 1)
+    assert os.listdir(tmp_path) == []
+
+
+def test_object_is_written_by_a_delayed_task(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    task = to_mrc(volume(OLD_PIXELS), file, compute=False)
+    assert file.getvalue() == b""
+    assert task is not None
+    task.compute()
+    np.testing.assert_array_equal(read(file.getvalue()), OLD_PIXELS)
+
+
+@pytest.mark.slow
+def test_workers_write_for_the_object_of_their_client(client: Client) -> None:
+    file = io.BytesIO()
+    to_mrc(volume(), file, compressor="zstd")
+    np.testing.assert_array_equal(read(file.getvalue()), PIXELS)
+    task = to_mrc(volume(), io.BytesIO(), compute=False)
+    with pytest.raises(MrcError, match="this process does not have the file object"):
+        client.compute(task).result()

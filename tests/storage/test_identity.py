@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from mapped import set_file_system
 
 from mrc_xarray import MrcError
 from mrc_xarray.storage import LocalSource, identity
@@ -135,8 +136,7 @@ def test_file_system_of_a_path(
 def test_inode_is_not_compared_where_it_is_not_stable(
     path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(identity, "_stable", {})
-    monkeypatch.setattr(identity, "_file_system", lambda path: kind)
+    set_file_system(monkeypatch, kind)
     source = LocalSource.open(str(path))
     assert source.node is None
     swap(path, OLD + 1)

@@ -115,6 +115,7 @@ def test_text_of_others_is_scrubbed() -> None:
 def test_sibling_of_a_url_with_slashes_in_its_query() -> None:
     assert sibling("https://u:p@h/d/x.mrc?sig=a/b", "y.txt") == "https://u:p@h/d/y.txt"
     assert sibling("bucket/what?/x.mrc", "y.txt") == "bucket/what?/y.txt"
+    assert sibling("http://h/a%20b/x.mrc", "y #1.txt") == "http://h/a%20b/y%20%231.txt"
 
 
 # what is opened ---------------------------------------------------------------------------------

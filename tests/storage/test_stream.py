@@ -225,6 +225,20 @@ def test_absurd_extended_header_is_refused(tmp_path: Path, nsymbt: int) -> None:
 # sizes -------------------------------------------------------------------------------------------
 
 
+def fetched(path: Path, *spans: tuple[int, int]) -> list[bytes]:
+    with open_decoded(path)[0].fetching() as fetch:
+        return [fetch(offset, n) for offset, n in spans]
+
+
+def test_fetching_decodes_forward_and_from_the_start_again(codec: Codec, path: Path) -> None:
+    end = len(BYTES)
+    spans = [(10, 5), (end // 2, 100), (0, 20), (end - 5, 9), (end + 5, 3)]
+    assert fetched(path, *spans) == [BYTES[offset : offset + n] for offset, n in spans]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(MrcError, match=r"is damaged or truncated|this begins as a zip stream"):
+        fetched(path, (end - 5, 5))
+
+
 def test_size_is_known_for_short_and_for_salvaged_streams(codec: Codec, tmp_path: Path) -> None:
     path = tmp_path / "a.mrc"
     path.write_bytes(packed(codec))

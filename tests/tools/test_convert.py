@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import by_hand
+import dm_by_hand as dm
 import fsspec
 import mrcfile
 import numpy as np
@@ -226,6 +228,12 @@ def test_selection_is_by_index(
         ("a.mrc", ["--mode", "six"], "six"),
         ("a.mrcz", ["--compressor", "rar"], "rar"),
         ("a.zarr", ["--clevel", "1"], "can't be used for a zarr target"),
+        ("a.nc", ["--compression", "gzip"], "can't be used for a netcdf target"),
+        (
+            "a.mrc",
+            ["--compression", "zip"],
+            "compression is 'zip'; accepted: 'auto', None, 'gzip'",
+        ),
         ("a.nc.gz", [], "a.nc.gz: Zarr and netCDF files can't be written as a compressed stream"),
         ("a.zarr.gz", [], "leave out .gz"),
     ],
@@ -264,6 +272,8 @@ def test_mode_casts(tmp_path: Path, suffix: str, mode: int, dtype: str) -> None:
         ("a.mrcz", ["--compressor", "lz4"], "lz4"),
         ("a.mrcz", ["--compressor", "none"], None),
         ("a.mrcz", ["--compressor", "zstd", "--clevel", "5"], "zstd"),
+        ("a.mrc", ["--compression", "bzip2"], "bz2"),
+        ("a.mrc.gz", ["--compression", "none"], None),
         ("a.mrc", [], None),
         ("a.map", [], None),
     ],
@@ -273,7 +283,7 @@ def test_compression(
 ) -> None:
     assert convert(source, tmp_path / name, "--quiet", *options) == 0
     found = opened(tmp_path / name)
-    assert found.data.attrs.get("mrcz_codec") == codec
+    assert found.data.attrs.get("mrcz_codec", found.data.attrs.get("mrc_stream")) == codec
     check_equal(found, opened(source))
 
 
@@ -455,3 +465,77 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) / 1024 < 100
+
+
+# files of DigitalMicrograph ----------------------------------------------------------------------
+
+# the command prints warnings
+warned = pytest.mark.filterwarnings("always::mrc_xarray.MrcWarning")
+NM = (-3, 0.25, "nm")
+EELS: dict[str, Any] = {"axes": [NM, NM, (100, 0.5, "eV")], "Session": {"Operator": "Ω", "n": 3}}
+
+
+def check_tags(found: xr.Dataset) -> None:
+    assert found.mrc.metadata["ImageTags"] == {"Session": {"Operator": "Ω", "n": 3}}
+    assert found.data.attrs["title"] == "an image"
+
+
+@pytest.mark.parametrize("suffix", [".mrcz", ".zarr", ".nc"])
+@pytest.mark.parametrize("name", ["a.dm4", "a.dm3.gz", "a.xx4"])
+def test_dm(tmp_path: Path, suffix: str, name: str) -> None:
+    """Axes of energies and lengths, and all tags."""
+    raw = dm.dm(dm.image(PIXELS, 1, **EELS), version=int(name[4]))
+    source, target = tmp_path / name, tmp_path / f"b{suffix}"
+    source.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    assert convert(source, target, "--quiet") == 0
+    found = opened(target)
+    check_equal(found, xr.open_dataset(source, engine="dm"))
+    np.testing.assert_array_equal(found.energy, np.arange(-50, -42, 0.5))
+    np.testing.assert_allclose(found.x, (np.arange(40) + 3) * 2.5)
+    check_tags(found)
+
+
+@warned
+def test_dm_to_plain_mrc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "a.dm4", tmp_path / "b.mrc"
+    source.write_bytes(dm.dm(dm.image(PIXELS, 1, **EELS)))
+    assert convert(source, target, "--quiet", "--select", "energy=2:5") == 0
+    [warning] = capsys.readouterr().err.splitlines()
+    assert "(energy, y, x), which open as (image, y, x); the coordinates energy;" in warning
+    assert "the metadata" in warning
+    with mrcfile.open(target) as file:
+        np.testing.assert_array_equal(file.data, PIXELS[2:5])
+        assert file.voxel_size.x == 2.5
+
+
+@warned
+@suffixes
+def test_dm_spectrum(tmp_path: Path, suffix: str) -> None:
+    """A spectrum is one row in MRC."""
+    channels = np.arange(7, dtype="f4")
+    made = dm.image(channels, 2, axes=[(0, 0.5, "eV")], Session=EELS["Session"])
+    (tmp_path / "a.dm4").write_bytes(dm.dm(made))
+    target = tmp_path / f"b{suffix}"
+    assert convert(tmp_path / "a.dm4", target, "--quiet") == 0
+    found = opened(target)
+    np.testing.assert_array_equal(found.data.values.reshape(-1), channels)
+    if suffix != ".mrc":
+        np.testing.assert_array_equal(found.energy, channels / 2)
+        check_tags(found)
+    assert found.data.ndim == (1 if suffix in (".zarr", ".nc") else 2)
+
+
+@warned
+def test_dm_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    colours = np.arange(6 * 5 * 4, dtype="u1").reshape(6, 5, 4)
+    (tmp_path / "a.dm4").write_bytes(dm.dm(dm.image(colours, 23, (6, 5))))
+    assert convert(tmp_path / "a.dm4", tmp_path / "b.mrc", "--quiet") == 0
+    assert "written without alpha, which MRC does not have" in capsys.readouterr().err
+    found = opened(tmp_path / "b.mrc")
+    assert found.data.dims == ("y", "x", "rgb")
+    np.testing.assert_array_equal(found.data, colours[..., [2, 1, 0]])
+
+
+def test_dm_is_not_written(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert(source, source.with_suffix(".dm4")) == 1
+    assert "the name ends in .dm4, and the file would be MRC" in complaint(capsys)

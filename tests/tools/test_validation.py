@@ -541,7 +541,7 @@ NO_MRC: dict[str, tuple[bytes, str]] = {
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid 0\n", "foreign"),
     "HTML": (b"<!DOCTYPE html>\n<html><body>404</body></html>".ljust(5000), "foreign"),
     "DeltaVision": (by_hand.mrc(DATA, lskflg=0xC0A0), "foreign"),
-    "text": (b"The quick brown fox\n" * 99, "mode"),
+    "text": (b"The quick brown fox\n" * 99, "foreign"),
 }
 
 
@@ -551,6 +551,16 @@ def test_no_mrc(write: Any, case: str) -> None:
     path = write(raw)
     for data in (False, True):
         assert code in codes(header_errors(judged(path, data=data)))
+
+
+@pytest.mark.parametrize("mode", [77, -1, 2101, 99006])
+def test_unknown_mode_is_reported_as_the_reader_reports_it(write: Any, mode: int) -> None:
+    path = write(by_hand.mrc(DATA, mode=mode, map=b"\0\0\0\0"))
+    with pytest.raises(mrc_xarray.MrcError) as caught:
+        xr.open_dataset(path, engine="mrc")
+    problems = mrc_xarray.validate(path)
+    assert [p.message(str(path)) for p in problems if p.code == "mode"] == [str(caught.value)]
+    assert codes(problems) == ["mode", "map-word"]
 
 
 def test_no_file(tmp_path: Path) -> None:

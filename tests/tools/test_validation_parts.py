@@ -208,7 +208,7 @@ def test_streams_that_can_not_be_decoded(write: Any) -> None:
         assert codes(judged(write(raw, name))) == ["unreadable"]
     for packed, code in (
         (gzip.compress(b"text\n"), "short"),
-        (gzip.compress(b"text\n" * 999), "mode"),
+        (gzip.compress(b"text\n" * 999), "foreign"),
         (b"\x1f\x8b\x08\0", "stream"),
     ):
         for data in (False, True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,53 @@ def test_damaged_header_is_repaired(
     assert path.read_bytes() == by_hand.mrc(PIXELS, dmin=-7)
 
 
+UNREADABLE = {
+    "no data": {"nx": 0, "ny": 0, "nz": 0},
+    "unknown MODE": {"mode": 77},
+    "cut in its first section": {"nz": 8},
+}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_header_of_a_file_that_can_not_be_opened(path: Path, case: str, order: str) -> None:
+    fields: dict[str, Any] = UNREADABLE[case] | {"byteorder": order}
+    n = {"no data": 0, "unknown MODE": 1920}.get(case, 10)
+    damaged = by_hand.mrc(PIXELS, **fields, map=b"\0\0\0\0")[: 1024 + n]
+    path.write_bytes(damaged)
+    edit_header(path, map="MAP ")
+    repaired = by_hand.mrc(PIXELS, **fields)[: 1024 + n]
+    assert path.read_bytes() == repaired
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with mrcfile.open(path, permissive=True) as mrc:
+            assert mrc.header.map == b"MAP "
+    edit_header(path, voxel_size={"x": 3}, label=["a"])
+    assert field(path, "cella", order) == (30, 12, 8)
+    # a step that does harm is refused also here
+    for edit in ({"map": "PAM "}, {"mapc": 7}, {"nx": 5}, {"mode": 78}, {"statistics": True}):
+        before = path.read_bytes()
+        with pytest.raises(MrcError, match=r"volume\.mrc: "):
+            edit_header(path, **edit)
+        assert path.read_bytes() == before
+
+
+def test_stream_that_can_not_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc.gz"
+    path.write_bytes(gzip.compress(by_hand.mrc(PIXELS, mode=77, map=b"\0\0\0\0")))
+    edit_header(path, map="MAP ")
+    assert gzip.decompress(path.read_bytes()) == by_hand.mrc(PIXELS, mode=77)
+    edit_header(path, mode=1)
+    assert gzip.decompress(path.read_bytes()) == by_hand.mrc(PIXELS)
+
+
+def test_file_without_any_mark_of_mrc_is_not_edited(path: Path) -> None:
+    path.write_bytes(before := np.random.default_rng(3).bytes(5000))
+    with pytest.raises(MrcError, match="may be damaged or not an MRC file"):
+        edit_header(path, dmin=0)
+    assert path.read_bytes() == before
+
+
 def test_file_of_wrong_size_is_repaired(path: Path) -> None:
     path.write_bytes(by_hand.mrc(PIXELS, nz=9, mz=9))
     edit_header(path, nz=8, mz=8)
@@ -206,6 +255,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
     "region": lambda path: to_mrc(PIXELS[:2], path, region={"z": slice(1, 3)}),
     "append": lambda path: to_mrc(PIXELS[:2], path, append_dim="z"),
     "edit_header": lambda path: edit_header(path, voxel_size=7.7, origin=(1, 2, 3)),
+    "layout": lambda path: edit_header(path, layout="image_stack"),
 }
 
 

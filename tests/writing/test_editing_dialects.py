@@ -26,7 +26,7 @@ MORE = {
     "creatid": (96, "h"), "sub": (132, "h"), "zfac": (134, "h"), "min2": (136, "f"),
     "max2": (140, "f"), "min3": (144, "f"), "max3": (148, "f"), "idtype": (160, "h"),
     "lens": (162, "h"), "nd1": (164, "h"), "nd2": (166, "h"), "vd1": (168, "h"),
-    "vd2": (170, "h"),
+    "vd2": (170, "h"), "extra1": (96, "8s"), "extra2": (112, "84s"),
 }  # fmt: skip
 PLACES = by_hand.FIELDS | MORE
 
@@ -40,6 +40,7 @@ ANY: dict[str, Any] = {
     "origin": (-1, 2, 3), "map": "MAP ", "rms": 3.5, "nlabl": 1, "lens": 7, "nd1": 2, "nd2": 1,
     "vd1": 150, "vd2": -6000, "sub": 9, "zfac": -9, "min2": -1.5, "max2": 8.25, "min3": 1e-3,
     "max3": 4.5, "creatid": 1000,
+    "extra1": b"\0\0\0\0ABCD", "extra2": bytes(range(100, 184)),
 }  # fmt: skip
 IN_FILES_OF = {
     "voltage": (300.0, OURS), "c3": (2.7, OURS), "gain": (1.25, OURS),
@@ -151,6 +152,20 @@ def test_arguments_that_contradict_each_other(
     with pytest.raises(TypeError, match=named):
         edit_header(path, **edit)
     assert path.read_bytes() == before
+
+
+def test_free_bytes_and_a_field_in_them(path: Path) -> None:
+    path.write_bytes(before := by_hand.mrc(PIXELS))
+    edit_header(path, extra2=b"\7" * 84, nint=2)
+    expected = before[:112] + b"\7" * 16 + b"\2\0" + b"\7" * 66 + before[196:]
+    assert path.read_bytes() == expected
+    for value in (b"\7" * 83, "7" * 84, 7):
+        with pytest.raises(TypeError, match=r"extra2 is .*accepted: 84 bytes"):
+            edit_header(path, extra2=value)
+    # −16224 at byte 96 is DeltaVision's
+    with pytest.raises(MrcError, match="DeltaVision"):
+        edit_header(path, extra1=b"\xa0\xc0".ljust(8, b"\0"))
+    assert path.read_bytes() == expected
 
 
 def test_short_text_is_padded_with_blanks(path: Path) -> None:

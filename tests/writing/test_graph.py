@@ -107,7 +107,7 @@ def test_memory_of_a_write_is_a_few_chunks(tmp_path: Path, chunks: Any, suffix: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("chunks", "mode"), [(None, None), ({}, 2)])
+@pytest.mark.parametrize(("chunks", "mode"), [(None, None), ({}, 2)], ids=["lazy", "dask"])
 @kinds
 def test_memory_of_a_copy_is_a_few_chunks(
     tmp_path: Path, chunks: Any, mode: int | None, suffix: str
@@ -119,7 +119,8 @@ def test_memory_of_a_copy_is_a_few_chunks(
     with source.open("r+b") as file:
         file.truncate(1024 + 128 * MiB)
     path = tmp_path / f"result{suffix}"
-    ds = opened(source, chunks=chunks)
+    # in chunks of 16 MiB
+    ds = opened(source, chunks=chunks, mmap=False)
     with dask.config.set(scheduler="threads", num_workers=2):
         used = peak(lambda: to_mrc(ds, path, mode=mode))
     assert used < (64 if mode is None else 128) * MiB

@@ -21,6 +21,8 @@ from mrc_xarray.writing.options import WriteOptions
         ({"byteorder": "<"}, "byteorder is '<'"),
         ({"metadata": {}, "extended_header": b""}, "exclude each other"),
         ({"region": {}, "append_dim": "z"}, "exclude each other"),
+        ({"compression": "gzip", "compressor": "zstd"}, "exclude each other"),
+        ({"compression": "lz4"}, "compression is 'lz4'; accepted: 'auto', None, 'gzip'"),
         ({"region": [slice(0, 1)]}, "region is .*; accepted: a mapping"),
         ({"metadata": "text"}, "metadata is 'text'; accepted: a dictionary"),
         (
@@ -45,12 +47,10 @@ def test_wrong_arguments(tmp_path: Path, options: dict[str, Any], match: str) ->
 @pytest.mark.parametrize(
     "ignored",
     [
-        {"labels": ["a"]},
-        {"compressor": "zstd"},
-        {"metadata": {}},
-        {"overwrite": True},
+        {"labels": ["a"]}, {"compressor": "zstd"}, {"metadata": {}}, {"overwrite": True},
+        {"like": True},
     ],
-)
+)  # fmt: skip
 def test_arguments_that_a_change_in_place_would_ignore(ignored: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(ignored))}= can't be combined"):
         WriteOptions(append_dim="z", **ignored)
@@ -65,14 +65,15 @@ def test_arguments_that_a_change_in_place_would_ignore(ignored: dict[str, Any]) 
         ("s3://bucket/a.mrcz?versionId=1", "auto", "zstd"),
         ("a.mrcz", None, None),
         ("a.mrc.gz", "auto", None),
+        ("a.mrc.gz", "lz4", "lz4"),
         ("a.rec", "lz4", "lz4"),
     ],
 )
 def test_compressor_of_a_file(name: str, compressor: str | None, found: str | None) -> None:
-    assert WriteOptions(compressor=compressor).compressor_for(name) == found
+    assert WriteOptions(compressor=compressor).compressor_for(name, codec=None) == found
 
 
 @pytest.mark.parametrize(("name", "compressor"), [("a.mrcz.gz", "auto"), ("a.mrc.xz", "lz4")])
 def test_file_is_not_compressed_twice(name: str, compressor: str) -> None:
     with pytest.raises(MrcError, match="already compressed"):
-        WriteOptions(compressor=compressor).compressor_for(name)
+        WriteOptions(compressor=compressor).compressor_for(name, codec="gzip")

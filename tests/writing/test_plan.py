@@ -93,8 +93,7 @@ def test_pixels_that_are_not_finite_are_one_warning(
     [
         (np.full((2, 3, 4), NAN, "f4"), True),
         (np.full((2, 3, 4), INF, "f4"), "quick"),
-        (noise((3, 4, 5), "c8"), True),
-        (noise((3, 4, 5), "c8"), "quick"),
+        (noise((3, 4, 5), "c8"), False),
         (noise((3, 4, 5)), False),
     ],
 )

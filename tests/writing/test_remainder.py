@@ -32,8 +32,9 @@ SCAN = noise((2, 3, 4, 5))
         (
             "a.mrc",
             labelled(SCAN[None], ("repeat", "scan_y", "scan_x", "y", "x")),
-            ["repeat", "scan_y", "scan_x"],
+            ["repeat", "scan_y", "scan_x", r"scan_shape=\(1, 2, 3\)"],
         ),
+        ("a.mrc", labelled(STACK, ("scan_x", "ky", "kx")), [r"as \(image, y, x\) \(scan_shape="]),
         ("a.mrc", PLAIN_STACK.assign_coords(time=5.0), [r"\btime\b"]),
         ("a.mrc", PLAIN_STACK.assign_coords(image=[4, 5, 9]), [r"\bimage\b"]),
         ("a.mrc", labelled(STACK[:1], ("image", "y", "x")), ["layout="]),

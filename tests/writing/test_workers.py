@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -17,7 +18,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 from writes import PIXELS, Array, check_pixels, check_statistics, kinds, names, read, volume
 
-from mrc_xarray import to_mrc
+from mrc_xarray import MrcError, to_mrc
 
 MiB = 1024**2
 
@@ -65,6 +66,20 @@ def test_workers_fill_regions_and_append(client: Client, tmp_path: Path) -> None
         to_mrc(lazy[4:21, :30], path, region={"z": slice(3, 20), "y": slice(1, 31)})
         to_mrc(lazy[2:], path, append_dim="z")
     np.testing.assert_array_equal(read(path), np.concatenate([expected, PIXELS[2:]]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mmap", [True, False])
+def test_persisted_data_go_back_into_their_file_unless_mapped(
+    client: Client, tmp_path: Path, mmap: bool
+) -> None:
+    path = tmp_path / "volume.mrc"
+    to_mrc(PIXELS, path)
+    with client.as_current():
+        ds = xr.open_dataset(path, engine="mrc", chunks={"z": 5}, mmap=mmap).persist()
+        with pytest.raises(MrcError, match="read from") if mmap else contextlib.nullcontext():
+            to_mrc(ds["data"][::-1], path, region={})
+    check_pixels(path, PIXELS if mmap else PIXELS[::-1])
 
 
 @pytest.mark.slow

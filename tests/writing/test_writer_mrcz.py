@@ -6,10 +6,12 @@ import enum
 import json
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import blosc
+import dask
 import dask.array as da
 import mrcfile
 import mrcz
@@ -198,6 +200,7 @@ LAYOUTS = [
         ("image", "channel", "y", "x"), (2, 3, 4, 5), (5, 4, 6), (5, 4, 3), 0, (10, 12),
         [(3, 4, 5)] * 2,
     ),
+    (("scan_y", "scan_x", "y", "x"), (2, 3, 4, 5), (5, 4, 6), (5, 4, 0), 0, (10, 12), (6, 4, 5)),
     (("volume", "z", "y", "x"), (2, 3, 4, 5), (5, 4, 6), (5, 4, 3), 401, (10, 12, 12),
      [(3, 4, 5)] * 2),
 ]  # fmt: skip
@@ -243,6 +246,42 @@ def test_mrcz_and_rosettasciio_see_the_pixel_size(path: Path, units: str, scale:
     (signal,) = rsciio.mrcz.file_reader(str(path))
     np.testing.assert_array_equal(signal["data"], pixels)
     assert [axis["scale"] for axis in signal["axes"]] == pytest.approx([0.4, 0.3, 0.2])
+
+
+SCANS = [
+    ("scan_y", "scan_x", "ky", "kx"),
+    ("repeat", "scan_y", "scan_x", "y", "x"),
+    ("scan_y", "scan_x", "point_repeat", "ky", "kx"),
+    ("mine", "yours", "ky", "kx"),
+]
+
+
+@pytest.mark.parametrize("dims", SCANS, ids="-".join)
+def test_rosettasciio_reads_a_scan_as_one_stack(path: Path, dims: tuple[str, ...]) -> None:
+    pixels = counts((2, 3, 2, 4, 5)[-len(dims) :])
+    to_mrc(xr.DataArray(pixels, dims=dims), path)
+    (signal,) = rsciio.mrcz.file_reader(str(path))
+    np.testing.assert_array_equal(signal["data"].reshape(pixels.shape), pixels)
+    assert [axis["size"] for axis in signal["axes"]] == [pixels.size // 20, 4, 5]
+    again = opened(path).data
+    assert again.dims == dims
+    np.testing.assert_array_equal(again, pixels)
+
+
+def test_scan_of_earlier_versions(path: Path, tmp_path: Path) -> None:
+    """Their MZ is the number of frames in a line, and their JSON has the scan as well."""
+    dims, again = SCANS[0], tmp_path / "again.mrcz"
+    scan = {"dims": dims, "shape": (2, 3, 4, 5), "coords": {}, "attrs": {"note": "stored"}}
+    lines = counts((2, 3, 4, 5))
+    mrcz.writeMRC([*lines], path, compressor="zstd", meta={"mrc_xarray": scan})
+    assert fields(path, "mz") == (3,)
+    data = opened(path).data
+    assert data.dims == dims
+    assert data.attrs["note"] == "stored"
+    np.testing.assert_array_equal(data, lines)
+    to_mrc(data, again)
+    np.testing.assert_array_equal(mrcz.readMRC(again)[0], lines.reshape(6, 4, 5))
+    assert opened(again).data.dims == dims
 
 
 @kinds
@@ -402,3 +441,27 @@ def test_threads_and_block_size_that_mrcz_sets(path: Path) -> None:
     finally:
         blosc.set_blocksize(0)
         blosc.set_nthreads(before)
+
+
+def test_several_files_are_written_at_the_same_time(tmp_path: Path) -> None:
+    """Threads of a pool and delayed writes do what mrcz's asyncWriteMRC does."""
+    arrays = [counts((9, 40, 60), dtype) for dtype in ("i2", "f4", "i1", "u2", "c8")]
+    names = [f"{i}.mrcz" for i in range(len(arrays))]
+    with ThreadPoolExecutor(4) as pool:
+        started = [
+            pool.submit(to_mrc, da.from_array(a, (2, -1, -1)), tmp_path / name, clevel=5 - i % 3)
+            for i, (name, a) in enumerate(zip(names, arrays, strict=True))
+        ]
+        there = mrcz.asyncWriteMRC(arrays[0], tmp_path / "there.mrcz", compressor="zstd")
+        assert [future.result() for future in started] == [None] * len(arrays)
+    there.result()
+    check_pixels(tmp_path / "there.mrcz", arrays[0])
+    delayed = [
+        to_mrc(a, tmp_path / f"d{n}", compute=False) for n, a in zip(names, arrays, strict=True)
+    ]
+    dask.compute(*delayed)
+    for name, array in zip(names, arrays, strict=True):
+        check_pixels(tmp_path / name, array)
+        check_pixels(tmp_path / f"d{name}", array)
+        if array.dtype.kind != "c":
+            check_statistics(tmp_path / name, array)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Metadata
-from mrc_xarray.metadata.files import Companion, ImageFile, TextFile
+from mrc_xarray.metadata.files import Companion, ImageFile, Name, TextFile
 from mrc_xarray.metadata.sidecar import direct_electron, mdoc, mdoc_sections, tilt_list
 from mrc_xarray.metadata.sidecar.direct_electron_files import companions
 
@@ -27,7 +27,8 @@ class Sidecar:
     content : bytes
         Regular expression for the content, to recognise a file of another name.
     names : callable
-        (image): the names of the sidecar of an image file, best first, without folders.
+        (image): the names of the sidecar of an image file, best first, without folders, or
+        patterns for them, as `ImageFile.find` has them.
     read : callable
         (file, image): the `Metadata` in the sidecar of an `ImageFile`. Whatever the file
         contains, nothing is raised.
@@ -50,11 +51,11 @@ class Sidecar:
 
     pattern: str
     content: bytes
-    names: Callable[[str], tuple[str, ...]]
+    names: Callable[[str], tuple[Name, ...]]
     read: Callable[[TextFile, ImageFile], Metadata]
     evidence: str = ""
     only_for_stacks: bool = False
-    names_in_stores: Callable[[str], tuple[str, ...]] = lambda image: ()
+    names_in_stores: Callable[[str], tuple[Name, ...]] = lambda image: ()
     misfit: Callable[[TextFile, ImageFile], Problem | None] = lambda file, image: None
     is_evidence: Callable[[TextFile, ImageFile], bool] = lambda file, image: True
     companions: Callable[[str, Iterable[str], Mapping[str, Any]], tuple[Companion, ...]] = (

@@ -5,15 +5,24 @@ See ``docs/reference/format.md#fei``. Four bitmasks mark the valid fields of a b
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from mrc_xarray.metadata.columns import Column, Metadata, with_gaps
-from mrc_xarray.mrc.extended.kind import ExtendedHeader, SectionNumbers, not_decoded
-from mrc_xarray.mrc.extended.records import is_blank, take
+from mrc_xarray.metadata.columns import Column, Metadata, Step, Value, with_gaps
+from mrc_xarray.mrc.extended.fei_fields import (
+    LONG_NAMES,
+    MASKED,
+    Field,
+    block_dtype,
+    mask_name,
+)
+from mrc_xarray.mrc.extended.kind import Editable, ExtendedHeader, SectionNumbers, not_decoded
+from mrc_xarray.mrc.extended.records import as_integers, finite, is_blank, take
 from mrc_xarray.mrc.header import Header
 from mrc_xarray.pixels.modes import ByteOrder
 
@@ -39,109 +48,6 @@ _DIFFRACTION = 1  # projection mode
 _BETWEEN_M_AND_PER_M = 1.0
 
 
-class _Field(NamedTuple):
-    """A field of a block: NumPy's code, its units, and its name in `Column`.
-
-    The units ``"OLE"`` stand for days since 1899-12-30, ``"Unix"`` for µs since 1970.
-    """
-
-    code: str
-    units: str
-    name: str
-
-
-def _fields(*rows: tuple[str, str, str]) -> tuple[_Field, ...]:
-    """Return the fields of a table of codes, units and names."""
-    return tuple(
-        _Field(code, units, name) for code, units, names in rows for name in names.split()
-    )
-
-
-# the fields after each of the four masks; the n-th field is valid where bit n of the mask is set
-_MASKED = (
-    _fields(
-        ("f8", "OLE", "time"),
-        ("S16", "", "microscope_type d_number application application_version"),
-        ("f8", "V", "voltage"),
-        ("f8", "e/m^2", "dose"),
-        ("f8", "degree", "tilt_angle tilt_beta"),
-        ("f8", "m", "stage_x stage_y stage_z"),
-        ("f8", "degree", "tilt_axis_angle"),
-        ("f8", "", "dual_axis_rotation"),
-        ("f8", "m", "pixel_size_x pixel_size_y"),
-        ("f8", "", "unused_0 unused_1 unused_2 unused_3 unused_4 unused_5"),
-        ("f8", "m", "defocus stem_defocus applied_defocus"),
-        ("i4", "", "instrument_mode projection_mode"),
-        ("S16", "", "objective_lens_mode high_magnification_mode"),
-        ("i4", "", "probe_mode"),
-        ("?", "", "eftem_on"),
-        ("f8", "", "magnification"),
-    ),
-    _fields(
-        ("f8", "m", "camera_length"),
-        ("i4", "", "spot_index"),
-        ("f8", "", "illuminated_area intensity"),
-        ("f8", "rad", "convergence_angle"),
-        ("S16", "", "illumination_mode"),
-        ("?", "", "wide_convergence_angle_range slit_inserted"),
-        ("f8", "eV", "slit_width"),
-        ("f8", "", "voltage_offset drift_tube_voltage energy_shift"),
-        ("f8", "", "shift_offset_x shift_offset_y shift_x shift_y"),
-        ("f8", "s", "exposure_time"),
-        ("i4", "", "binning_width binning_height"),
-        ("S16", "", "camera_name"),
-        ("i4", "", "readout_left readout_top readout_right readout_bottom"),
-        ("?", "", "ceta_noise_reduction"),
-        ("i4", "", "ceta_frames_summed"),
-        ("?", "", "electron_counting frames_aligned"),
-        ("i4", "", "camera_reserved_0 camera_reserved_1 camera_reserved_2 camera_reserved_3"),
-    ),
-    _fields(
-        ("i4", "", "camera_reserved_4 camera_reserved_5 camera_reserved_6"),
-        ("i4", "", "camera_reserved_7 camera_reserved_8 camera_reserved_9"),
-        ("?", "", "phase_plate"),
-        ("S16", "", "stem_detector"),
-        ("f8", "", "stem_gain stem_offset"),
-        ("i4", "", "stem_reserved_0 stem_reserved_1 stem_reserved_2"),
-        ("i4", "", "stem_reserved_3 stem_reserved_4"),
-        ("f8", "s", "dwell_time frame_time"),
-        ("i4", "", "scan_left scan_top scan_right scan_bottom"),
-        ("f8", "m", "scan_fov_x scan_fov_y"),
-        ("S16", "", "element"),
-        ("f8", "", "energy_interval_lower energy_interval_higher"),
-        ("i4", "", "method"),
-        ("?", "", "is_dose_fraction"),
-        ("i4", "", "fraction_number start_frame end_frame"),
-        ("S80", "", "input_stack"),
-    ),
-    _fields(
-        ("f8", "degree", "tilt_angle_min tilt_angle_max"),
-        # the following fields are FEI2's
-        ("f8", "", "scan_rotation diffraction_rotation image_rotation"),
-        ("i4", "", "scan_mode"),
-        ("i8", "Unix", "acquisition_time"),
-        ("S16", "", "detector_name"),
-        ("f8", "degree", "tilt_angle_start tilt_angle_end"),
-        ("f8", "", "tilt_per_image tilt_speed"),
-        ("i4", "pixel", "beam_center_x beam_center_y"),
-        ("i8", "Unix", "cfeg_flash_time"),
-        ("i4", "", "phase_plate_index"),
-        ("S16", "", "objective_aperture"),
-    ),
-)
-_LONG_NAMES = {
-    "time": "time of acquisition",
-    "voltage": "acceleration voltage",
-    "tilt_angle": "alpha tilt",
-    "tilt_beta": "beta tilt",
-    "voltage_offset": "acceleration voltage offset",
-    "exposure_time": "integration time",
-    "scan_fov_x": "full field of view of the scan along x",
-    "scan_fov_y": "full field of view of the scan along y",
-    "detector_name": "commercial name of the detector",
-}
-
-
 def _record_size(header: Header, raw: bytes) -> int:
     """Return the size of a block in bytes, from its first word; 0 if that makes no sense."""
     return _size_and_order(raw)[0]
@@ -158,10 +64,10 @@ def _matches(header: Header, raw: bytes) -> bool:
     # in a truncated file, even the first block may be incomplete
     n_blocks = min(max(header.nz, 1), -(-len(raw) // size))
     blocks = raw[: n_blocks * size].ljust(n_blocks * size, b"\0")
-    table = np.frombuffer(blocks, _dtype(size, byteorder))
+    table = np.frombuffer(blocks, block_dtype(size, byteorder))
     if table["version"][0] not in _VERSIONS or not np.isin(table["size"], (0, size)).all():
         return False
-    fields = [f for f in itertools.chain(*_MASKED) if f.name in (table.dtype.names or ())]
+    fields = [f for f in itertools.chain(*MASKED) if f.name in (table.dtype.names or ())]
     return all(
         (table[field.name] <= 1).all()
         if field.code == "?"
@@ -178,7 +84,7 @@ def _decode(header: Header, raw: bytes, sections: SectionNumbers) -> Metadata:
         found = f"invalid: its first block has {first} bytes"
         accepted = f"FEI's blocks of {_SIZES[0]} to {_SIZES[-1]} bytes"
         return Metadata() if is_blank(raw) else not_decoded(len(raw), found, accepted)
-    records = take(header, raw, _dtype(size, byteorder), sections)
+    records = take(header, raw, block_dtype(size, byteorder), sections)
     # blocks that were reserved and never written are zero
     written = records.where(records.table["size"] == size)
     return written.metadata(_columns(written.table))
@@ -192,27 +98,10 @@ def _size_and_order(raw: bytes) -> tuple[int, ByteOrder]:
     return (big if big in _SIZES else 0), ">"
 
 
-def _dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:
-    """Return a block of `size` bytes: the fields outside of it are left out."""
-    fields = [("size", byteorder + "i4"), ("version", byteorder + "i4")]
-    for number, masked in enumerate(_MASKED):
-        # the masks are little-endian even where all else is big-endian
-        fields.append((_mask(number), "<u4"))
-        # as bool, NumPy accepts only the bytes 0 and 1
-        fields += [(field.name, byteorder + field.code.replace("?", "u1")) for field in masked]
-    ends = np.cumsum([np.dtype(code).itemsize for _, code in fields])
-    n_inside = int(np.count_nonzero(ends <= size))
-    return np.dtype([*fields[:n_inside], ("rest", f"V{size - ends[n_inside - 1]}")])
-
-
-def _mask(number: int) -> str:
-    return f"bitmask_{number + 1}"
-
-
 def _columns(table: np.ndarray[Any, Any]) -> Iterator[Column]:
     """Yield the fields that are valid in some blocks."""
-    for number, fields in enumerate(_MASKED if len(table) else ()):
-        masks = table[_mask(number)]
+    for number, fields in enumerate(MASKED if len(table) else ()):
+        masks = table[mask_name(number)]
         for bit, field in enumerate(fields):
             valid = _bit(masks, bit)
             if field.name not in (table.dtype.names or ()) or not valid.any():
@@ -225,7 +114,7 @@ def _columns(table: np.ndarray[Any, Any]) -> Iterator[Column]:
                 values = np.broadcast_to(values, stored.shape)
             if field.name in ("pixel_size_x", "pixel_size_y"):
                 units = _pixel_units(values, valid, table)
-            long_name = _LONG_NAMES.get(field.name, "")
+            long_name = LONG_NAMES.get(field.name, "")
             yield Column(field.name, with_gaps(values, valid), units, long_name)
 
 
@@ -233,9 +122,9 @@ def _bit(masks: np.ndarray[Any, Any], bit: int) -> np.ndarray[Any, Any]:
     return (masks >> np.uint32(bit) & 1).astype(np.bool_)
 
 
-def _values(stored: np.ndarray[Any, Any], field: _Field) -> tuple[np.ndarray[Any, Any], str]:
+def _values(stored: np.ndarray[Any, Any], field: Field) -> tuple[np.ndarray[Any, Any], str]:
     """Return the values in a native dtype, and their units."""
-    if field.units in ("OLE", "Unix"):
+    if field.units in _EPOCHS:
         ticks = _DAY if field.units == "OLE" else 1
         is_time = (stored > 0) & (stored < _LAST_DAY * _DAY // ticks)
         since = np.rint(np.where(is_time, stored, 0) * ticks).astype("m8[us]")
@@ -262,11 +151,91 @@ def _pixel_units(
     known = valid & np.isfinite(sizes)
     if (sizes < _BETWEEN_M_AND_PER_M)[known].all():
         return "m"
-    bit = [field.name for field in _MASKED[0]].index("projection_mode")
-    says_image = _bit(table[_mask(0)], bit) & (table["projection_mode"] != _DIFFRACTION)
+    bit = [field.name for field in MASKED[0]].index("projection_mode")
+    says_image = _bit(table[mask_name(0)], bit) & (table["projection_mode"] != _DIFFRACTION)
     if (sizes > _BETWEEN_M_AND_PER_M)[known].all() and not says_image[known].any():
         return "1/m"
     return ""
+
+
+def _scan(values: Mapping[str, Value]) -> Metadata:
+    """Return the size of the scan area and the steps in it, by its edges and field of view.
+
+    See ``docs/reference/format.md#velox``. The area is often that of another image.
+    """
+    edges = [values.get(f"scan_{edge}") for edge in ("top", "bottom", "left", "right")]
+    top, bottom, left, right = (int(edge.value) if edge else 0 for edge in edges)
+    sizes = {"y": bottom - top, "x": right - left}
+    if min(sizes.values()) < 1:
+        return Metadata()
+    views = {axis: values.get(f"scan_fov_{axis}", Value(0.0)).value for axis in sizes}
+    steps = {
+        f"scan_{axis}": Step(view / sizes[axis], "m")
+        for axis, view in views.items()
+        if 0 < view < np.inf
+    }
+    return Metadata(scan_size=(sizes["y"], sizes["x"]), steps=steps)
+
+
+def _editable(header: Header, raw: bytes) -> Editable | None:
+    size, byteorder = _size_and_order(raw)
+    if not size:
+        return None
+    dtype = block_dtype(size, byteorder)
+    places = {
+        field.name: (field, number, bit)
+        for number, fields in enumerate(MASKED)
+        for bit, field in enumerate(fields)
+        if field.name in (dtype.names or ())
+    }
+
+    def store(table: np.ndarray[Any, Any], name: str, values: np.ndarray[Any, Any]) -> None:
+        field, number, bit = places[name]
+        if (table["size"] != size).any():
+            n = int(np.flatnonzero(table["size"] != size)[0])
+            raise ValueError(f"sections with a record, and the record of section {n} is empty")
+        table[name] = _stored(values, field, table[name].dtype)
+        table[mask_name(number)] |= np.uint32(1 << bit)
+
+    units = {name: field.units for name, (field, _, _) in places.items()}
+    of_times = {name: "time" for name, unit in units.items() if unit in _EPOCHS}
+    return Editable(dtype=dtype, units=units | of_times, store=store)
+
+
+def _stored(
+    values: np.ndarray[Any, Any], field: Field, dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any]:
+    """Return values as a block stores them, the inverse of `_values`; ValueError if it can't."""
+    if field.code.startswith("S"):
+        return _stored_texts(values, dtype.itemsize)
+    if field.units in _EPOCHS:
+        since = _times(values) - _EPOCHS[field.units]
+        days = since / np.timedelta64(1, "D")
+        if not ((days > 0) & (days < _LAST_DAY)).all():
+            raise ValueError(f"times after {_EPOCHS[field.units]}, and before 2173")
+        return days if field.units == "OLE" else since.astype(np.int64)
+    if field.code == "f8":
+        return finite(values)
+    if field.code == "?" and not np.isin(values, (0, 1)).all():
+        raise ValueError("0 or 1")
+    return as_integers(values, dtype)
+
+
+def _stored_texts(values: np.ndarray[Any, Any], longest: int) -> np.ndarray[Any, Any]:
+    texts = values.tolist()
+    is_stored = values.dtype.kind == "U" and all(t.isascii() and t.isprintable() for t in texts)
+    if not is_stored or max(map(len, texts)) > longest:
+        raise ValueError(f"printable ASCII texts of up to {longest} characters")
+    return np.array([text.encode() for text in texts])
+
+
+def _times(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if values.dtype.kind in "MUO":
+        with warnings.catch_warnings(), contextlib.suppress(ValueError, Warning):
+            # NumPy warns about zones, which it drops
+            warnings.simplefilter("error")
+            return values.astype("M8[us]")
+    raise ValueError("times, such as '2026-01-31T12:00:00', without a zone")
 
 
 def _kind(name: str) -> ExtendedHeader:
@@ -277,7 +246,9 @@ def _kind(name: str) -> ExtendedHeader:
         matches=_matches,
         record_size=_record_size,
         is_per_section=True,
+        scan=_scan,
         most_decoded=_MOST_DECODED,
+        editable=_editable,
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mrc_xarray.errors import Problem
-from mrc_xarray.metadata.columns import Metadata, Step
+from mrc_xarray.metadata.columns import Metadata, Step, Value
 from mrc_xarray.metadata.limits import MOST_POSITIONS
 from mrc_xarray.mrc.header import HEADER_SIZE, Header
 from mrc_xarray.storage.base import Bytes
 
-__all__ = ["ExtendedHeader", "SectionNumbers", "nint_and_nreal", "not_decoded", "problem"]
+__all__ = [
+    "Editable", "ExtendedHeader", "SectionNumbers", "nint_and_nreal", "not_decoded", "problem",
+]  # fmt: skip
 
 #: Numbers of sections in the file, shape (n_sections,), or None for all NZ.
 SectionNumbers: TypeAlias = "np.ndarray[Any, Any] | None"
@@ -23,6 +25,26 @@ SectionNumbers: TypeAlias = "np.ndarray[Any, Any] | None"
 _LONGEST_TEXT = 1024**2
 # bytes that are read at a time
 _PIECE = 4 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Editable:
+    """What can be changed in the records of a file.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        One record.
+    units : mapping of str to str
+        By the name of a value, its units in the file.
+    store : callable
+        (table, name, values): writes an array of shape (n_sections,), in these units, to the
+        records. ValueError says what is accepted, if a record can't hold a value.
+    """
+
+    dtype: np.dtype[Any]
+    units: Mapping[str, str]
+    store: Callable[[np.ndarray[Any, Any], str, np.ndarray[Any, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -42,6 +64,8 @@ class ExtendedHeader:
         header; 0 without records, or if the size makes no sense.
     is_per_section : bool
         Whether each section has a record.
+    scan : callable
+        (values): `Metadata` with the size and steps of a scan in the values of all records.
     most_decoded : int
         Bytes of records that are decoded when a file is opened. More would need too much memory.
     word_size : int
@@ -53,6 +77,8 @@ class ExtendedHeader:
     is_carried, is_of_grid : bool
         Whether a new file can have the extended header of its source, and whether it is correct
         only for the same voxels and space group.
+    editable : callable or None
+        (header, raw): what can be changed in the records, or None if they make no sense.
     read_text : callable or None
         (source, header, head, extended_size, n_sections): what `read_from` returns, if all of
         the extended header is one text.
@@ -66,12 +92,14 @@ class ExtendedHeader:
     matches: Callable[[Header, bytes], bool] = lambda header, raw: False
     record_size: Callable[[Header, bytes], int] = lambda header, raw: 0
     is_per_section: bool = False
+    scan: Callable[[Mapping[str, Value]], Metadata] = lambda values: Metadata()
     most_decoded: int = 4 * 1024**2
     word_size: int = 1
     exttyp: str = ""
     counts: Callable[[Header], Mapping[str, int]] = lambda header: {}
     is_carried: bool = True
     is_of_grid: bool = False
+    editable: Callable[[Header, bytes], Editable | None] | None = None
     read_text: Callable[[Bytes, Header, bytes, int, int], Metadata] | None = None
 
     def read(self, header: Header, raw: bytes, sections: SectionNumbers = None) -> Metadata:
@@ -127,7 +155,12 @@ class ExtendedHeader:
         else:
             sections = None if n_sections == header.nz else np.arange(n_sections)
             metadata = self.read(header, raw, sections)
-        return replace(metadata, steps=self.pixel_size(header, raw)) if size else metadata
+        if not size:
+            return metadata
+        first = self.read(header, raw, np.zeros(1, np.int64)).values if is_too_much else None
+        scan = self.scan(first or metadata.values)
+        steps = self.pixel_size(header, raw) | dict(scan.steps)
+        return replace(metadata, steps=steps, scan_size=scan.scan_size)
 
     def _too_much(self, size: int, n_sections: int) -> Problem:
         return problem(

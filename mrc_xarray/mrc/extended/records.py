@@ -14,7 +14,7 @@ from mrc_xarray.metadata.limits import is_worth_a_column
 from mrc_xarray.mrc.extended.kind import SectionNumbers, problem
 from mrc_xarray.mrc.header import Header
 
-__all__ = ["Records", "is_blank", "is_tilt_series", "take", "take_all"]
+__all__ = ["Records", "as_integers", "finite", "is_blank", "is_tilt_series", "take", "take_all"]
 
 # degrees: the largest tilt of a stage, the largest difference between two views of one tilt, and
 # the smallest step of a series
@@ -98,3 +98,23 @@ def is_tilt_series(angles: np.ndarray[Any, Any]) -> bool:
     usual = np.median(steps)
     is_regular = steps.max() <= _STEPS_DIFFER * usual and usual <= _STEPS_DIFFER * steps.min()
     return bool(usual >= _LEAST_STEP and is_regular)
+
+
+def finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the values; raise ValueError unless they are finite numbers."""
+    if values.dtype.kind not in "iufb" or not np.isfinite(values).all():
+        raise ValueError("finite numbers")
+    return values
+
+
+def as_integers(
+    values: np.ndarray[Any, Any], dtype: np.dtype[Any], *, rounds: bool = False
+) -> np.ndarray[Any, Any]:
+    """Return numbers as an integer dtype; raise ValueError for other numbers than it holds."""
+    limits, rounded = np.iinfo(dtype), np.rint(finite(values))
+    if not rounds and (rounded != values).any():
+        raise ValueError("whole numbers")
+    if not ((rounded >= limits.min) & (rounded <= limits.max)).all():
+        raise ValueError(f"stored numbers of {limits.min} to {limits.max}")
+    stored: np.ndarray[Any, Any] = rounded.astype(dtype)
+    return stored

@@ -13,12 +13,20 @@ import numpy as np
 
 from mrc_xarray.metadata.columns import Column, Metadata
 from mrc_xarray.mrc.extended.kind import (
+    Editable,
     ExtendedHeader,
     SectionNumbers,
     nint_and_nreal,
     not_decoded,
 )
-from mrc_xarray.mrc.extended.records import is_blank, is_tilt_series, take, take_all
+from mrc_xarray.mrc.extended.records import (
+    as_integers,
+    finite,
+    is_blank,
+    is_tilt_series,
+    take,
+    take_all,
+)
 from mrc_xarray.mrc.header import Header
 
 __all__ = ["SERI", "has_flags"]
@@ -35,6 +43,8 @@ class _Number(NamedTuple):
 
 
 _N_FLAGS = 11
+# of a float in two shorts
+_MANTISSA_BITS = 23
 _NUMBERS = (
     _Number(0, "tilt_angle", "i2", Fraction(1, 100), "degree"),
     _Number(1, "piece_x", "u2", None, "pixel"),
@@ -133,6 +143,39 @@ def _float_of_shorts(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return values
 
 
+def _shorts_of_float(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return floats as `_float_of_shorts` reads them, shape (n_sections, 2)."""
+    fraction, exponent = np.frexp(np.abs(values).astype(np.float64))
+    mantissa = np.rint(np.ldexp(fraction, _MANTISSA_BITS)).astype(np.int64)
+    is_rounded_up = mantissa >> _MANTISSA_BITS > 0
+    mantissa, exponent = mantissa >> is_rounded_up, exponent + is_rounded_up - _MANTISSA_BITS
+    if (np.abs(exponent[mantissa > 0]) >= 2**7).any():
+        raise ValueError("numbers with an absolute value of 0, or of about 1e-31 to 1e45")
+    exponent = np.where(mantissa > 0, exponent, 0)
+    second = np.abs(exponent) * 256 + mantissa % 256
+    first = np.copysign(mantissa // 256, values)
+    return np.stack([first, np.where(exponent < 0, -second, second)], axis=-1)
+
+
+def _editable(header: Header, raw: bytes) -> Editable | None:
+    if not _record_size(header, raw):
+        return None
+    numbers = {n.name: n for n in _numbers(header) if not n.code.startswith("V")}
+
+    def store(table: np.ndarray[Any, Any], name: str, values: np.ndarray[Any, Any]) -> None:
+        number, stored = numbers[name], table[name]
+        if name == "dose":
+            stored[:] = _shorts_of_float(finite(values))
+        elif number.scale is None:
+            stored[:] = as_integers(values, stored.dtype)
+        else:
+            scaled = finite(values) / float(number.scale.numerator) * number.scale.denominator
+            stored[:] = as_integers(scaled, stored.dtype, rounds=True)
+
+    units = {name: number.units for name, number in numbers.items()}
+    return Editable(dtype=_dtype(header), units=units, store=store)
+
+
 SERI = ExtendedHeader(
     name="SERI",
     is_kind=_is_kind,
@@ -142,4 +185,5 @@ SERI = ExtendedHeader(
     is_per_section=True,
     word_size=2,
     counts=nint_and_nreal,
+    editable=_editable,
 )

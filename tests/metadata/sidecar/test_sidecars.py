@@ -49,7 +49,8 @@ def test_sidecar_by_its_content(raw: bytes, sidecar: Sidecar) -> None:
 def test_each_sidecar_has_the_names_that_it_is_found_by(sidecar: Sidecar) -> None:
     found = [name for image in ("20240101_7_movie.mrc", "a.st") for name in sidecar.names(image)]
     assert found
-    assert all(sidecar_of(TextFile(name, b"")) is sidecar for name in found)
+    exact = [name for name in found if isinstance(name, str)]
+    assert all(sidecar_of(TextFile(name, b"")) is sidecar for name in exact)
 
 
 SNIPPETS = [

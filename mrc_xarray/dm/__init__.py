@@ -1,0 +1,1 @@
+"""What a file of Gatan's DigitalMicrograph (DM3, DM4) contains: tags, images, calibrations."""
