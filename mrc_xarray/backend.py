@@ -34,11 +34,7 @@ Reads the header, and no pixels. The coordinates have their indexes, whatever xa
 
 Parameters
 ----------
-filename_or_obj : path, URL, bytes or binary file object
-    Any URL that fsspec supports. Bytes only with ``chunks=None``.
-drop_variables : str or iterable of str, optional
-    Variables and coordinates to leave out.
-{options}
+{parameters}
 
 Returns
 -------

@@ -33,11 +33,7 @@ Reads the tags, and no pixels. Thumbnails are left out; `open_datatree` opens al
 
 Parameters
 ----------
-filename_or_obj : path, URL, bytes or binary file object
-    Any URL that fsspec supports. Bytes only with ``chunks=None``.
-drop_variables : str or iterable of str, optional
-    Variables and coordinates to leave out.
-{options}
+{parameters}
 
 Returns
 -------

@@ -22,6 +22,13 @@ from mrc_xarray.suffixes import stem_and_suffix
 
 __all__ = ["can_open", "describe", "labelled", "names_in"]
 
+# of each engine; those of `OpenOptions` follow
+_PARAMETERS = """filename_or_obj : path, URL, bytes or binary file object
+    Any URL that fsspec supports. Bytes only with ``chunks=None``.
+drop_variables : str or iterable of str, optional
+    Variables and coordinates to leave out.
+"""
+
 
 def describe(
     entrypoint: type[BackendEntrypoint],
@@ -30,7 +37,7 @@ def describe(
 ) -> None:
     """Give `open_dataset` the parameters of `OpenOptions`, and their documentation.
 
-    `documentation` has a place for that of the `accepted` options, by default all.
+    `documentation` has a place for that of all parameters. By default all options are `accepted`.
     """
     method: Any = entrypoint.open_dataset
     signature = inspect.signature(method)
@@ -44,7 +51,7 @@ def describe(
         each = re.split(r"\n(?=\S)", texts)
         texts = "\n".join(text for text in each if text.partition(" :")[0] in names)
     method.__signature__ = signature.replace(parameters=parameters)
-    method.__doc__ = documentation.format(options=texts)
+    method.__doc__ = documentation.format(parameters=_PARAMETERS + texts)
     entrypoint.open_dataset_parameters = tuple(parameter.name for parameter in parameters[1:])
 
 

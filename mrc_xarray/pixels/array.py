@@ -27,21 +27,20 @@ from mrc_xarray.pixels.selection import (
     select,
 )
 from mrc_xarray.storage import ByteSource, StreamSource
-from mrc_xarray.storage.base import cores
+from mrc_xarray.storage.base import MiB, cores
 from mrc_xarray.storage.threads import run_in_threads
 
 __all__ = ["StackArray", "StackVariable"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
-_MiB = 1024**2
 # dask tasks read smaller parts: a copy of them costs little, and a map can take a descriptor
-_MAPPED = 1 * _MiB
+_MAPPED = 1 * MiB
 # memory that each thread reuses for undecoded bytes
-_SCRATCH = 8 * _MiB
+_SCRATCH = 8 * MiB
 # below this, starting threads costs more than they save
-_THREADED = 32 * _MiB
-_THREADED_DECODING = 4 * _MiB
+_THREADED = 32 * MiB
+_THREADED_DECODING = 4 * MiB
 # with so many small sections, reading all rows costs less than many requests
 _MANY = 4096
 _SMALL_SECTION = 64 * 1024
@@ -198,9 +197,9 @@ class StackArray(BackendArray):
         threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
         is_short = len(chosen) * sections.section_bytes < threaded
         n_threads = 1 if is_short else self._n_threads
-        # a single batch needs no pool; its block is decoded by all threads together
+        # the block of a single batch is decoded by all threads together
         n_decoding = n_threads if len(batches) == 1 else 1
-        run_in_threads(fill, batches, 1 if len(batches) == 1 else n_threads)
+        run_in_threads(fill, batches, n_threads)
 
 
 class StackVariable(xr.Variable):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import prod
 
 from mrc_xarray.pixels.array import StackArray
+from mrc_xarray.storage.base import MiB
 
 __all__ = ["preferred_chunks"]
 
-MiB = 1024**2
 # of pixels that a task maps, which take no memory; in pixels, as tasks often make floats of them
 _MAPPED_PIXELS = 32 * MiB
 _MAPPED_BYTES = 128 * MiB
@@ -25,9 +25,10 @@ def preferred_chunks(dims: tuple[str, ...], array: StackArray) -> dict[str, int]
 
     They have up to 32 Mi pixels and 128 MiB where tasks can map them, and 16 MiB elsewhere.
 
-    Only the dimensions of sections are named, and the rows of a very large section: chunks along
-    another dimension are the choice of the user, without a warning. If a header promises an
-    enormous number of sections, the chunks are larger, as each is a task of dask.
+    Of uncompressed sections only the dimensions that are cut are named: those that count sections,
+    and the rows of a very large section. Chunks along another dimension are the choice of the
+    user, without a warning. If a header promises an enormous number of sections, the chunks are
+    larger, as each is a task of dask.
     """
     n_leading = len(array.leading)
     section = prod(array.shape[n_leading:]) * array.dtype.itemsize

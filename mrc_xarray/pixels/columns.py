@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.pixels.selection import Numbers, Pick, length, numbers_within, select
 from mrc_xarray.storage import ByteSource
+from mrc_xarray.storage.base import MiB
 from mrc_xarray.storage.threads import run_in_threads
 
 __all__ = ["copy_columns"]
@@ -19,9 +20,9 @@ Array: TypeAlias = npt.NDArray[Any]
 # of wider columns, complete rows are read
 _NARROW = 1 / 4
 # fewer bytes of rows are read in little time
-_LARGE = 1024**2
+_LARGE = MiB
 # bytes that a thread copies at once
-_PIECE = 1024**2
+_PIECE = MiB
 
 
 def copy_columns(
@@ -39,7 +40,7 @@ def copy_columns(
     """
     rows, columns, *samples = picks
     _, n_rows, n_columns, *_ = sections.shape
-    if sections.is_compressed or sections.mode.is_packed or not source.is_on_local_disk:
+    if sections.is_compressed or sections.mode.is_packed:
         return False
     first, width = _extent(columns)
     pixel = sections.row_bytes // n_columns
@@ -68,7 +69,7 @@ def copy_columns(
 
 def _parts(source: ByteSource, sections: Sections, start: int, nbytes: int) -> Array | None:
     """Return the bytes from `start` of each row of a map, as one element; None without a map."""
-    mapped = source.map(writable=False)
+    mapped = source.map(writable=False) if source.is_on_local_disk else None
     if mapped is None:
         return None
     n_rows = sections.shape[0] * sections.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,9 +14,9 @@ __all__ = ["own_threads", "run_in_threads"]
 Item = TypeVar("Item")
 
 
-def run_in_threads(run: Callable[[Item], None], items: Iterable[Item], n_threads: int) -> None:
-    """Call a function with every item, in this thread if `n_threads` is 1."""
-    if n_threads == 1:
+def run_in_threads(run: Callable[[Item], None], items: Sequence[Item], n_threads: int) -> None:
+    """Call a function with every item, in this thread if one thread is enough."""
+    if n_threads == 1 or len(items) == 1:
         for item in items:
             run(item)
         return
