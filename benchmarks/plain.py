@@ -34,9 +34,9 @@ MiB = 1024**2
 def main(folder: Path) -> None:
     """Make the files, and print all tables."""
     volume, wide, frames = (folder / name for name in ("volume.mrc", "wide.mrc", "frames.mrcs"))
-    _make(volume, SHAPE, np.float32)
-    _make(wide, WIDE, np.float32)
-    _make(frames, FRAMES, np.uint16)
+    make(volume, SHAPE, np.float32)
+    make(wide, WIDE, np.float32)
+    make(frames, FRAMES, np.uint16)
     opening(volume)
     loading(volume)
     reducing(volume)
@@ -222,7 +222,7 @@ def _nothing_engine(like: xr.Dataset) -> type[BackendEntrypoint]:
     return Nothing
 
 
-def _make(path: Path, shape: tuple[int, int, int], dtype: Any) -> None:
+def make(path: Path, shape: tuple[int, int, int], dtype: Any) -> None:
     """Write noise by plain writes: a file that is written through a map is cached differently."""
     if path.exists():
         return

@@ -18,11 +18,11 @@ from mrc_xarray.labels.tree import tree_of
 from mrc_xarray.metadata.files import Companion
 from mrc_xarray.metadata.find import companions, image_name, target_name
 from mrc_xarray.metadata.sidecar.direct_electron_files import named
-from mrc_xarray.mrc import reading
+from mrc_xarray.mrc.reading import open_recording
 from mrc_xarray.mrc.recognition import PLAUSIBLE_SIZE, looks_like_mrc
 from mrc_xarray.options import OpenOptions
 from mrc_xarray.recording import Recording
-from mrc_xarray.storage import ByteSource, Target, open_decoded
+from mrc_xarray.storage import ByteSource, Target
 from mrc_xarray.suffixes import MRC_SUFFIXES
 
 __all__ = ["MrcBackendEntrypoint"]
@@ -73,7 +73,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
     ) -> xr.Dataset:
         """Open one MRC file; the arguments are described in `OpenOptions`."""
         chosen = OpenOptions.of(options)
-        return labelled(*_recording(filename_or_obj, chosen), chosen, drop_variables)
+        return labelled(*open_recording(filename_or_obj, chosen), chosen, drop_variables)
 
     def open_groups_as_dict(  # type: ignore[override]  # with our keywords, as open_dataset
         self,
@@ -87,7 +87,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         """Open a Direct Electron movie and its images; see `open_datatree`."""
         chosen = OpenOptions.of(options)
         dropped = names_in(drop_variables)
-        recording, source = _recording(filename_or_obj, chosen)
+        recording, source = open_recording(filename_or_obj, chosen)
         movie = labelled(recording, source, chosen, dropped)
         of_images = OpenOptions(
             storage_options=chosen.storage_options,
@@ -97,7 +97,7 @@ class MrcBackendEntrypoint(BackendEntrypoint):
         )
         given = {"virtual": virtual_images, "external": external_images}
         images = [
-            (companion, labelled(*_recording(file, of_images), of_images, dropped))
+            (companion, labelled(*open_recording(file, of_images), of_images, dropped))
             for companion, file in _companions(recording, source, given)
         ]
         return tree_of(movie, recording.dims, images)
@@ -143,17 +143,6 @@ class MrcBackendEntrypoint(BackendEntrypoint):
 
 
 describe(MrcBackendEntrypoint, _DOCUMENTATION)
-
-
-def _recording(target: Target, options: OpenOptions) -> tuple[Recording, ByteSource]:
-    """Read a file."""
-    salvages = options.truncated == "trim"
-    source, head = open_decoded(target, options.storage_options, salvages=salvages)
-    recording = reading.read(source, head, options)
-    sections = recording.sections
-    if not sections.is_compressed:
-        source = source.expecting(sections.offset + sections.nbytes, max(sections.shape))
-    return recording, source
 
 
 def _companions(

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
-import logging
 import os
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import mrc_xarray
 from mrc_xarray.errors import unreadable
+from mrc_xarray.installation import optional
 from mrc_xarray.storage import redacted
 from mrc_xarray.text import json_text, printable, printable_lines
-from mrc_xarray.tools.arguments import Pairs, add_fields, add_reading, in_options, reading
+from mrc_xarray.tools.arguments import (
+    Pairs,
+    add_fields,
+    add_reading,
+    in_options,
+    number,
+    reading,
+)
+from mrc_xarray.tools.selection import parse_selection
 
 __all__ = ["main"]
 
@@ -27,10 +33,14 @@ _REPORTED = ("code", "severity", "field", "offset", "found", "accepted", "action
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that escapes control characters in error messages."""
+    """A parser with short error messages, without control characters."""
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         super().exit(status, message and printable_lines(message))
+
+    def error(self, message: str) -> NoReturn:
+        # the usage of a command has more lines than a user reads in front of an error
+        self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     The status is 0, or 1 if an operation failed or a file is not valid.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        _answer_shell(parser)
+    arguments = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = functools.partial(_print_warning, arguments.parser)
@@ -64,17 +77,24 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run, parser=command)
         return command
 
-    info = add(_info, "describe MRC files")
+    info = add(_info, "describe MRC, MRCZ and DM files")
     validate = add(_validate, "list what is wrong with MRC files")
     validate.add_argument("--data", action="store_true", help="also check the pixels")
     info.add_argument("--header", action="store_true", help="also print all header fields")
-    for command in (info, validate):
-        command.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
-        command.add_argument("--json", action="store_true", help="print one JSON list")
+    for command, files in ((info, "paths or URLs, also with *"), (validate, "paths or URLs")):
+        command.add_argument("files", nargs="+", metavar="FILE", help=files)
+        forms = command.add_mutually_exclusive_group()
+        forms.add_argument("--json", action="store_true", help="print one JSON list")
+        if command is info:
+            forms.add_argument("--table", action="store_true", help="print one line per file")
 
     convert = add(_convert, "convert MRC, MRCZ, Zarr, netCDF and DM files, by the names' suffixes")
     _add_options(convert)
-    for command in (info, validate, convert):
+    preview = add(_preview, "draw slices of an MRC, MRCZ or DM file to a picture")
+    _add_drawing(preview)
+    view = add(_view, "show files in napari, or in ndv where napari is not installed")
+    view.add_argument("files", nargs="+", metavar="FILE", help="paths or URLs")
+    for command in (info, validate, convert, preview, view):
         add_reading(command)
 
     text = "change fields of the headers of MRC files in place"
@@ -87,19 +107,39 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = add(_demo, "write a small tomogram, open it, and compute on a local cluster")
     demo.add_argument("file", nargs="?", metavar="FILE", help="path of the tomogram")
+
+    completion = add(_completion, "print the code that makes a shell complete this command")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish", "powershell"))
     return parser
 
 
-def _info(arguments: argparse.Namespace) -> bool:
-    from mrc_xarray.tools.summary import summarise, summarise_header, table
+def _answer_shell(parser: argparse.ArgumentParser) -> None:
+    """Print what may follow the words on the shell's line, and exit."""
+    # the code that `mrc-xarray completion` prints sets the variable and calls the command
+    import argcomplete
 
+    argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def _info(arguments: argparse.Namespace) -> bool:
+    from mrc_xarray.tools.overview import files_of, name_of, overview
+    from mrc_xarray.tools.summary import summarise, summarise_header, table
+    from mrc_xarray.tools.terminal import coloured
+
+    if arguments.table and arguments.header:
+        arguments.parser.error("--table has no room for --header: give one of them")
+    if arguments.table:
+        explain = functools.partial(_error_line, arguments)
+        lines, n_failed = overview(arguments.files, explain, **reading(arguments))
+        print(coloured(lines, sys.stdout))
+        return n_failed > 0
     summaries: list[dict[str, Any]] = []
     n_failed = 0
-    for file in arguments.files:
+    for file in files_of(arguments.files):
         try:
             summary = summarise(file, **reading(arguments))
         except Exception as error:
-            _print_error(arguments, error, file)
+            _print_error(arguments, error, name_of(file))
             n_failed += 1
             found = summarise_header(file)
             if found is None:
@@ -107,7 +147,8 @@ def _info(arguments: argparse.Namespace) -> bool:
             summary = found
         summaries.append(summary)
         if not arguments.json:
-            print(in_options(table(summary, every_field=arguments.header), arguments.parser))
+            lines = in_options(table(summary, every_field=arguments.header), arguments.parser)
+            print(coloured(lines, sys.stdout))
     if arguments.json:
         print(json_text(summaries, indent=2, allow_nan=False))
     return n_failed > 0
@@ -134,23 +175,23 @@ def _validate(arguments: argparse.Namespace) -> bool:
 
 
 def _convert(arguments: argparse.Namespace) -> bool:
-    from dask.diagnostics.progress import ProgressBar
-
     from mrc_xarray.tools.convert import convert
 
-    names = ("mode", "compressor", "clevel", "compression")
+    names = ("mode", "compressor", "clevel", "compression", "levels", "chunks", "method")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     options: dict[str, Any] = {k: None if v == "none" else v for k, v in given.items()}
     options |= {"select": arguments.select, "overwrite": arguments.overwrite}
-    with contextlib.nullcontext() if arguments.quiet else ProgressBar(out=sys.stderr):
-        convert(arguments.source, arguments.target, reading=reading(arguments), **options)
+    options |= {"reading": reading(arguments), "progress": not arguments.quiet and "auto"}
+    convert(arguments.source, arguments.target, **options)
     return False
 
 
 def _add_options(convert: _Parser) -> None:
     """Add the arguments of `mrc_xarray.tools.convert.convert`."""
     convert.add_argument("source", metavar="SRC", help="path or URL")
-    convert.add_argument("target", metavar="DST", help="path or URL in .mrc, .mrcz, .zarr or .nc")
+    convert.add_argument(
+        "target", metavar="DST", help="path or URL in .mrc, .mrcz, .ome.zarr, .zarr or .nc"
+    )
     convert.add_argument("--mode", type=int, help="MODE of the target, or its type")
     convert.add_argument("--compressor", help="codec of an MRCZ file, or none")
     convert.add_argument(
@@ -159,15 +200,49 @@ def _add_options(convert: _Parser) -> None:
     convert.add_argument("--clevel", type=int, help="compression level, 0 to 9")
     convert.add_argument(
         "--select",
-        type=_selection,
+        type=parse_selection,
         action=Pairs,
         nargs="+",
         default={},
-        metavar="DIM=INDEX or DIM=START:STOP[:STEP]",
-        help="part of each dimension, by index",
+        metavar="PART",
+        help="DIM=INDEX or DIM=START:STOP[:STEP], or positions with a unit: z=400:500A",
     )
+    level: Any = {"type": int, "metavar": "N", "default": argparse.SUPPRESS}
+    convert.add_argument("--level", help="resolution of an OME-Zarr source, 0 to N", **level)
+    convert.add_argument("--levels", type=int, metavar="N", help="resolutions of OME-Zarr")
+    convert.add_argument("--chunks", type=int, metavar="N", help="edge of the chunks of OME-Zarr")
+    convert.add_argument("--method", choices=("mean", "mode"), help="of OME-Zarr; mode for labels")
     convert.add_argument("--overwrite", action="store_true", help="replace DST")
     convert.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def _preview(arguments: argparse.Namespace) -> bool:
+    from mrc_xarray.tools.preview import preview
+
+    names = ("at", "thickness", "norm")
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    preview(arguments.file, arguments.output, reading=reading(arguments), **options)
+    return False
+
+
+def _add_drawing(preview: _Parser) -> None:
+    """Add the arguments of `mrc_xarray.tools.preview.preview`."""
+    preview.add_argument("file", metavar="FILE", help="path or URL")
+    text = "the picture, in .png, .pdf, .svg, .jpg or another format of matplotlib"
+    preview.add_argument("-o", "--output", required=True, metavar="PICTURE", help=text)
+    options: dict[str, Any] = {"type": number, "action": Pairs, "nargs": "+"}
+    text = "the point that is drawn, in the units of the coordinates; by default the middle"
+    preview.add_argument("--at", metavar="DIM=POSITION", default={}, help=text, **options)
+    text = "draw the mean of a slab, in the units of the coordinates"
+    preview.add_argument("--thickness", metavar="DIM=LENGTH", default={}, help=text, **options)
+    preview.add_argument("--norm", choices=("linear", "log"), help="scale of the contrast")
+
+
+def _view(arguments: argparse.Namespace) -> bool:
+    from mrc_xarray.bridges.viewer import view_files
+
+    view_files(arguments.files, **reading(arguments))
+    return False
 
 
 def _edit(arguments: argparse.Namespace) -> bool:
@@ -184,45 +259,16 @@ def _edit(arguments: argparse.Namespace) -> bool:
     return n_failed > 0
 
 
-def _selection(text: str) -> tuple[str, slice]:
-    """Parse DIM=INDEX or DIM=START:STOP[:STEP]."""
-    dim, _, numbers = text.partition("=")
-    try:
-        parts = [int(part) if part else None for part in numbers.split(":")]
-        if not dim or len(parts) > 3 or parts == [None]:
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not DIM=INDEX or DIM=START:STOP[:STEP]"
-        ) from None
-    if len(parts) == 1 and parts[0] is not None:
-        # a slice retains the dimension and its coordinate; -1 is the last index
-        return dim, slice(parts[0], parts[0] + 1 or None)
-    return dim, slice(*parts)
-
-
 def _demo(arguments: argparse.Namespace) -> bool:
-    import xarray as xr
-    from distributed import Client, LocalCluster
+    from mrc_xarray.samples import demo
 
-    from mrc_xarray.tools.demo import picture, write_tomogram
+    demo.run(arguments.file)
+    return False
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = arguments.file or os.path.join(folder, "tomogram.mrc")
-        write_tomogram(path)
-        print(f'>>> ds = xr.open_dataset("{os.path.basename(path)}", engine="mrc", chunks={{}})')
-        ds = xr.open_dataset(path, engine="mrc", chunks={})
-        print(ds)
-        # a heartbeat that arrives while the cluster closes is logged as an error
-        options = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
-        with (
-            LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
-            Client(cluster),
-        ):
-            print("\n>>> ds.data.mean().compute(), on a cluster of 2 processes")
-            print(f"{float(ds['data'].mean().compute()):.6f}")
-            print('\n>>> ds.data.sel(z=slice(380, 460)).mean("z").compute()')
-            print(picture(ds["data"].sel(z=slice(380, 460)).mean("z").compute().values))
+
+def _completion(arguments: argparse.Namespace) -> bool:
+    argcomplete = optional("argcomplete.shell_integration", "completion in a shell")
+    print(argcomplete.shellcode(["mrc-xarray"], shell=arguments.shell))
     return False
 
 
@@ -233,9 +279,14 @@ def _print_warning(parser: _Parser, message: Warning | str, *where: Any, **more:
 
 def _print_error(arguments: argparse.Namespace, error: Exception, file: str = "") -> None:
     """Print an error in one line."""
-    text = "; ".join([str(error), *getattr(error, "__notes__", [])])
+    print("mrc-xarray: " + _error_line(arguments, error, file), file=sys.stderr)
+
+
+def _error_line(arguments: argparse.Namespace, error: Exception, file: str = "") -> str:
+    notes = getattr(error, "__notes__", [])
+    text = str(error) or type(error).__name__
+    text = "; ".join([text.removesuffix("." * bool(notes)), *notes])
     if file and not isinstance(error, mrc_xarray.MrcError):
         # the message of another library may be as short as a name
         text = f"{redacted(file)}: {type(error).__name__}: {text}"
-    line = printable("; ".join(text.splitlines()))
-    print("mrc-xarray: " + in_options(line, arguments.parser), file=sys.stderr)
+    return in_options(printable("; ".join(text.splitlines())), arguments.parser)

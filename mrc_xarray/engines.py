@@ -46,10 +46,9 @@ def describe(
     names = [name for name in options if accepted is None or name in accepted]
     parameters = [*named, *(options[name] for name in names)]
     texts = inspect.cleandoc(OpenOptions.__doc__ or "").partition("Parameters\n----------\n")[2]
-    if accepted is not None:
-        # the text of an option begins with a line that is not indented
-        each = re.split(r"\n(?=\S)", texts)
-        texts = "\n".join(text for text in each if text.partition(" :")[0] in names)
+    # the text of an option begins with a line that is not indented
+    each = re.split(r"\n(?=\S)", texts)
+    texts = "\n".join(text for text in each if text.partition(" :")[0] in names)
     method.__signature__ = signature.replace(parameters=parameters)
     method.__doc__ = documentation.format(parameters=_PARAMETERS + texts)
     entrypoint.open_dataset_parameters = tuple(parameter.name for parameter in parameters[1:])

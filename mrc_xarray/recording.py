@@ -15,10 +15,12 @@ from mrc_xarray.errors import Problem
 from mrc_xarray.metadata.columns import Column, Value
 from mrc_xarray.pixels.sections import Sections
 
-__all__ = ["LABELS_KEY", "Dimension", "Recording"]
+__all__ = ["LABELS_KEY", "SAMPLES", "Dimension", "Recording"]
 
 #: Key under which the writer stores labels that a header has no field for.
 LABELS_KEY = "mrc_xarray"
+#: Names of the last dimension of colour images.
+SAMPLES = ("rgb", "rgba")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["did_you_mean", "json_text", "printable", "printable_lines"]
+__all__ = ["aligned", "did_you_mean", "json_text", "printable", "printable_lines"]
+
+
+# characters of a column that the next one is aligned to
+_WIDEST = 30
 
 
 def printable(text: str) -> str:
@@ -23,6 +27,19 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     r"""Return `text` as `printable` does, but preserve line ends (``"\n"``)."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return printable lines of rows of text, with aligned columns; long texts reach over."""
+    found = [[printable(text) for text in row] for row in rows]
+    n_columns = max(map(len, found), default=0)
+    # the last text of a row, such as a label, moves no other column
+    widths = [
+        min(max((len(row[i]) for row in found if any(row[i + 1 :])), default=0), _WIDEST)
+        for i in range(n_columns)
+    ]
+    padded = ([text.ljust(n) for text, n in zip(row, widths, strict=True)] for row in found)
+    return ["  " + "  ".join(row).rstrip() for row in padded]
 
 
 def did_you_mean(unknown: Iterable[str], accepted: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "factor",
     "known_unit",
     "scaled",
+    "shortest",
 ]
 
 #: Units of the spatial coordinates: one ångström in each.
@@ -32,9 +34,14 @@ _LENGTH_BY_SPELLING = {
     spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)
 }
 _OTHER_SPELLINGS = {
-    "deg": "degree", "degrees": "degree", "°": "degree", "sec": "s", "seconds": "s",
-    "µs": "us", "\u03bcs": "us",
+    "deg": "degree", "degrees": "degree", "°": "degree", "mrads": "mrad",
+    "sec": "s", "second": "s", "seconds": "s", "millisecond": "ms", "nanosecond": "ns",
+    "microsecond": "us", "µs": "us", "\u03bcs": "us", "meter": "m", "millimeter": "mm",
 }  # fmt: skip
+# 1/nm, 1 / nm, nm^-1, nm-1, nm⁻¹, $nm^{-1}$
+_INVERSE = re.compile(
+    r"1\s*/\s*(?P<denominator>\S+)|\$?(?P<base>[^\W\d]+) ?(?:\^? ?-1|\^\{-1\}|⁻¹)\$?"
+)
 
 #: Units of named quantities in a Dataset, independent of the units in the file.
 COLUMN_UNITS = {
@@ -44,12 +51,16 @@ COLUMN_UNITS = {
     "stage_y": "um",
     "stage_z": "um",
     "defocus": "um",
+    "defocus_u": "um",
+    "defocus_v": "um",
     "dose": "e/angstrom^2",
     "exposure_time": "s",
     "voltage": "kV",
 }
 # the sizes of units that measure the same quantity
-_METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "pm": 1e-12}
+_METRES = {
+    "m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "pm": 1e-12,
+}  # fmt: skip
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _DEGREES = {"degree": 1.0, "rad": 180 / math.pi, "mrad": 0.18 / math.pi}
 _ENERGIES = {"eV": 1.0, "keV": 1e3, "meV": 1e-3}
@@ -74,12 +85,20 @@ def scaled(value: float, factor: float) -> float:
     return float(Decimal(repr(float(value))) * Decimal(repr(float(factor))))
 
 
+def shortest(value: float) -> float:
+    """Return the decimal that is meant by a number of a float32: 2.7 of 2.70000005."""
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return float(str(single)) if float(single) == value else float(value)
+
+
 def known_unit(text: str) -> str | None:
     """Return our spelling of a unit of length, 1/length, angle, time or energy; None of others."""
     name = text.strip()
-    inverse = name.removeprefix("1/").strip()
+    found = _INVERSE.fullmatch(name)
+    inverse = name if found is None else found["denominator"] or found["base"]
     unit = _LENGTH_BY_SPELLING.get(inverse.lower()) or _OTHER_SPELLINGS.get(inverse, inverse)
-    if inverse != name:
+    if found is not None:
         return f"1/{unit}" if unit in _METRES else None
     known = (_METRES, _SECONDS, _DEGREES, _ENERGIES)
     return unit if any(unit in scale for scale in known) else None
@@ -87,6 +106,8 @@ def known_unit(text: str) -> str | None:
 
 def factor(unit: str, wanted: str) -> float | None:
     """Return what to multiply by for another unit; None if they measure different quantities."""
+    if unit.startswith("1/") and wanted.startswith("1/"):
+        return factor(wanted[2:], unit[2:])
     scales = [scale for scale in _SCALES if {unit, wanted} <= scale.keys()]
     if not scales:
         return None

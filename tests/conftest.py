@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ from mrc_xarray.storage import LocalSource
 sys.path.insert(0, str(Path(__file__).parent))
 
 REAL_FILES = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and the list of tests out of garbage collection, which then is quick."""
+    gc.freeze()
 
 
 @pytest.fixture
@@ -48,6 +54,16 @@ def no_file_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
         if target.removesuffix(" (deleted)").endswith((".mrc", ".mrcs", ".map", ".st", ".rec")):
             still_open.append(target)
     assert not still_open
+
+
+@pytest.fixture(scope="session")
+def codec() -> None:
+    """Register the codec; the entry point of an installation may be older than the source."""
+    from zarr.registry import register_codec
+
+    from mrc_xarray.bridges.zarr_codecs import ModeCodec
+
+    register_codec("mrc_xarray.mode", ModeCodec)
 
 
 @pytest.fixture

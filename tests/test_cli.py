@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import by_hand
+import fsspec
 import mrcfile
 import numpy as np
 import pytest
@@ -177,6 +180,79 @@ def test_info_continues_after_a_bad_file(tomogram: Path, tmp_path: Path, capsys:
     assert "BadZipFile" in third
 
 
+def test_info_as_a_table(
+    tomogram: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stack = by_hand.mrc(np.zeros((12, 3, 4), "i2"), ispg=0, mz=1, cella=(4, 6, 0), mapc=0)
+    (tmp_path / "s_10.mrcs").write_bytes(stack)
+    (tmp_path / "s_9.mrcs").write_bytes(stack[:-1])
+    data = xr.DataArray(np.zeros((2, 2), "c8"), dims=("y", "x"))
+    mrc_xarray.to_mrc(data, tmp_path / "z.mrcz")
+    assert main(["info", "--table", "*.mrc*", "none*.mrc"]) == 1
+    out, err = capsys.readouterr()
+    head, *lines = out.splitlines()
+    assert head.split("  ")[0] == "file"
+    assert err == ""
+    # columns are aligned, and numbers in names are in order
+    names = ("  layout", "  shape", "  type", "  voxel size", "  size")
+    at = [head.index(name) + 2 for name in names]
+    cells = [[line[i:].split("  ")[0] for i in (0, *at)] for line in lines]
+    assert cells[1] == ["s_10.mrcs", "image stack", "12 × 3 × 4", "int16", "2 × 1 Å", "1.3 KiB"]
+    assert lines[1].endswith("  1 repaired or assumed")
+    assert cells[2][:3] == ["tomo.mrc", "volume", "3 × 4 × 5"]
+    assert cells[3] == ["z.mrcz", "image", "2 × 2", "complex64", "unknown", "1.0 KiB"]
+    assert lines[3].endswith("  zstd")
+    assert lines[0].startswith("s_9.mrcs   error: the file is truncated: ")
+    assert lines[0].endswith("--truncated trim opens the complete sections.")
+    assert lines[4].startswith("none*.mrc  error: FileNotFoundError")
+    assert len(lines) == 5
+    assert main(["info", "--table", "--truncated=trim", "s_*.mrcs"]) == 0
+    assert "11 × 3 × 4" in capsys.readouterr().out
+
+
+def test_info_on_patterns_in_stores(capsys: Any) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe({f"/info/a{n}.mrc": by_hand.mrc(np.zeros((n, 3, 4), "f4")) for n in (10, 2)})
+    assert main(["info", "--table", "memory://info/*.mrc"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["memory://info/a2.mrc", "memory://info/a10.mrc"]
+    assert main(["info", "memory://info/*.mrc"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("  2 z × 3 y × 4 x") < out.index("  10 z × 3 y × 4 x")
+    assert main(["info", "--json", "memory://info/a?.mrc", "memory://info/a*"]) == 1
+    assert len(strictly(capsys.readouterr().out)) == 2
+
+
+def test_only_terminals_have_colours(
+    tomogram: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.mrc").write_bytes(b"no header")
+    files = [str(tomogram), str(tmp_path / "bad.mrc")]
+    plain = {}
+    for options in (["info"], ["info", "--table"], ["info", "--json"]):
+        main([*options, *files])
+        plain[tuple(options)] = capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout.__class__, "isatty", lambda self: True)
+    monkeypatch.setenv("TERM", "xterm")
+    for variable in ("NO_COLOR", None):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        if variable:
+            monkeypatch.setenv(variable, "1")
+        for options, text in plain.items():
+            main([*options, *files])
+            out = capsys.readouterr().out
+            assert ("\x1b[" in out) == (variable is None and "--json" not in options)
+            assert re.sub(r"\x1b\[\d+m", "", out) == text
+
+
+def test_info_with_options_that_exclude_each_other(tomogram: Path, capsys: Any) -> None:
+    for options in (["--table", "--json"], ["--table", "--header"]):
+        with pytest.raises(SystemExit):
+            main(["info", str(tomogram), *options])
+        assert "--table" in capsys.readouterr().err
+
+
 # validate ---------------------------------------------------------------------------------------
 
 
@@ -293,7 +369,10 @@ def test_arguments_that_can_not_be_used(tomogram: Path, live: Path, capsys: Any)
     assert main(["convert", "--quiet", str(tomogram), str(store)]) == 0
     target = str(tomogram.with_name("b.mrc"))
     assert main(["convert", "--quiet", str(store), target, "--layout", "volume"]) == 1
-    assert "layout can't be used for a source that is opened with" in capsys.readouterr().err
+    assert (
+        "layout can't be used for a source in Zarr; accepted: a source in MRC"
+        in capsys.readouterr().err
+    )
     assert main(["info", str(live), "--truncated", "trim", "--scan-shape", "4", "4"]) == 1
     assert "scan_shape (4, 4) has 16 positions" in capsys.readouterr().err
     for wrong in ("--layout stack", "--voxel-size 1 2", "--scan-shape a", "--mmap auto"):
@@ -302,6 +381,15 @@ def test_arguments_that_can_not_be_used(tomogram: Path, live: Path, capsys: Any)
 
 
 # edit -------------------------------------------------------------------------------------------
+
+
+def test_an_error_without_a_text(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("mrc_xarray.tools.convert.convert", fail)
+    assert main(["convert", "a.mrc", "b.mrc"]) == 1
+    assert capsys.readouterr().err == "mrc-xarray: MemoryError\n"
 
 
 def test_edit(tomogram: Path, capsys: Any) -> None:
@@ -383,6 +471,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_python_m_mrc_xarray(tmp_path: Path) -> None:
     done = run("info", str(tmp_path / "none.mrc"))
     assert done.returncode == 1
@@ -398,7 +487,10 @@ def test_version_and_usage(capsys: Any) -> None:
         assert stopped.value.code == status
     out, err = capsys.readouterr()
     assert out == f"{mrc_xarray.__version__}\n"
-    assert err.startswith("usage: mrc-xarray convert ")
+    assert err == (
+        "mrc-xarray convert: error: the following arguments are required: DST "
+        "(see `mrc-xarray convert --help`)\n"
+    )
 
 
 @pytest.mark.slow
@@ -423,3 +515,37 @@ def test_demo_overwrites_nothing(tmp_path: Path, capsys: Any) -> None:
     assert main(["demo", str(path)]) == 1
     assert path.read_bytes() == b"precious"
     assert "File exists" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("mrc-xarray va", {"validate"}),
+        ("mrc-xarray info x.mrc --layout volume", {"volume", "volume_stack"}),
+        ("mrc-xarray info to", {"tomo.mrc"}),
+    ],
+)
+def test_completion_in_bash(line: str, completed: set[str], tomogram: Path) -> None:
+    code = subprocess.run(
+        [sys.executable, "-m", "mrc_xarray", "completion", "bash"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    # what bash does when the user presses the tabulator
+    script = f"""
+    mrc-xarray() {{ {shlex.quote(sys.executable)} -m mrc_xarray "$@"; }}
+    {code.stdout}
+    COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)} COMP_TYPE=9
+    _python_argcomplete mrc-xarray
+    printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, cwd=tomogram.parent
+    )
+    assert {word.strip() for word in done.stdout.splitlines()} == completed
+
+
+def test_completion_needs_argcomplete(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    assert main(["completion", "bash"]) == 1
+    assert "completion in a shell needs argcomplete: " in capsys.readouterr().err

@@ -180,7 +180,8 @@ def test_tasks_read_the_rows_of_a_window(
 
 
 @by_two
-def test_graph_of_many_chunks_is_small(path: Path) -> None:
+def test_graph_of_many_chunks_is_small(tmp_path: Path) -> None:
+    path = tmp_path / "volume.mrc"
     shape = (100_000, 16, 16)
     write_sparse(path, shape, {})
     ds = xr.open_dataset(path, engine="mrc", chunks={"z": 1})

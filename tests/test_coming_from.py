@@ -1,4 +1,4 @@
-"""The page for users of other libraries is complete, and each row of its tables is correct.
+"""The pages for users of other libraries are complete, and each row of their tables is correct.
 
 The second and third cell of a row contain code that does the same. Both are run here, and their
 results are compared: values with values, and written files with each other.
@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from importlib.metadata import distribution
 from itertools import pairwise
 from pathlib import Path
@@ -179,6 +180,7 @@ def write_files() -> None:
     mrcz.writeMRC(numbers(4, 6, 8), "movie.mrcz", compressor="zstd", **options)
     mrcz.writeMRC(numbers(4, 6, 8), "plain.mrc", **options)
     mrcz.writeMRC(numbers(4, 6, 8), "bare.mrc")
+    mrcz.writeMRC(numbers(12, 6, 8), "twelve.mrc")
     mrcz.writeMRC(numbers(4, 6, 8).astype(">i2"), "big.mrc", endian="be", meta=meta)
     mrcz.writeMRC(list(numbers(3, 2, 6, 8)), "channels.mrcz", compressor="lz4")
     Path("eman2.mrc").write_bytes(by_hand.mrc(numbers(4, 6, 8, dtype="float32"), 7))
@@ -295,6 +297,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("title", "there", "here"), CASES)
 def test_both_sides_of_a_row_do_the_same(
     title: str,
@@ -602,3 +605,58 @@ def test_the_others_fail_as_the_page_says(folder: Path) -> None:
     for name in ("channels.mrcz", "bare.mrc"):
         with pytest.raises((AttributeError, KeyError)):
             rsciio.mrcz.file_reader(name)
+
+
+# --- the cheat sheet
+
+SHEET = (DOCS / "howto/cheat_sheet.md").read_text(encoding="utf-8")
+LIBRARIES = ("mrcfile", "RosettaSciIO", "mrcz")
+# the file that the sheet calls tomogram.mrc, by row or library
+OPENED = {
+    "mrcfile": "volume.mrc", "RosettaSciIO": "volume.mrc", "mrcz": "plain.mrc",
+    "tilt angles of mrcfile": "fei.mrc", "tilt angles of RosettaSciIO": "tilt.mrc",
+    "4D scan of mrcfile": "patterns.mrc", "4D scan of RosettaSciIO": "patterns.mrc",
+    "4D scan of mrcz": "twelve.mrc",
+}  # fmt: skip
+SHEET_CASES = [
+    pytest.param(library, f"{task} of {library}", there, here, id=f"{task}-{library}")
+    for task, *cells, right in rows(SHEET)
+    for library, cell in zip(LIBRARIES, cells, strict=True)
+    if (there := code(cell)) and (here := code(right))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("library", "row", "there", "here"), SHEET_CASES)
+def test_the_columns_of_the_cheat_sheet_do_the_same(
+    library: str,
+    row: str,
+    there: str,
+    here: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (block,) = blocks(SHEET)
+    results, files = [], []
+    for side, source in (("there", there), ("here", here)):
+        (tmp_path / side).mkdir()
+        monkeypatch.chdir(tmp_path / side)
+        shutil.copy(folder / OPENED.get(row, OPENED[library]), "tomogram.mrc")
+        names: Names = {}
+        exec(block, names)
+        results.append(run(source, names))
+        given = f"mrcz. {here}".replace("voxel_size", "pixelsize")
+        read = read_by_mrcfile if library == "mrcfile" else partial(read_by_mrcz, given=given)
+        files.append({path.name: read(path.name) for path in (tmp_path / side).iterdir()})
+        for value in names.values():
+            if isinstance(value, MrcFile):
+                value.close()
+    if not files[0].keys() - {"tomogram.mrc"} and '"r+"' not in there:
+        assert_same(*results)
+    assert_same(*files)
+
+
+def test_each_cell_of_the_cheat_sheet_is_compared() -> None:
+    cells = [cell for _, *cells, _ in rows(SHEET) for cell in cells if cell]
+    assert len(SHEET_CASES) == len(cells) >= 30

@@ -566,6 +566,7 @@ def test_small_files_take_little_memory(case: str) -> None:
     assert check(GREEDY[case]) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pack", "end"), PACKERS, ids=["gzip", "bzip2"])
 def test_compressed_zeros_after_the_pixels_take_little_memory(
     pack: Callable[[bytes], bytes], end: str

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrc_xarray.tools.demo import write_tomogram
+from mrc_xarray import samples
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -15,7 +15,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_python_blocks_run(tmp_path, monkeypatch) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
     assert len(blocks) == 2
-    write_tomogram(tmp_path / "tomo.mrc")
+    samples.tomogram(tmp_path, name="tomo.mrc")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks:

@@ -240,3 +240,13 @@ def by_rename(path: Path, content: bytes) -> None:
     other = path.with_name("other")
     other.write_bytes(content)
     other.replace(path)
+
+
+def tilt_series(angles: Any) -> xr.DataArray:
+    """Return images with angles, and positions along x only."""
+    return xr.DataArray(
+        np.arange(len(angles) * 12, dtype="f4").reshape(-1, 3, 4),
+        {"tilt_angle": ("image", np.asarray(angles, float), {"units": "degree"}),
+         "x": ("x", np.arange(4) * 0.5, {"units": "nm"})},
+        ("image", "y", "x"), attrs={"mrc_layout": "image_stack"},
+    )  # fmt: skip

@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mrc_xarray.dm.tags import StoredArray, TagFile, Tags
 from mrc_xarray.errors import MrcError
 from mrc_xarray.recording import Dimension
 from mrc_xarray.text import printable
-from mrc_xarray.units import known_unit, scaled
+from mrc_xarray.units import known_unit, scaled, shortest
 
 __all__ = ["DmImage", "group_at", "images_of"]
 
@@ -136,8 +134,7 @@ def _number(value: object) -> float | None:
     """Return a finite number: of a float32, the decimal that is meant."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
         return None
-    single = np.float32(value)
-    return float(str(single)) if float(single) == value else float(value)
+    return shortest(value)
 
 
 def _unit(text: str) -> str:

@@ -11,20 +11,21 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from mrc_xarray.labels.attributes import recording_attrs
+from mrc_xarray.labels.attributes import printable_attrs, recording_attrs
 from mrc_xarray.labels.coordinate import Coordinate
 from mrc_xarray.labels.stored_labels import StoredLabels
 from mrc_xarray.metadata.columns import Column, with_gaps
 from mrc_xarray.metadata.limits import MOST_POSITIONS
 from mrc_xarray.options import OpenOptions
-from mrc_xarray.pixels.array import StackArray, StackVariable
+from mrc_xarray.pixels.array import StackArray
 from mrc_xarray.pixels.chunks import preferred_chunks
+from mrc_xarray.pixels.variable import StackVariable
 from mrc_xarray.recording import Dimension, Recording
 from mrc_xarray.storage import ByteSource
 from mrc_xarray.units import LENGTHS, converted, factor, scaled
 from mrc_xarray.voxel_size import VoxelSize
 
-__all__ = ["to_dataset"]
+__all__ = ["positions_along", "to_dataset"]
 
 # the steps of finer positions would be irregular after rounding
 _FINEST_ROUNDED = 1e-3  # Å
@@ -55,7 +56,7 @@ def to_dataset(recording: Recording, source: ByteSource, options: OpenOptions) -
     attrs = recording_attrs(recording, source)
     coords = _section_coords(recording, names[:n_leading], leading)
     for name, dimension in zip(names, dimensions, strict=True):
-        positions = _positions(name, dimension, options.units)
+        positions = positions_along(name, dimension, options.units)
         if positions is not None:
             coords[name] = positions
     data = StackVariable(
@@ -147,7 +148,7 @@ def _with_steps(
     return tuple(named.values())
 
 
-def _positions(name: str, dimension: Dimension, units: str) -> xr.Variable | None:
+def positions_along(name: str, dimension: Dimension, units: str) -> xr.Variable | None:
     """Return the coordinate of a dimension: where its voxels are.
 
     None if the step is unknown, or so large that positions are not finite.
@@ -223,11 +224,16 @@ def _from_column(
     leading: tuple[int, ...],
 ) -> xr.Variable:
     values, unit = converted(column.name, column.values, column.units)
+    dims = along
     if index is None:
-        values = values[: math.prod(leading)].reshape(leading)
+        # one value for each of the first dimension, or for each section; values after these belong
+        # to sections that are missing
+        n_dims = 1 if leading[:1] == (len(values),) else len(leading)
+        dims, shape = along[:n_dims], leading[:n_dims]
+        values = values[: math.prod(shape)].reshape(shape)
     else:
         # index -1, for a position without a frame, is the missing value at the end
         gap = with_gaps(values[:1], np.zeros(1, np.bool_))
         values = np.concatenate([values, gap])[index]
-    attrs = {"units": unit, "long_name": column.long_name}
-    return xr.Variable(along, values, {key: text for key, text in attrs.items() if text})
+    attrs = {"units": unit, "long_name": column.long_name} | printable_attrs(column.attrs)
+    return xr.Variable(dims, values, {key: text for key, text in attrs.items() if text})

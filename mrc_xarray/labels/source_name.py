@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from mrc_xarray.errors import MrcError
-from mrc_xarray.storage import ByteSource, MemorySource
+from mrc_xarray.storage import ByteSource, MemorySource, StreamSource
 
 __all__ = ["SourceName"]
 
@@ -34,6 +34,17 @@ class SourceName(str):
             # a copy does not hold decoded bytes, which belong to the array
             self.source = copy.copy(source)
         return self
+
+    @property
+    def stored_size(self) -> int | None:
+        """The length of the file in bytes when it was opened, before any decoding.
+
+        None for bytes in memory, of which only a part is here.
+        """
+        source = (
+            self.source.stream.source if isinstance(self.source, StreamSource) else self.source
+        )
+        return None if isinstance(source, MemorySource) else source.size
 
     def __copy__(self) -> SourceName:
         return self

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mrc_xarray.recording import SAMPLES
 from mrc_xarray.units import angstroms_per, scaled
 
-__all__ = ["RESOLUTION", "SECTION_SPACING", "as_float", "spacing", "voxel_size"]
+__all__ = ["RESOLUTION", "SECTION_SPACING", "as_float", "signed_step", "spacing", "voxel_size"]
 
 #: Positions are rounded to this many Å.
 RESOLUTION = 1e-6
@@ -41,7 +42,7 @@ def _section_spacing(obj: xr.Dataset | xr.DataArray) -> dict[str, float]:
     arrays = [obj] if isinstance(obj, xr.DataArray) else obj.data_vars.values()
     for array in arrays:
         size = as_float(array.attrs.get(SECTION_SPACING))
-        if 0 < size < math.inf and len({*array.dims} - {"rgb"}) > 2:
+        if 0 < size < math.inf and len({*array.dims} - {*SAMPLES}) > 2:
             return {next((a for a in "zyx" if a not in array.dims), "z"): size}
     return {}
 
@@ -82,3 +83,11 @@ def spacing(
             return scaled(known, n)
     # without the rounding of the positions
     return float(f"{size:.12g}")
+
+
+def signed_step(coord: xr.DataArray) -> float | None:
+    """Return the step of a regular coordinate, negative if it decreases; None if irregular."""
+    # differences of unsigned integers are positive
+    values = coord.values.astype(np.float64)
+    step = spacing(values, coord.attrs.get("spacing"))
+    return -step if step is not None and values.size and values[-1] < values[0] else step

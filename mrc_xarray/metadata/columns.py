@@ -36,17 +36,22 @@ class Column:
     name : str
         In snake_case, such as ``tilt_angle``.
     values : ndarray of float64, int64, bool, str or datetime64[us], shape (n_sections,)
-        Missing values are NaN, NaT or ``""``; see `with_gaps`.
+        Missing values are NaN, NaT or ``""``; see `with_gaps`. Texts of very different lengths
+        can be objects. If there are several sections for each value, the length is that of the
+        first dimension.
     units : str
         As in the file, such as ``"m"``, ``"degree"`` or ``"e/m^2"``; empty without units.
     long_name : str
         A description, if the name is not clear enough.
+    attrs : mapping of str to str
+        Further attributes in the format's own words.
     """
 
     name: str
     values: np.ndarray[Any, Any]
     units: str = ""
     long_name: str = ""
+    attrs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Value(NamedTuple):

@@ -39,9 +39,11 @@ class XYZ(NamedTuple):
     z: float
 
 
-def _at(offset: int, code: str, *, dialect: str = "") -> Any:
-    """Place a header field: its first byte, `struct` code, and dialect if not in MRC2014."""
-    return dataclasses.field(metadata={"offset": offset, "code": code, "dialect": dialect})
+def _at(offset: int, code: str, meaning: str, *, dialect: str = "") -> Any:
+    """Place a header field: first byte, `struct` code, meaning, and dialect if not in MRC2014."""
+    return dataclasses.field(
+        metadata={"offset": offset, "code": code, "dialect": dialect, "meaning": meaning}
+    )
 
 
 @dataclass(frozen=True)
@@ -52,113 +54,69 @@ class Fields(Mapping[str, Any]):
     (``header["NX"]``). Integers are Python integers, so that arithmetic on them does not
     overflow. Text includes its blanks, but not the NULs at its end. ``extra1`` and ``extra2`` are
     the bytes that MRC2014 leaves free. The fields after ``label`` are what IMOD, MRCZ and CCP4
-    store in these bytes; they have a meaning only in a file of that dialect.
-
-    Attributes
-    ----------
-    byteorder : {"<", ">"}
-        The byte order of all numbers.
-    nx, ny, nz : int
-        Columns (fastest), rows, sections.
-    mode : int
-        How a pixel is stored; see `mrc_xarray.pixels.modes`.
-    nxstart, nystart, nzstart : int
-        First column, row and section in the cell, in voxels, in the order of the file's axes.
-    mx, my, mz : int
-        Intervals of the cell along X, Y, Z. MZ is 1 in an image stack, and the number of sections
-        of one volume in a volume stack.
-    cella : XYZ of float, Å
-        Cell edges.
-    cellb : XYZ of float, degrees
-        Cell angles.
-    mapc, mapr, maps : int
-        The axis of columns, rows and sections: 1 for X, 2 for Y, 3 for Z.
-    dmin, dmax, dmean, rms : float
-        Statistics of the data; undetermined where DMAX < DMIN, DMEAN < DMIN, RMS < 0.
-    ispg : int
-        Space group: 0 image or image stack, 1 volume, 401–630 volume stack.
-    nsymbt : int
-        Length of the extended header in bytes.
-    exttyp : str
-        Kind of the extended header.
-    nversion : int
-        10 × year + revision of the format, or 0.
-    origin : XYZ of float, Å
-        Position of the first voxel.
-    map : str
-        ``"MAP "``.
-    machst : bytes, length 4
-        Machine stamp.
-    nlabl : int
-        Number of labels in use, often wrong.
-    label : tuple of str, length 10
-        Free text, 80 bytes each.
-    nint, nreal : int
-        Per section of the extended header: integers and floats (AGAR, FEI), or bytes and flags
-        (SERI).
-    imod_stamp, imod_flags : int
-        IMOD's stamp, and bits: 1 bytes are signed, 4 the origin has MRC2014's sign, 16 bytes
-        contain two pixels each.
-    voltage, c3, gain : float
-        MRCZ: kV, mm, electrons per count.
-    packed_bytes : int
-        MRCZ: compressed size of all blocks, in bytes.
+    store in these bytes; they have a meaning only in a file of that dialect. ``byteorder`` is the
+    order of the bytes of all numbers, ``"<"`` or ``">"``. ``print(header)`` has the meaning of
+    each field.
     """
 
     byteorder: ByteOrder
-    nx: int = _at(0, "i")
-    ny: int = _at(4, "i")
-    nz: int = _at(8, "i")
-    mode: int = _at(12, "i")
-    nxstart: int = _at(16, "i")
-    nystart: int = _at(20, "i")
-    nzstart: int = _at(24, "i")
-    mx: int = _at(28, "i")
-    my: int = _at(32, "i")
-    mz: int = _at(36, "i")
-    cella: XYZ = _at(40, "3f")
-    cellb: XYZ = _at(52, "3f")
-    mapc: int = _at(64, "i")
-    mapr: int = _at(68, "i")
-    maps: int = _at(72, "i")
-    dmin: float = _at(76, "f")
-    dmax: float = _at(80, "f")
-    dmean: float = _at(84, "f")
-    ispg: int = _at(88, "i")
-    nsymbt: int = _at(92, "i")
-    extra1: bytes = _at(96, "8s")
-    exttyp: str = _at(104, "4s")
-    nversion: int = _at(108, "i")
-    extra2: bytes = _at(112, "84s")
-    origin: XYZ = _at(196, "3f")
-    map: str = _at(208, "4s")
-    machst: bytes = _at(212, "4s")
-    rms: float = _at(216, "f")
-    nlabl: int = _at(220, "i")
-    label: tuple[str, ...] = _at(224, "80s" * N_LABELS)
-    creatid: int = _at(96, "h", dialect="IMOD")
-    lskflg: int = _at(96, "i", dialect="CCP4")
-    nint: int = _at(128, "h", dialect="IMOD")
-    nreal: int = _at(130, "h", dialect="IMOD")
-    sub: int = _at(132, "h", dialect="IMOD")
-    zfac: int = _at(134, "h", dialect="IMOD")
-    min2: float = _at(136, "f", dialect="IMOD")
-    max2: float = _at(140, "f", dialect="IMOD")
-    min3: float = _at(144, "f", dialect="IMOD")
-    max3: float = _at(148, "f", dialect="IMOD")
-    imod_stamp: int = _at(152, "i", dialect="IMOD")
-    imod_flags: int = _at(156, "i", dialect="IMOD")
-    idtype: int = _at(160, "h", dialect="IMOD")
-    lens: int = _at(162, "h", dialect="IMOD")
-    nd1: int = _at(164, "h", dialect="IMOD")
-    nd2: int = _at(166, "h", dialect="IMOD")
-    vd1: int = _at(168, "h", dialect="IMOD")
-    vd2: int = _at(170, "h", dialect="IMOD")
-    tiltangles: tuple[float, ...] = _at(172, "6f", dialect="IMOD")
-    voltage: float = _at(132, "f", dialect="MRCZ")
-    c3: float = _at(136, "f", dialect="MRCZ")
-    gain: float = _at(140, "f", dialect="MRCZ")
-    packed_bytes: int = _at(144, "q", dialect="MRCZ")
+    nx: int = _at(0, "i", "columns")
+    ny: int = _at(4, "i", "rows")
+    nz: int = _at(8, "i", "sections")
+    mode: int = _at(12, "i", "type of a pixel")
+    nxstart: int = _at(16, "i", "first column in the cell, in voxels")
+    nystart: int = _at(20, "i", "first row in the cell, in voxels")
+    nzstart: int = _at(24, "i", "first section in the cell, in voxels")
+    mx: int = _at(28, "i", "intervals of the cell along X")
+    my: int = _at(32, "i", "intervals of the cell along Y")
+    mz: int = _at(36, "i", "intervals of the cell along Z; 1 in an image stack")
+    cella: XYZ = _at(40, "3f", "edges of the cell along X, Y, Z, in Å")
+    cellb: XYZ = _at(52, "3f", "angles of the cell, in degrees")
+    mapc: int = _at(64, "i", "axis of columns: 1 X, 2 Y, 3 Z")
+    mapr: int = _at(68, "i", "axis of rows")
+    maps: int = _at(72, "i", "axis of sections")
+    dmin: float = _at(76, "f", "minimum of the pixels")
+    dmax: float = _at(80, "f", "maximum of the pixels; undetermined if it is below DMIN")
+    dmean: float = _at(84, "f", "mean of the pixels")
+    ispg: int = _at(88, "i", "space group: 0 images, 1 volume, 401–630 volume stack")
+    nsymbt: int = _at(92, "i", "length of the extended header, in bytes")
+    extra1: bytes = _at(96, "8s", "bytes for other programs")
+    exttyp: str = _at(104, "4s", "kind of the extended header")
+    nversion: int = _at(108, "i", "version of the format: 10 × year + revision")
+    extra2: bytes = _at(112, "84s", "bytes for other programs")
+    origin: XYZ = _at(196, "3f", "position of the first voxel along X, Y, Z, in Å")
+    map: str = _at(208, "4s", "identifies an MRC file")
+    machst: bytes = _at(212, "4s", "machine stamp: the byte order")
+    rms: float = _at(216, "f", "standard deviation of the pixels; negative if not computed")
+    nlabl: int = _at(220, "i", "labels in use")
+    label: tuple[str, ...] = _at(224, "80s" * N_LABELS, "text")
+    creatid: int = _at(96, "h", "creator of the file", dialect="IMOD")
+    lskflg: int = _at(96, "i", "1 if there is a skew transformation", dialect="CCP4")
+    nint: int = _at(128, "h", "integers or bytes in a record", dialect="IMOD")
+    nreal: int = _at(130, "h", "floats in a record, or flags", dialect="IMOD")
+    sub: int = _at(132, "h", "unused", dialect="IMOD")
+    zfac: int = _at(134, "h", "unused", dialect="IMOD")
+    min2: float = _at(136, "f", "minimum of the second image", dialect="IMOD")
+    max2: float = _at(140, "f", "maximum of the second image", dialect="IMOD")
+    min3: float = _at(144, "f", "minimum of the third image", dialect="IMOD")
+    max3: float = _at(148, "f", "maximum of the third image", dialect="IMOD")
+    imod_stamp: int = _at(152, "i", "1146047817 if IMOD wrote the header", dialect="IMOD")
+    imod_flags: int = _at(
+        156, "i", "1 signed bytes, 4 sign of ORIGIN, 16 packed bytes", dialect="IMOD"
+    )
+    idtype: int = _at(160, "h", "0 mono, 1 tilt, 2 tilts, 3 lina, 4 lins", dialect="IMOD")
+    lens: int = _at(162, "h", "lens", dialect="IMOD")
+    nd1: int = _at(164, "h", "axis of the tilt", dialect="IMOD")
+    nd2: int = _at(166, "h", "depends on IDTYPE", dialect="IMOD")
+    vd1: int = _at(168, "h", "tilt increment, in 0.01 degrees", dialect="IMOD")
+    vd2: int = _at(170, "h", "first tilt angle, in 0.01 degrees", dialect="IMOD")
+    tiltangles: tuple[float, ...] = _at(
+        172, "6f", "original and current rotation, in degrees", dialect="IMOD"
+    )
+    voltage: float = _at(132, "f", "acceleration voltage, in kV", dialect="MRCZ")
+    c3: float = _at(136, "f", "spherical aberration, in mm", dialect="MRCZ")
+    gain: float = _at(140, "f", "electrons per count", dialect="MRCZ")
+    packed_bytes: int = _at(144, "q", "length of all blocks, in bytes", dialect="MRCZ")
 
     def __getitem__(self, name: str) -> Any:
         found = str(name).lower()
@@ -189,6 +147,7 @@ class Field(NamedTuple):
     offset: int
     code: str
     dialect: str
+    meaning: str
     kind: str
 
     @property

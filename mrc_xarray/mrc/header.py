@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import struct
@@ -21,6 +22,7 @@ from mrc_xarray.mrc.fields import (
     header_problem,
     shown_place,
 )
+from mrc_xarray.mrc.header_json import fields_that_differ, packed
 from mrc_xarray.pixels.modes import PER_CODEC, ByteOrder
 from mrc_xarray.pixels.statistics import UNDETERMINED
 from mrc_xarray.safe_json import decode_json
@@ -82,7 +84,7 @@ class Header(Fields):
     def blank(cls, byteorder: ByteOrder = "<") -> Self:
         """Return the header of a new file, without dimensions, cell or pixels."""
         return cls.parse(bytes(HEADER_SIZE), byteorder).replaced(
-            cellb=XYZ(90, 90, 90),
+            cellb=XYZ(90.0, 90.0, 90.0),
             mapc=1,
             mapr=2,
             maps=3,
@@ -91,6 +93,16 @@ class Header(Fields):
             machst=b"\x44\x44\0\0" if byteorder == "<" else b"\x11\x11\0\0",
             **UNDETERMINED,
         )
+
+    def __repr__(self) -> str:
+        from mrc_xarray.mrc.header_table import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from mrc_xarray.mrc.header_table import html
+
+        return html(self)
 
     def replaced(self, **values: Any) -> Self:
         """Return this header with other values in some fields, and in those that share bytes.
@@ -150,21 +162,21 @@ class Header(Fields):
         return bytes(raw)
 
     def to_json(self) -> str:
-        """Return the header as JSON text, with bytes as Latin-1 text and NaN as "nan"."""
-        values = vars(self)
-        return json_text({name: _to_plain(values[name]) for name in self})
+        """Return the header as JSON text: the fields that differ from those of `blank`."""
+        return json_text(fields_that_differ(self, _blank(self.byteorder)))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the header that `to_json` wrote; raise ValueError for anything else."""
-        raw = bytearray(HEADER_SIZE)
+        """Return the header that `to_json` wrote; raise ValueError for anything else.
+
+        JSON with every field, as earlier versions wrote it, is read as well.
+        """
         try:
             values: dict[str, Any] = decode_json(text)
             if values["byteorder"] not in ("<", ">"):
                 raise ValueError(f"not a header as JSON: byteorder is {values['byteorder']!r}")
+            raw = packed(values, _blank_bytes(values["byteorder"]))
             # fields of dialects follow from the bytes that they share
-            for field in _STANDARD:
-                field.pack(raw, values)
             return cls.parse(raw, values["byteorder"])
         except (KeyError, OverflowError, TypeError, struct.error) as error:
             raise ValueError(f"not a header as JSON: {error!r}") from error
@@ -307,6 +319,16 @@ class Header(Fields):
         )
 
 
+@functools.cache
+def _blank(byteorder: ByteOrder) -> Header:
+    return Header.blank(byteorder)
+
+
+@functools.cache
+def _blank_bytes(byteorder: ByteOrder) -> bytes:
+    return _blank(byteorder).encode()
+
+
 def _is_packed_size(nx: int, ny: int) -> bool:
     """Return whether frames of a counting camera have NX bytes and NY rows, to 2 as in IMOD."""
     sizes = (size for frame in _PACKED_FRAMES for size in (frame, frame[::-1]))
@@ -321,12 +343,3 @@ def is_mrcz_label(text: str) -> bool:
 def stamped_byteorder(machst: bytes) -> ByteOrder | None:
     """Return the byte order that a machine stamp gives, or None if it gives none."""
     return _STAMPS.get(machst[:2])
-
-
-def _to_plain(value: Any) -> Any:
-    """Return a value that strict JSON can store."""
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
-    if isinstance(value, tuple):
-        return [_to_plain(v) for v in value]
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -32,10 +32,10 @@ from mrc_xarray.pixels.blocks import Blocks
 from mrc_xarray.pixels.modes import MODES
 from mrc_xarray.pixels.sections import Sections
 from mrc_xarray.recording import LABELS_KEY, Recording
-from mrc_xarray.storage import Target, open_decoded
+from mrc_xarray.storage import ByteSource, Target, open_decoded
 from mrc_xarray.storage.base import FIRST_READ, Bytes
 
-__all__ = ["MrcFile", "inspect", "problems_of", "read", "read_header"]
+__all__ = ["MrcFile", "inspect", "open_recording", "problems_of", "read", "read_header"]
 
 # rules for the header without which no file can be opened
 _FATAL = ("mode", "dimensions")
@@ -125,6 +125,21 @@ def read(
         extended_range=(HEADER_SIZE, file.sections.offset - HEADER_SIZE),
         problems=file.problems,
     )
+
+
+def open_recording(
+    target: Target, options: OpenOptions, first_read: int = FIRST_READ
+) -> tuple[Recording, ByteSource]:
+    """Open a file and read it; the source is for its pixels. `first_read` is in bytes."""
+    salvages = options.truncated == "trim"
+    source, head = open_decoded(
+        target, options.storage_options, salvages=salvages, first_read=first_read
+    )
+    recording = read(source, head, options)
+    sections = recording.sections
+    if not sections.is_compressed:
+        source = source.expecting(sections.offset + sections.nbytes, max(sections.shape))
+    return recording, source
 
 
 def read_header(target: Target, *, storage_options: dict[str, Any] | None = None) -> Header:

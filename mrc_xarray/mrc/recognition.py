@@ -76,6 +76,8 @@ def _foreign(head: bytes) -> str | None:
     # as NX and NY, any text promises sections of more than 10^16 pixels, or of none
     first = head[:HEADER_SIZE]
     is_text = len(first) == HEADER_SIZE and first.translate(None, _CONTROLS) == first
+    if is_text and b"data_" in first and b"_rln" in first:
+        return "a table of RELION: open it with engine='relion'"
     return "a text file" if is_text else None
 
 

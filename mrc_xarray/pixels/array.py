@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from mrc_xarray.pixels.columns import copy_columns
-from mrc_xarray.pixels.sections import Batch, Sections
+from mrc_xarray.pixels.sections import Batch, InFile, Sections
 from mrc_xarray.pixels.selection import (
     Numbers,
     Pick,
@@ -30,7 +29,7 @@ from mrc_xarray.storage import ByteSource, StreamSource
 from mrc_xarray.storage.base import MiB, cores
 from mrc_xarray.storage.threads import run_in_threads
 
-__all__ = ["StackArray", "StackVariable"]
+__all__ = ["StackArray"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -87,6 +86,15 @@ class StackArray(BackendArray):
     def dtype(self) -> np.dtype[Any]:
         """In the byte order of the machine."""
         return self.sections.dtype
+
+    def sections_at(self, steps: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """Return the section at every position along `leading` with these steps, -1 for none."""
+        if self.frame_index is not None:
+            return self.frame_index[tuple(slice(None, None, step) for step in steps)]
+        numbers = np.zeros((), np.int64)
+        for n, step in zip(self.leading, steps, strict=True):
+            numbers = numbers[..., np.newaxis] * n + np.arange(0, n, step)
+        return numbers
 
     @property
     def is_mapped_by_tasks(self) -> bool:
@@ -171,77 +179,63 @@ class StackArray(BackendArray):
 
     def _read_into(self, result: Array, numbers: Numbers, picks: list[Pick]) -> None:
         """Read the selected rows, columns and samples of sections into contiguous memory."""
-        arguments = self.source, self.sections, result, numbers, picks, self._n_threads
-        if self.mmap and copy_columns(*arguments):
+        sizes = map(length, picks, self.sections.shape[1:])
+        target = result.reshape(len(numbers), *sizes)
+        parts = self.sections.in_files(numbers)
+        # of many files, each is read by one thread
+        within = self._n_threads if len(parts) == 1 else 1
+
+        def read(part: InFile) -> None:
+            source, sections = self.sections.opened(self.source, part)
+            in_place = isinstance(part.at, slice)
+            shape = (len(part.numbers), *target.shape[1:])
+            memory = target[part.at] if in_place else np.empty(shape, target.dtype)
+            if source is not self.source and isinstance(source, StreamSource):
+                source.prepare(memory.nbytes)
+            arguments = source, sections, memory, part.numbers, picks, within
+            if not (self.mmap and copy_columns(*arguments)):
+                _read_file(*arguments)
+            if not in_place:
+                target[part.at] = memory
+
+        run_in_threads(read, parts, self._n_threads)
+
+
+def _read_file(
+    source: ByteSource,
+    sections: Sections,
+    result: Array,
+    numbers: Numbers,
+    picks: list[Pick],
+    most_threads: int,
+) -> None:
+    """Read parts of the sections of one file into contiguous memory."""
+    access = source.access
+    sections, chosen, parts = _finest(sections, numbers, picks, access.piece)
+    sizes = [length(part, n) for part, n in zip(parts, sections.shape[1:], strict=True)]
+    target = result.reshape(len(chosen), *sizes)
+    all_in_place = sections.is_native and all(map(is_complete, parts, sections.shape[1:]))
+
+    def fill(batch: Batch) -> None:
+        memory = target[batch.at]
+        in_place = all_in_place and batch.is_complete
+        if in_place and not sections.is_compressed:
+            source.read_into(batch.requests(memory.reshape(-1).view(np.uint8)))
             return
-        access = self.source.access
-        sections, chosen, parts = _finest(self.sections, numbers, picks, access.piece)
-        sizes = [length(part, n) for part, n in zip(parts, sections.shape[1:], strict=True)]
-        target = result.reshape(len(chosen), *sizes)
-        all_in_place = sections.is_native and all(map(is_complete, parts, sections.shape[1:]))
+        raw = _scratch(batch.nbytes)
+        source.read_into(batch.requests(raw))
+        out = memory if in_place else None
+        pixels = sections.decode(raw, chosen[batch.at], out, n_decoding)
+        if pixels is not memory:
+            memory[...] = select(pixels, [batch.picked, *parts])
 
-        def fill(batch: Batch) -> None:
-            memory = target[batch.at]
-            in_place = all_in_place and batch.is_complete
-            if in_place and not sections.is_compressed:
-                self.source.read_into(batch.requests(memory.reshape(-1).view(np.uint8)))
-                return
-            raw = _scratch(batch.nbytes)
-            self.source.read_into(batch.requests(raw))
-            out = memory if in_place else None
-            pixels = sections.decode(raw, chosen[batch.at], out, n_decoding)
-            if pixels is not memory:
-                memory[...] = select(pixels, [batch.picked, *parts])
-
-        batches = list(sections.batches(chosen, access))
-        threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
-        is_short = len(chosen) * sections.section_bytes < threaded
-        n_threads = 1 if is_short else self._n_threads
-        # the block of a single batch is decoded by all threads together
-        n_decoding = n_threads if len(batches) == 1 else 1
-        run_in_threads(fill, batches, n_threads)
-
-
-class StackVariable(xr.Variable):
-    """The lazy pixels of a file, of which `chunk` makes tasks that may map the file.
-
-    This is the only way from our array to a task. All other indexing is of a user, whose results
-    own their memory.
-
-    The tasks are named after the file as it was opened. xarray names them after path,
-    modification time and arguments, and for a URL only after its text. If a file was replaced
-    between two openings, both would share their tasks, and one of them would silently get the
-    pixels of the other.
-    """
-
-    __slots__ = ()
-
-    def chunk(  # type: ignore[override]  # the parameters are passed on
-        self,
-        chunks: Any = {},  # noqa: B006  # as xarray has it
-        *,
-        from_array_kwargs: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> xr.Variable:
-        """Return the variable as a dask array; parameters are the same as xarray's."""
-        from dask.base import tokenize
-
-        named = dict(from_array_kwargs or {})
-        if named.get("name"):
-            named["name"] = f"{named['name']}-{tokenize(self._data)}"
-        plain = xr.Variable(self.dims, _for_tasks(self._data), self.attrs, self.encoding)
-        return plain.chunk(chunks, from_array_kwargs=named, **options)
-
-
-def _for_tasks(data: Any) -> Any:
-    """Return lazy data whose array knows that tasks index it; any other data as they are."""
-    inner = data
-    while not isinstance(inner, indexing.LazilyIndexedArray) and hasattr(inner, "array"):
-        # xarray's caches
-        inner = inner.array
-    if isinstance(inner, indexing.LazilyIndexedArray) and isinstance(inner.array, StackArray):
-        return indexing.LazilyIndexedArray(replace(inner.array, is_in_task=True), inner.key)
-    return data
+    batches = list(sections.batches(chosen, access))
+    threaded = _THREADED_DECODING if sections.is_compressed else _THREADED
+    is_short = len(chosen) * sections.section_bytes < threaded
+    n_threads = 1 if is_short else most_threads
+    # the block of a single batch is decoded by all threads together
+    n_decoding = n_threads if len(batches) == 1 else 1
+    run_in_threads(fill, batches, n_threads)
 
 
 def _finest(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,15 @@ class Blocks(Sections):
     @property
     def is_compressed(self) -> bool:
         return True
+
+    @property
+    def compressor(self) -> Literal["blosc", "blosc2"]:
+        return "blosc" if self.version == 2 else "blosc2"
+
+    def ranges(
+        self, numbers: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self.edges[numbers], self.edges[numbers + 1] - self.edges[numbers]
 
     @property
     def stored_bytes(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mrc_xarray.errors import MrcError
+from mrc_xarray.installation import install_command
 
 __all__ = [
     "BLOCK_HEADER_SIZE",
@@ -170,7 +171,7 @@ def codec_number(compressor: str) -> int:
             f"{', '.join(map(repr, known))}, or one of them after 'blosc2:'"
         )
     if compressor != name and _blosc2() is None:
-        raise MrcError(f'compressor={compressor!r} requires pip install "mrc-xarray[blosc2]"')
+        raise MrcError(f"compressor={compressor!r} requires blosc2: {install_command('blosc2')}")
     if compressor == name and name not in _blosc().cnames:
         raise MrcError(f"the installed blosc can't encode {name}: install a build that can")
     return next(number for number, codec in MRCZ_CODECS.items() if codec == name)
@@ -225,7 +226,7 @@ def _decode_with_blosc2(
     if blosc2 is None:
         raise MrcError(
             f"{where}: the block is a chunk of version 5 ({codec}), which requires blosc2: "
-            'pip install "mrc-xarray[blosc2]"'
+            f"{install_command('blosc2')}"
         )
     if chunk.codec is None and codec in _CHUNK_CODECS:
         # for an unknown plug-in, blosc2 starts a process that searches for it
@@ -238,7 +239,8 @@ def _decode_with_blosc2(
         blosc2.decompress2(raw, dst=out.reshape(-1).view(np.uint8), nthreads=n_threads)
     except Exception as error:
         # a plug-in that is not installed looks like a damaged block
-        hint = "" if chunk.codec else f"; if it is not, pip install blosc2-{codec.split('_')[0]}"
+        plugin = install_command(f"blosc2-{codec.split('_')[0]}")
+        hint = "" if chunk.codec else f"; if it is not, {plugin}"
         raise MrcError(f"{where}: the block ({codec}) is damaged: {error}{hint}") from error
 
 

@@ -70,6 +70,11 @@ class Mode:
         return self.bits % 8 != 0
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the bytes in the file are the decoded values, in one of the two byte orders."""
+        return self.is_native("<") or self.is_native(">")
+
+    @property
     def is_unsigned_variant(self) -> bool:
         """Whether this is the unsigned variant of a mode whose sign varies."""
         return self.sign_varies and np.dtype(self.stored).kind == "u"

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mrc_xarray.pixels.modes import ByteOrder, Mode
 from mrc_xarray.pixels.selection import Numbers, Pick, numbers_at, spans
-from mrc_xarray.storage.base import Access, Request
+from mrc_xarray.storage.base import Access, ByteSource, Request
 
-__all__ = ["Batch", "Sections", "groups", "runs"]
+__all__ = ["Batch", "InFile", "Sections", "groups", "runs"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -58,6 +58,17 @@ class Batch(NamedTuple):
             requests.append((offset, memory[start : start + nbytes]))
             start += nbytes
         return requests
+
+
+class InFile(NamedTuple):
+    """The selected sections that are in one file: their numbers there, in order.
+
+    They are those at `at` in the selection.
+    """
+
+    file: int
+    at: slice | npt.NDArray[np.intp]
+    numbers: Numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +119,27 @@ class Sections:
     def is_compressed(self) -> bool:
         """Whether a section can only be read as a unit."""
         return False
+
+    @property
+    def compressor(self) -> Literal["blosc", "blosc2"] | None:
+        """The library that compressed each section, as one chunk of its own; None for none."""
+        return None
+
+    def ranges(
+        self, numbers: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the first byte and the length in the file of sections."""
+        starts = self.offset + numbers * self.section_bytes
+        return starts, np.full_like(starts, self.section_bytes)
+
+    def in_files(self, numbers: Numbers) -> list[InFile]:
+        """Return the selected sections by the files that they are in: here, in one."""
+        return [InFile(0, slice(None), numbers)]
+
+    def opened(self, source: ByteSource, part: InFile) -> tuple[ByteSource, Sections]:
+        """Return the file of a part, and its sections; `source` is that of the array."""
+        del part
+        return source, self
 
     def parts(self) -> Iterator[tuple[slice, ...]]:
         """Yield the keys of all parts: sections, or rows of a very large one, to read in turn."""

@@ -46,7 +46,9 @@ __all__ = [
 ]
 
 #: What the engine opens.
-Target: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | InStore"
+Target: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | InStore | ByteSource"
+)
 #: What is written to.
 WriteTarget: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
@@ -71,6 +73,8 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
         return LocalSource.open(stripped) if fs is None else _from_filesystem(fs, stripped, path)
     if isinstance(target, InStore):
         return _from_filesystem(target.fs, target.path, target.name)
+    if isinstance(target, ByteSource):
+        return target
     if isinstance(target, io.TextIOBase):
         raise TypeError("can't read MRC from a file that is open as text; open it as 'rb'")
     if getattr(target, "compression", None) and hasattr(target, "open"):
@@ -90,7 +94,11 @@ def open_source(target: Target, storage_options: dict[str, Any] | None = None) -
 
 
 def open_decoded(
-    target: Target, storage_options: dict[str, Any] | None = None, *, salvages: bool = False
+    target: Target,
+    storage_options: dict[str, Any] | None = None,
+    *,
+    salvages: bool = False,
+    first_read: int = FIRST_READ,
 ) -> tuple[ByteSource, bytes]:
     """Return the source of a file, which decodes a compressed stream, and its first bytes.
 
@@ -101,12 +109,14 @@ def open_decoded(
     salvages : bool
         Whether to decode a compressed stream to its end now, and to return also bytes that may be
         wrong if it is damaged.
+    first_read : int
+        How many of its first bytes to return, unless it is a stream.
 
     Returns
     -------
     source : ByteSource
     head : bytes
-        Its first `FIRST_READ` bytes, or all of them.
+        Its first bytes, or all of them.
 
     Raises
     ------
@@ -115,7 +125,7 @@ def open_decoded(
     """
     source = open_source(target, storage_options)
     assert source.size is not None
-    head = source.read(0, min(FIRST_READ, source.size))
+    head = source.read(0, min(first_read, source.size))
     codec = begins_stream(head)
     if codec is None:
         return source, head

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from mrc_xarray.errors import MrcError
+from mrc_xarray.installation import install_command
 from mrc_xarray.storage.decoders import Decoder, MemberDecoder, isal, open_archive
 from mrc_xarray.suffixes import CODECS_BY_SUFFIX, READ_ONLY_CODECS
 
@@ -117,6 +118,6 @@ def _fsspec_codec(codec: str, name: str) -> Callable[..., Any]:
     from fsspec.compression import compr
 
     if codec not in compr:
-        package = CODECS[codec].package or codec
-        raise MrcError(f"{name}: a {codec} stream needs another package: pip install {package}")
+        command = install_command(CODECS[codec].package or codec)
+        raise MrcError(f"{name}: a {codec} stream needs another package: {command}")
     return cast("Callable[..., Any]", compr[codec])

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 from mrc_xarray.errors import MrcError
+from mrc_xarray.installation import install_command
 from mrc_xarray.storage.urls import redacted, scrubbed, secrets_of
 
 __all__ = ["refusal", "without_secrets"]
@@ -60,12 +61,12 @@ def refusal(status: int, name: str) -> OSError:
 
 
 def _missing_store(url: str) -> str:
-    extras = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+    packages = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs"}
     protocols = [part.partition("://")[0] for part in url.split("::")]
-    extra = next((extras[protocol] for protocol in protocols if protocol in extras), None)
-    if extra is None:
+    package = next((packages[protocol] for protocol in protocols if protocol in packages), None)
+    if package is None:
         return f"{redacted(url)}: install the fsspec package for this kind of URL"
-    return f'{redacted(url)}: this kind of URL needs pip install "mrc-xarray[{extra}]"'
+    return f"{redacted(url)}: this kind of URL needs {package}: {install_command(package)}"
 
 
 def _reason(error: Exception) -> BaseException:

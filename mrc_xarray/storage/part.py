@@ -160,7 +160,7 @@ class PartFolder:
                 os.rename(self.path, self.name)
             except OSError as error:
                 if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                    raise exists(self.name) from None
+                    raise exists(self.name, can_grow=False) from None
                 raise
             return
         # a folder that is not empty can't be replaced in one step
@@ -205,9 +205,11 @@ def _seek_and_write(fd: int, buffer: memoryview, offset: int) -> int:
 _pwrite = getattr(os, "pwrite", _seek_and_write)
 
 
-def exists(name: str) -> FileExistsError:
+def exists(name: str, *, can_grow: bool = True) -> FileExistsError:
     """Return the error for a target that may not be replaced."""
-    reason = "File exists; overwrite=True replaces it, and to_mrc(append_dim=) adds to it"
+    reason = "File exists; overwrite=True replaces it"
+    if can_grow:
+        reason += ", and to_mrc(append_dim=) adds to it"
     return FileExistsError(errno.EEXIST, reason, name)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from mrc_xarray.errors import MrcError, Problem, warn
+from mrc_xarray.installation import install_command
 from mrc_xarray.storage.base import FIRST_READ, Access, ByteSource, InStore, MiB, Request
 from mrc_xarray.storage.budget import Limits
 from mrc_xarray.storage.codecs import CODECS
@@ -216,7 +217,7 @@ def damage(codec: str, fault: str) -> Problem:
 def _expensive(name: str, codec: str, size: int) -> str:
     extra = ""
     if codec == "gzip" and isal() is None:
-        extra = 'pip install "mrc-xarray[gzip]" decodes it in about half the time. '
+        extra = f"With isal ({install_command('isal')}) it takes about half the time. "
     return (
         f"{name}: every process decodes this {codec} stream of {size / MiB:.0f} MiB from its "
         f"start. {extra}`mrc-xarray convert` makes a file that is quick to read."

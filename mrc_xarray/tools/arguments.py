@@ -10,7 +10,7 @@ from typing import Any
 
 from mrc_xarray.options import OpenOptions
 
-__all__ = ["Pairs", "add_fields", "add_reading", "in_options", "reading"]
+__all__ = ["Pairs", "add_fields", "add_reading", "in_options", "number", "reading"]
 
 
 class _Sizes(argparse.Action):
@@ -29,6 +29,15 @@ class Pairs(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         """Add the pairs to those of an earlier option."""
         setattr(namespace, self.dest, getattr(namespace, self.dest, {}) | dict(values))
+
+
+def number(text: str) -> tuple[str, float]:
+    """Parse NAME=NUMBER."""
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER") from None
 
 
 def add_reading(command: argparse.ArgumentParser) -> None:
@@ -56,7 +65,7 @@ def add_reading(command: argparse.ArgumentParser) -> None:
 
 def reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of the engine that were given."""
-    names = [field.name for field in dataclasses.fields(OpenOptions)]
+    names = ["level", *(field.name for field in dataclasses.fields(OpenOptions))]
     return {name: getattr(arguments, name) for name in names if name in arguments}
 
 

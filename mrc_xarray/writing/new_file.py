@@ -151,9 +151,11 @@ def _placed(subject: Subject, base: Header, possible: list[Cell]) -> tuple[Heade
         )
     wanted = found[0][1]
     _, header = min(found, key=lambda each: each[0])
+    # of images, ISPG says nothing but the layout
+    is_volume = subject.roles.kind in ("volume", "volume_stack")
     changed = [
         f"{name.upper()} ({_shown(wanted[name])}, now {_shown(header[name])})"
-        for name in _PLACING
+        for name in _PLACING[0 if is_volume else 1 :]
         if subject.source is not None and wanted[name] != header[name]
     ]
     return header, changed

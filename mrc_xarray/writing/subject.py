@@ -25,7 +25,7 @@ __all__ = ["Grid", "Roles", "Subject", "find_roles"]
 
 # our names of dimensions that count sections
 _SCAN = {"scan_y", "scan_x"}
-_COUNTING = {"image", "channel", "volume", "repeat", "point_repeat", *_SCAN}
+_COUNTING = {"image", "channel", "volume", "particle", "repeat", "point_repeat", *_SCAN}
 
 
 class Roles(NamedTuple):

@@ -14,7 +14,6 @@ import xarray as xr
 from mrc_xarray.storage import Target, WriteTarget
 from mrc_xarray.storage.locks import lock_in_place
 from mrc_xarray.storage.sink import ByteSink
-from mrc_xarray.storage.threads import own_threads
 from mrc_xarray.text import printable
 from mrc_xarray.voxel_size import VoxelSizeArgument
 from mrc_xarray.writing.arrays import Data, as_dask, as_data_array, is_labelled
@@ -25,6 +24,7 @@ from mrc_xarray.writing.live import local_path
 from mrc_xarray.writing.new_file import plan_new
 from mrc_xarray.writing.options import WriteOptions
 from mrc_xarray.writing.plan import Plan, begin, warn_not_finite
+from mrc_xarray.writing.progress import Progress, check_progress, computed
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -54,6 +54,7 @@ def to_mrc(
     append_dim: str | None = None,
     overwrite: bool = False,
     compute: bool = True,
+    progress: Progress = "auto",
     storage_options: dict[str, Any] | None = None,
 ) -> Delayed | None:
     """Write data to an MRC or MRCZ file.
@@ -129,6 +130,9 @@ def to_mrc(
         Whether to replace an existing file.
     compute : bool
         Whether to write now. Otherwise, return an object that writes when it is computed.
+    progress : {"auto", True, False}
+        Whether to show a progress bar. "auto" shows one in a notebook or a terminal, when writing
+        takes more than two seconds.
     storage_options : dict, optional
         Options for fsspec.
 
@@ -166,6 +170,8 @@ def to_mrc(
     ``docs/reference/format.md#header``, ``docs/reference/format.md#origin`` and
     ``docs/reference/format.md#mrcz``.
     """
+    check_progress(progress)
+    shown = progress if compute else None
     options = WriteOptions(
         mode=mode,
         compressor=compressor,
@@ -188,10 +194,10 @@ def to_mrc(
     )
     if like is not None:
         data, unlike = labelled_like(obj, like, storage_options)
-        return _write(plan_new(data, target, options, unlike), data, compute)
+        return _write(plan_new(data, target, options, unlike), data, shown)
     data = as_data_array(obj, of_any_rank=region is not None)
     if not options.is_in_place:
-        return _write(plan_new(data, target, options), data, compute)
+        return _write(plan_new(data, target, options), data, shown)
     is_named = is_labelled(obj)
     path = local_path(target)
     if append_dim is not None and not os.path.exists(path):
@@ -199,18 +205,18 @@ def to_mrc(
         # another process may create the file in the meantime
         with contextlib.suppress(FileExistsError):
             plan = plan_new(first, path, replace(options, append_dim=None))
-            return _write(plan, first, compute)
+            return _write(plan, first, shown)
     # of two appends at the same time, one would overwrite the other
     with lock_in_place(path, exclusive=region is None, waits=compute) as lock:
         plan, complete = plan_in_place(
             data, path, options, lock, is_labelled=is_named, is_delayed=not compute
         )
-        return _write(plan, complete, compute)
+        return _write(plan, complete, shown)
 
 
-def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
-    """Write the data as planned, or return a task that does."""
-    if not compute:
+def _write(plan: Plan, data: xr.DataArray, progress: Progress | None) -> Delayed | None:
+    """Write the data as planned, or return a task that does, if `progress` is None."""
+    if progress is None:
         from dask.delayed import delayed
 
         if not data.size:
@@ -228,8 +234,7 @@ def _write(plan: Plan, data: xr.DataArray, compute: bool) -> Delayed | None:
     try:
         with (begun := begin(plan)).lock:
             task = write_task(begun, as_dask(data), is_begun=True)
-            with own_threads(task, **scheduler) as own:
-                n_not_finite = task.compute(**scheduler, **own)
+            n_not_finite = computed(task, progress, **scheduler)
             plan.sink.deliver()
     except BaseException as error:
         plan.sink.discard()

@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("chunks", [None, {}, "auto"], ids=str)
+@pytest.mark.parametrize("chunks", [None, {}], ids=str)
 def test_coordinates_are_in_memory(path: Path, chunks: Any) -> None:
     ds = xr.open_dataset(path, engine="mrc", chunks=chunks)
     assert (ds.data.chunks is None) is (chunks is None)

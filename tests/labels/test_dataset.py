@@ -134,10 +134,7 @@ def test_positions_are_the_decimal_numbers(units: str, factor: float) -> None:
 
 
 @pytest.mark.parametrize("origin", [0, 123.4, -7654.32, "centre"])
-@pytest.mark.parametrize(
-    ("voxel", "n"),
-    [(13.48, 100), (1.0537, 4092), (13.718, 8192), (0.8537755, 8192), (23.0227, 4092)],
-)
+@pytest.mark.parametrize(("voxel", "n"), [(13.48, 100), (1.0537, 4092), (0.8537755, 8192)])
 def test_a_part_has_the_positions_of_the_volume(voxel: float, n: int, origin: float | str) -> None:
     """MX and CELLA of the part are those of its own voxels; N*START and ORIGIN are moved."""
     first = -n / 2 * voxel if isinstance(origin, str) else origin

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from mrc_xarray.labels.spacing import spacing
+from mrc_xarray.labels.spacing import signed_step, spacing
 
 # as the engine rounds them
 POSITIONS = np.round(np.arange(100) * 0.85377549, 6)
@@ -30,3 +31,11 @@ POSITIONS = np.round(np.arange(100) * 0.85377549, 6)
 )
 def test_step(positions: np.ndarray, stored: object, step: float | None) -> None:
     assert spacing(positions, stored) == step
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u8", "i2", "f4"])
+def test_signed_step(dtype: str) -> None:
+    attrs = {"spacing": 2.0}
+    positions = xr.DataArray(np.arange(9, 0, -2).astype(dtype), dims="x", attrs=attrs)
+    assert signed_step(positions[:0]) == 2
+    assert (signed_step(positions), signed_step(positions[::-1])) == (-2, 2)

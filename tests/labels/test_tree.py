@@ -73,8 +73,7 @@ def check(tree: xr.DataTree, pixels: dict[str, Array]) -> None:
         np.testing.assert_array_equal(tree[group]["data"], expected)
 
 
-@pytest.mark.parametrize("chunks", [None, {}], ids=str)
-@pytest.mark.parametrize("options", [{"engine": "mrc"}, {}])
+@pytest.mark.parametrize(("options", "chunks"), [({"engine": "mrc"}, None), ({}, {})], ids=str)
 def test_tree(
     acquired: tuple[Path, dict[str, Array]], options: dict[str, Any], chunks: Any
 ) -> None:

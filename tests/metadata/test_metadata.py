@@ -204,6 +204,31 @@ def test_what_varies_is_a_coordinate() -> None:
     assert not {"voltage_kV", "voltage", "magnification"} & set(ds.data.attrs)
 
 
+def test_fields_of_fei_without_a_meaning_are_no_labels() -> None:
+    fields = {"Unused range": 1.5, "Camera param reserved 1": [1, 2, 3, 4], "HT": 300000}
+    zero = {"Camera length": 0, "Application": b"", "Spot index": 3}
+    ds = of_bytes(fei_file(fei(**fields, **zero)))
+    names = {"camera_reserved_1", "unused_0", "spot_index", "camera_length", "application"}
+    assert not names & {*ds.data.attrs, *ds.coords}
+    assert ds.data.attrs["voltage_kV"] == 300
+    found = ds.mrc.extended_fields
+    assert found.camera_reserved_1.values.tolist() == [1, 2, 3, 4]
+    assert names <= {*found}
+
+
+def test_attributes_of_a_real_file_are_few(real_file: Callable[[str], Path]) -> None:
+    ds = opened(real_file("fei-extended.mrc"))
+    attrs = dict(ds.data.attrs)
+    assert len(attrs) <= 15
+    assert sum(len(f"{key}{value}") for key, value in attrs.items()) < 900
+    assert (attrs["voltage_kV"], attrs["magnification"]) == (300, 165000)
+    assert (attrs["microscope_type"], attrs["camera_name"]) == ("TITAN52336320", "EF-CCD")
+    assert attrs["applied_defocus"] == -8e-7
+    assert {"unused_0", "stem_gain", "spot_index", "dwell_time"} - {*ds.mrc.extended_fields} == {
+        "stem_gain"
+    }
+
+
 @pytest.mark.parametrize("exttyp", [b"MRCO", b"abcd"])
 def test_unknown_kind_is_one_warning(tmp_path: Path, exttyp: bytes) -> None:
     raw = bytes(range(250)) * 2

@@ -164,7 +164,12 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", FIELDS)
+FAST = ("FEI1", "SERI", "AGAR", "legacy FEI", "CCP4", "none")
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in FIELDS]
+)
 def test_pixels_are_not_mistaken_for_records(kind: str) -> None:
     """EXTTYP is no evidence of records; such files are opened with a warning."""
     for pixels, data in PIXELS.items():

@@ -222,8 +222,8 @@ def test_missing_remote_file_raises_as_open_does(http: servers.HttpServer) -> No
 @pytest.mark.parametrize(
     ("url", "module", "note"),
     [
-        ("https://a.b/c.mrc", "fsspec.implementations.http", 'pip install "mrc-xarray[http]"'),
-        ("simplecache::s3://a/c.mrc", "s3fs", 'pip install "mrc-xarray[s3]"'),
+        ("https://a.b/c.mrc", "fsspec.implementations.http", "pip install aiohttp"),
+        ("simplecache::s3://a/c.mrc", "s3fs", "pip install s3fs"),
         ("gs://a/c.mrc", "gcsfs", "install the fsspec package"),
     ],
 )

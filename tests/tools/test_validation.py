@@ -393,8 +393,8 @@ def change(how: str, data: xr.DataArray, path: Path, mode: int | None) -> None:
 @pytest.mark.parametrize(
     ("dtype", "mode"),
     [
-        ("u1", 0), ("i1", None), ("f4", None), ("c8", None), ("c8", 3), ("u4", None),
-        ("rgb", None), ("u1", 101),
+        ("u1", 0), ("f4", None), ("c8", None), ("rgb", None), ("u1", 101),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("c8", 3), ("u4", None))),
     ],
 )  # fmt: skip
 def test_output_of_to_mrc_is_valid(tmp_path: Path, dtype: str, mode: int | None) -> None:

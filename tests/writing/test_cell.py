@@ -224,7 +224,7 @@ SAID: list[dict[str, Any]] = [
 def test_what_is_written_opens_in_the_same_layout(tmp_path: Path, layout: str, dims: Any) -> None:
     """Or a warning says how it opens."""
     possible = [*itertools.product((1, 2, 6), [None, *SAID], SUFFIXES)]
-    some = random.Random(layout).sample(possible, 9)
+    some = random.Random(layout).sample(possible, 5)
     for n, header, suffix in [(1, None, ".mrcs"), *some]:
         pixels = noise(tuple({"volume": 2, "y": 6, "x": 8}.get(dim, n) for dim in dims))
         data = labelled(pixels, dims)
@@ -252,5 +252,6 @@ def test_layout_needs_other_fields_than_the_source_has(tmp_path: Path) -> None:
     """A stack by its name, in a file whose name says nothing."""
     data = source(tmp_path, PIXELS, "s.mrcs", ispg=1, cella=(8, 6, 42))
     message = warned(data, tmp_path / "a.mrc")
-    assert "ISPG (1, now 0); MZ (14, now 1); CELLA (8 × 6 × 42, now 8 × 6 × 3)" in message
+    assert "MZ (14, now 1); CELLA (8 × 6 × 42, now 8 × 6 × 3)" in message
+    assert "ISPG" not in message
     assert opened(tmp_path / "a.mrc").data.dims == ("image", "y", "x")

@@ -24,7 +24,7 @@ HEADER = json.loads(opened(by_hand.mrc(PIXELS)).data.attrs["mrc_header"])
 MALFORMED: dict[str, tuple[str, Any]] = {
     "broken JSON": ("mrc_header", "{"),
     "no fields": ("mrc_header", "{}"),
-    "too few labels": ("mrc_header", json.dumps(HEADER | {"label": ["a"]})),
+    "too many labels": ("mrc_header", json.dumps(HEADER | {"label": ["a"] * 11})),
     "metadata that are a list": ("mrc_metadata", "[1]"),
     "deep metadata": ("mrc_metadata", '{"a":' * 10**5 + "1" + "}" * 10**5),
     "an array": ("mrc_metadata", np.arange(3)),

@@ -46,7 +46,7 @@ class Info:
         doc = parse(file)
         values, lines = doc.top.values, doc.top.lines
         problems = [*doc.problems]
-        for key in (*(row.key for row in _NUMBERS), *_ADUS_PER_ELECTRON, _TIMESTAMP, _MODE):
+        for key in _ARE_NUMBERS:
             if values.get(key) and number(values[key]) is None:
                 words = clip(values[key]), "a number", "The value is unknown."
                 problems.append(file.problem(key, *words, line=lines[key]))
@@ -104,7 +104,7 @@ class Info:
         A stored frame can be the sum of several frames of the camera, whose rate is in the file.
         """
         per_second = self.positive("Frames Per Second")
-        frame_time = self.positive("Frame Time (nanoseconds)")
+        frame_time = self.positive(_FRAME_TIME)
         if per_second is None and frame_time is not None:
             per_second = 1e9 / frame_time
         if per_second is None or n_frames > MOST_PROMISED:
@@ -116,7 +116,10 @@ class Info:
         return (Column("time", seconds, "s", "time after the first frame"),)
 
     def single_values(self) -> dict[str, Value]:
-        """Return the known values of the complete movie, in the file's units."""
+        """Return the values of the complete movie that users look for, in the file's units.
+
+        All keys are in the metadata.
+        """
         values = {}
         for row in _NUMBERS:
             if row.key.startswith("Scan - ") and not self.is_scan:
@@ -154,6 +157,7 @@ _CAMERA_LENGTH = "Instrument Project Camera Length (centimeters)"
 _MODE = "Instrument Project TEMorSTEM Mode"
 _SPECIMEN = "Specimen Pixel Size {} (nanometers)"
 _DIFFRACTION = "Diffraction Pixel Size {}"
+_FRAME_TIME = "Frame Time (nanoseconds)"
 _TIMESTAMP = "Timestamp (seconds since Epoch)"
 _ADUS_PER_ELECTRON = ("ADUs Per Electron", "ADUs Per Electron Bin1x")
 
@@ -162,22 +166,16 @@ _NUMBERS = (
     _Row("magnification", "", "Instrument Project Magnification"),
     _Row("camera_length", "cm", _CAMERA_LENGTH),
     _Row("exposure_time", "s", "Exposure Time (seconds)"),
-    _Row("exposure_rate", "e/pixel/s", "Exposure Rate (e-/pix/s)"),
-    _Row("frame_time", "ns", "Frame Time (nanoseconds)"),
     _Row("frames_per_second", "1/s", "Frames Per Second"),
     _Row("dwell_time", "us", "Scan - Dwell Time (microseconds)"),
-    _Row("scan_time", "s", "Scan - Time (seconds)"),
-    _Row("repeat_delay", "s", "Scan - Repeat Delay (seconds)"),
     _Row("scan_rotation", "degree", "Scan - Rotation", signed=True),
-    _Row("pixel_pitch", "um", "Sensor Pixel Pitch (micrometers)"),
-    _Row("specimen_pixel_size_x", "nm", _SPECIMEN.format("X")),
-    _Row("specimen_pixel_size_y", "nm", _SPECIMEN.format("Y")),
-    _Row("diffraction_pixel_size_x", "1/nm", _DIFFRACTION.format("X")),
-    _Row("diffraction_pixel_size_y", "1/nm", _DIFFRACTION.format("Y")),
 )
 _TEXTS = {
     "camera_model": "Camera Model",
-    "camera_name": "Camera Name",
-    "processing_mode": "Image Processing - Mode",
-    "server_version": "Server Software Version",
 }
+# the keys whose values are used
+_ARE_NUMBERS = (
+    *(row.key for row in _NUMBERS),
+    *(key.format(axis) for key in (_SPECIMEN, _DIFFRACTION) for axis in "XY"),
+    *(_FRAME_TIME, *_ADUS_PER_ELECTRON, _TIMESTAMP, _MODE),
+)

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ import numpy as np
 from mrc_xarray.metadata.columns import Column, Metadata, Step, Value, with_gaps
 from mrc_xarray.mrc.extended.fei_fields import (
     LONG_NAMES,
+    LOOKED_FOR,
     MASKED,
     Field,
     block_dtype,
+    is_reserved,
     mask_name,
 )
 from mrc_xarray.mrc.extended.kind import Editable, ExtendedHeader, SectionNumbers, not_decoded
@@ -177,6 +180,21 @@ def _scan(values: Mapping[str, Value]) -> Metadata:
     return Metadata(scan_size=(sizes["y"], sizes["x"]), steps=steps)
 
 
+def _labels(metadata: Metadata) -> Metadata:
+    """Return what labels the data when a file is opened; `extended_fields` has all fields.
+
+    Fields without a meaning are no labels. Of some hundred values of the complete file, only
+    those that users look for are, unless they are 0, which means that they are not set.
+    """
+    columns = (column for column in metadata.columns if not is_reserved(column.name))
+    values = {
+        name: found
+        for name, found in metadata.values.items()
+        if name in LOOKED_FOR and found.value not in (0, "")
+    }
+    return replace(metadata, columns=tuple(columns), values=values)
+
+
 def _editable(header: Header, raw: bytes) -> Editable | None:
     size, byteorder = _size_and_order(raw)
     if not size:
@@ -247,6 +265,7 @@ def _kind(name: str) -> ExtendedHeader:
         record_size=_record_size,
         is_per_section=True,
         scan=_scan,
+        labels=_labels,
         most_decoded=_MOST_DECODED,
         editable=_editable,
     )

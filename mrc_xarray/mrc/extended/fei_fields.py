@@ -11,7 +11,15 @@ import numpy as np
 
 from mrc_xarray.pixels.modes import ByteOrder
 
-__all__ = ["LONG_NAMES", "MASKED", "Field", "block_dtype", "mask_name"]
+__all__ = [
+    "LONG_NAMES",
+    "LOOKED_FOR",
+    "MASKED",
+    "Field",
+    "block_dtype",
+    "is_reserved",
+    "mask_name",
+]
 
 
 class Field(NamedTuple):
@@ -113,6 +121,19 @@ LONG_NAMES = {
     "scan_fov_y": "full field of view of the scan along y",
     "detector_name": "commercial name of the detector",
 }
+#: The values of a complete file that users look for.
+LOOKED_FOR = frozenset(
+    {
+        "voltage", "magnification", "camera_length", "applied_defocus", "tilt_axis_angle",
+        "convergence_angle", "slit_width", "dwell_time", "microscope_type", "application",
+        "camera_name", "detector_name", "stem_detector", "element",
+    }
+)  # fmt: skip
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a field has no meaning yet."""
+    return name.startswith("unused_") or "_reserved_" in name
 
 
 def block_dtype(size: int, byteorder: ByteOrder) -> np.dtype[Any]:

@@ -66,6 +66,8 @@ class ExtendedHeader:
         Whether each section has a record.
     scan : callable
         (values): `Metadata` with the size and steps of a scan in the values of all records.
+    labels : callable
+        (metadata): the part that becomes coordinates and attributes when a file is opened.
     most_decoded : int
         Bytes of records that are decoded when a file is opened. More would need too much memory.
     word_size : int
@@ -93,6 +95,7 @@ class ExtendedHeader:
     record_size: Callable[[Header, bytes], int] = lambda header, raw: 0
     is_per_section: bool = False
     scan: Callable[[Mapping[str, Value]], Metadata] = lambda values: Metadata()
+    labels: Callable[[Metadata], Metadata] = lambda metadata: metadata
     most_decoded: int = 4 * 1024**2
     word_size: int = 1
     exttyp: str = ""
@@ -160,7 +163,7 @@ class ExtendedHeader:
         first = self.read(header, raw, np.zeros(1, np.int64)).values if is_too_much else None
         scan = self.scan(first or metadata.values)
         steps = self.pixel_size(header, raw) | dict(scan.steps)
-        return replace(metadata, steps=steps, scan_size=scan.scan_size)
+        return replace(self.labels(metadata), steps=steps, scan_size=scan.scan_size)
 
     def _too_much(self, size: int, n_sections: int) -> Problem:
         return problem(

@@ -71,12 +71,8 @@ def test_metadata_of_server_2_7_4(real_file: Callable[[str], Path]) -> None:
         "magnification": (1000, ""),
         "camera_length": (0.1, "cm"),
         "exposure_time": (0.045712, "s"),
-        "frame_time": (1428500, "ns"),
         "dwell_time": (1464.212499, "us"),
         "gain": (1 / 51, "e/DN"),
-        "specimen_pixel_size_x": (0.1, "nm"),
-        "specimen_pixel_size_y": (0.2, "nm"),
-        "diffraction_pixel_size_x": (0.1, "1/nm"),
         "camera_model": ("DESim", ""),
         "scan_rotation": (0, "degree"),
     }

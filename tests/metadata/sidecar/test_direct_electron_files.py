@@ -173,6 +173,7 @@ def test_dimensions_that_companions_share() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.text(max_size=30), st.lists(st.text(max_size=30), max_size=5))
 def test_any_names(movie: str, names: list[str]) -> None:

@@ -1,0 +1,1 @@
+"""Bridges to other packages and formats, each imported only when it is used."""

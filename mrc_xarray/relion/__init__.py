@@ -1,0 +1,1 @@
+"""RELION: the images that its STAR tables name."""
