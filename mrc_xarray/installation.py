@@ -32,10 +32,7 @@ def install_command(*packages: str) -> str:
     # pipx isolates each program in an environment of its own
     if os.path.exists(os.path.join(sys.prefix, "pipx_metadata.json")):
         return f"pipx inject mrc-xarray {names}"
-    try:
-        installer = (metadata.distribution("mrc-xarray").read_text("INSTALLER") or "").strip()
-    except metadata.PackageNotFoundError:
-        installer = ""
+    installer = _installer()
     if installer == "conda":
         in_conda = " ".join(_IN_CONDA.get(package, package) for package in packages)
         return f"conda install -c conda-forge {in_conda}"
@@ -43,3 +40,11 @@ def install_command(*packages: str) -> str:
         # environments of uv contain no pip, and may not be the active one
         return f"uv pip install --python {sys.executable} {names}"
     return f"pip install {names}"
+
+
+def _installer() -> str:
+    """Return the program that installed this package; empty if it is unknown."""
+    try:
+        return (metadata.distribution("mrc-xarray").read_text("INSTALLER") or "").strip()
+    except metadata.PackageNotFoundError:
+        return ""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
+from mrc_xarray import installation
 from mrc_xarray.storage import LocalSource
 
 # the tests are imported by path, and find their helpers here
@@ -36,6 +37,12 @@ def real_file() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def installed_by_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages name pip, whatever has installed the package."""
+    monkeypatch.setattr(installation, "_installer", lambda: "pip")
 
 
 @pytest.fixture(autouse=True)

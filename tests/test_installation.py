@@ -15,6 +15,11 @@ from mrc_xarray.installation import install_command
 PACKAGE = Path(__file__).parents[1] / "mrc_xarray"
 
 
+@pytest.fixture
+def installed_by_pip() -> None:
+    """Replace the fixture of all tests, which do not depend on the installation."""
+
+
 class Installed:
     """What `importlib.metadata` says of a package that a program installed."""
 

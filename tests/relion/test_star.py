@@ -126,9 +126,11 @@ def test_long_tables_equal_starfile(tmp_path: Path) -> None:
     path = tmp_path / "a.star"
     path.write_text(loop("particles", table))
     [block] = read_star(open_source(path))
-    for label, wanted in starfile.read(path).items():
-        np.testing.assert_array_equal(block.columns[label], wanted)
-    np.testing.assert_array_equal(block.columns["rlnX"], np.array(table["rlnX"], "f8"))
+    np.testing.assert_array_equal(block.columns.pop("rlnX"), np.array(table["rlnX"], "f8"))
+    # older versions of starfile do not read the nearest number of so many digits
+    wanted = starfile.read(path).drop(columns="rlnX")
+    for label, column in wanted.items():
+        np.testing.assert_array_equal(block.columns[label], column)
     # a row of another length among many
     for row, line in (("1 2 3", 1500), ("1 2 3 4 5", 700)):
         rows = path.read_text().splitlines()

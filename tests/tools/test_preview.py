@@ -74,7 +74,7 @@ def test_info_on_dm(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "slices.xyz"], "slices.xyz: the suffix is '.xyz'; accepted: .avif, .eps"),
+        (["-o", "slices.xyz"], "slices.xyz: the suffix is '.xyz'; accepted: ."),
         (["-o", "slices"], "slices: the suffix is ''; accepted"),
         (["-o", "slices.png", "--at", "w=1"], "volume.mrc: at has the dimension 'w'; accepted: z"),
         pytest.param(["-o", "nowhere/slices.png"], "nowhere", marks=pytest.mark.slow),
