@@ -224,8 +224,6 @@ def _parsed(joined: bytes, is_text: Mapping[str, bool]) -> dict[str, Array]:
             na_filter=False,
             quoting=csv.QUOTE_NONE,
             low_memory=False,
-            # the default of older versions of pandas is not the nearest number
-            float_precision="round_trip",
             encoding_errors="replace",
         )
     except ValueError:
